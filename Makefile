@@ -1,0 +1,33 @@
+# Each target makes what it needs, the virtual environment included.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check lock clean
+
+demo: $(READY)
+	$(BIN)/snakemake --cores all
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+# torch first: with it in place nothing later asks for another build of it
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit("vltaxon needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock torch torchvision
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	touch $@
+
+lock: $(READY)
+	{ head -n 1 requirements.lock; $(BIN)/pip freeze --exclude-editable | grep -viE '^(nvidia-|cuda-|triton)'; } > .lock && mv .lock requirements.lock
+
+clean:
+	rm -rf results/* .snakemake
