@@ -1,0 +1,15 @@
+"""The one error a user can mend: printed without a traceback, saying what, where, what is allowed and what to do next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input (config, archive, image, model). The message is the whole story; no traceback is shown."""
+
+
+def suggest(given: str, allowed: Iterable[str]) -> str:
+    """Return `one of a, b, c. Did you mean "b"?` for an unknown name, nearest legal name last."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=1)
+    return f"one of {', '.join(names) or 'none'}." + (f' Did you mean "{near[0]}"?' if near else "")

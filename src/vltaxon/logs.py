@@ -1,0 +1,34 @@
+"""What every job does first and last: log to its file, keep to its threads, and say a user's mistake in one line."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vltaxon.errors import UserError
+
+
+@contextmanager
+def job(log: Path | str, threads: int) -> Iterator[None]:
+    """Run a script's work with both output streams in `log`, C-level output and children's included.
+
+    Snakemake leaves the log of a `script:` empty (a `print` goes to the terminal), so the file descriptors are moved. Thread
+    counts are set before torch is imported, or four jobs on two cores would start sixteen threads.
+    """
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)

@@ -1,0 +1,130 @@
+"""The one reader of model output, for the rewards and for the metrics alike.
+
+It is anchored and strict: it reads what was explicitly given as the answer, in the letters actually shown, or nothing. It
+never guesses, never takes the last letter, and never turns silence into a wrong answer.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vltaxon.taxonomy import normalise
+
+Form = Literal["tagged", "bare"]
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_INSIDE = r"(?:(?!</?(?:think|answer)>).)"
+_WELL_FORMED = re.compile(rf"\s*<think>{_INSIDE}*</think>\s*<answer>{_INSIDE}+</answer>\s*", re.DOTALL)
+_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+_CUE = re.compile(r"\b(?i:answer|option|choice)(?:\s+is|\s*:)\s*[*(\[\"']*([A-Z])(?![A-Za-z])(?!\W*(?:or|and|,|/|&)\W*[A-Z]\b)")
+_LETTER = re.compile(r"[*(\[\"']*([A-Za-z])[*)\]\"'.:]*")
+_LETTER_TEXT = re.compile(r"\(?([A-Za-z])[).:]\s+(.+)", re.DOTALL)
+_REFUSAL = re.compile(
+    r"\s*(?:i(?:'|\u2019)?m sorry|sorry|i (?:can(?:no|'|\u2019)t|cannot|am unable|won(?:'|\u2019)t)|as an ai|unable to)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a completion says. `answer` and `index` are None unless `outcome` is `answered`."""
+
+    outcome: str
+    answer: str | None = None
+    index: int | None = None
+    reasoning: str | None = None
+
+
+def well_formed(completion: str) -> bool:
+    """Whether the whole text is `<think>...</think><answer>...</answer>`, each once and not empty in the answer."""
+    return _WELL_FORMED.fullmatch(completion) is not None
+
+
+def reasoning_of(completion: str) -> str | None:
+    """The text between the first `<think>` and its `</think>`, None where there is none."""
+    found = _THINK.search(completion)
+    return found.group(1).strip() if found else None
+
+
+def _body(completion: str, form: Form) -> str | None:
+    """The part that is the answer, None where none is marked as such."""
+    closed = completion.rpartition("</think>")[2]
+    if "<think>" in closed:
+        return None
+    bodies = _ANSWER.findall(completion)
+    if len(bodies) == 1 and completion.count("<answer>") == 1:
+        return str(bodies[0]).strip() if _ANSWER.search(closed) else None
+    if bodies or form == "tagged" or "<answer>" in completion:
+        return None
+    return closed.strip()
+
+
+def _nothing(completion: str, finish_reason: str) -> str:
+    if not completion.strip():
+        return "truncated" if finish_reason == "length" else "empty"
+    if finish_reason == "length":
+        return "truncated"
+    return "refused" if _REFUSAL.match(completion.rpartition("</think>")[2]) else "unparsed"
+
+
+def _index(body: str, options: Sequence[str], form: Form) -> int | None:
+    shown = LETTERS[: len(options)]
+
+    def of(letter: str) -> int | None:
+        return shown.index(letter.upper()) if letter.upper() in shown else None
+
+    if (whole := _LETTER.fullmatch(body)) and (index := of(whole.group(1))) is not None:
+        return index
+    keys = [normalise(option) for option in options]
+    if (both := _LETTER_TEXT.fullmatch(body)) and (index := of(both.group(1))) is not None:
+        return index if normalise(both.group(2)) == keys[index] else None
+    if keys.count(normalise(body)) == 1:
+        return keys.index(normalise(body))
+    if form == "bare":
+        letters = set(_CUE.findall(body))
+        if len(letters) == 1:
+            return of(letters.pop())
+    return None
+
+
+def read_choice(completion: str, options: Sequence[str], form: Form, finish_reason: str = "stop") -> Reading:
+    """Read the option that a completion chooses.
+
+    Args:
+        completion: model output, untrusted.
+        options: the options shown, in the order of their letters.
+        form: `tagged` accepts only one `<answer>...</answer>` after the reasoning; `bare` also a lone letter, `Answer: B`, or one
+            option's exact text.
+        finish_reason: `stop`, or `length` where the token limit cut the output.
+    """
+    body = _body(completion, form)
+    index = _index(body, options, form) if body else None
+    if index is None:
+        return Reading(_nothing(completion, finish_reason), reasoning=reasoning_of(completion))
+    return Reading("answered", options[index], index, reasoning_of(completion))
+
+
+def read_name(completion: str, form: Form, finish_reason: str = "stop") -> Reading:
+    """Read the taxon that a completion names (stage 1), as written; compare it by `taxonomy.normalise`."""
+    body = _body(completion, form)
+    if not body or not normalise(body) or (form == "bare" and finish_reason == "length"):
+        return Reading(_nothing(completion, finish_reason), reasoning=reasoning_of(completion))
+    return Reading("answered", body, None, reasoning_of(completion))
+
+
+def read_lineage(reasoning: str | None, ranks: Sequence[str]) -> list[str | None]:
+    """Read `Rank: name` statements from a reasoning, one entry per rank; None where unnamed or named in two ways."""
+    named: dict[str, set[str]] = {}
+    spelt: dict[str, str] = {}
+    for rank, name in re.findall(r"(\w+)\s*:\s*([^;\n:]+?)\s*(?=[;\n]|$)", reasoning or ""):
+        named.setdefault(rank.casefold(), set()).add(normalise(name))
+        spelt[rank.casefold()] = name.strip()
+    return [spelt[rank.casefold()] if len(named.get(rank.casefold(), ())) == 1 else None for rank in ranks]
+
+
+def published_index(completion: str, options: Sequence[str]) -> int | None:
+    """The benchmark's own rule: the first of A, B, C, D contained anywhere. Only to reproduce its numbers."""
+    first = next((i for i, letter in enumerate("ABCD") if letter in completion), None)
+    return first if first is not None and first < len(options) else None

@@ -1,0 +1,48 @@
+"""Prompts as data: a template of config/prompts/ filled with a data set's wording and a question."""
+
+import string
+from collections.abc import Sequence
+from typing import Any
+
+from vltaxon.parsing import LETTERS
+
+FIELDS = frozenset({"word", "rank", "ranks", "question", "options", "leaf"})
+
+
+def fields(template: str) -> set[str]:
+    """Names of the placeholders of a template."""
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+
+
+def listed(options: Sequence[str]) -> str:
+    """The options as the benchmark shows them: `A. x`, one a line."""
+    return "\n".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(options))
+
+
+def fill(template: str, **values: str) -> str:
+    """Fill a template. Values are inserted as they are: braces in a model's own words are not read as placeholders."""
+    return template.format(**values)
+
+
+def conversation(text: str, system: str | None = None) -> list[dict[str, Any]]:
+    """Chat messages with the image before the text, so that all questions of an image share their prefix."""
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+    return ([{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []) + [user]
+
+
+def render(
+    text: str, wording: str, word: str, ranks: Sequence[str], rank: str = "", options: Sequence[str] = (), leaf: str = ""
+) -> str:
+    """Fill a prompt for one request, the same in training and in inference.
+
+    Args:
+        text: template of config/prompts.
+        wording: the benchmark's question in the data set's variant (config/questions).
+        word: what the data set calls the organism.
+        ranks: names of its levels, root first.
+        rank: the level asked about; empty in stage 1.
+        options: the options in the order of their letters.
+        leaf: the name that stage 1 gave.
+    """
+    question = fill(wording, word=word, rank=rank)
+    return fill(text, word=word, rank=rank, ranks=", ".join(ranks), question=question, options=listed(options), leaf=leaf)

@@ -1,0 +1,170 @@
+"""Complete files with a known origin: atomic writes, digests, versions in every Parquet file, and code versions for reruns."""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import vltaxon
+from vltaxon.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PACKAGES = ("torch", "transformers", "trl", "peft", "open_clip_torch", "pyarrow", "duckdb", "pillow", "numpy")
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yield a sibling path to write to; rename it to `path` only if the block ends well, so that a file that exists is whole."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def digest_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_folder(folder: Path | str) -> str:
+    """SHA-256 over the names and contents of a folder's files, in name order."""
+    root, total = Path(folder), hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        total.update(f"{path.relative_to(root).as_posix()}\0{digest_file(path)}\n".encode())
+    return total.hexdigest()
+
+
+def digest_text(*texts: str) -> str:
+    """First 16 hex digits of the SHA-256 of texts: short ids for prompts and settings."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def origin() -> dict[str, str]:
+    """Version of vltaxon, git commit (with `+dirty` where uncommitted), and versions of the packages that shape the numbers."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD") or "unknown"
+    dirty = "+dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return {"vltaxon": vltaxon.__version__, "commit": commit + dirty, "packages": json.dumps(versions, sort_keys=True)}
+
+
+def write_parquet(table: "pa.Table", path: Path | str, schema: "pa.Schema", **facts: Any) -> None:
+    """Check `table` against `schema`, stamp it with `origin()` and `facts` (rule, seed, digests, ...), write it whole.
+
+    Raises:
+        ValueError: a column is missing, superfluous or cannot be cast; that is a defect of ours, not of the user's.
+    """
+    import pyarrow.parquet as pq
+
+    if sorted(table.column_names) != sorted(schema.names):
+        odd = sorted(set(table.column_names) ^ set(schema.names))
+        raise ValueError(f"{path}: columns differ from the schema: {', '.join(odd)}")
+    stamp = origin() | {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    metadata = {f"vltaxon:{key}".encode(): value.encode() for key, value in sorted(stamp.items())}
+    whole = table.select(schema.names).cast(schema).replace_schema_metadata(metadata)
+    with atomic(path) as part:
+        pq.write_table(whole, part, compression="zstd")
+
+
+def read_parquet(path: Path | str, schema: "pa.Schema | None" = None, columns: list[str] | None = None) -> "pa.Table":
+    """Read a table that `write_parquet` made, refusing one whose columns are not those of `schema`.
+
+    Raises:
+        UserError: the file is missing or has other columns (made by another version, or not by vltaxon).
+    """
+    import pyarrow.parquet as pq
+
+    if not Path(path).exists():
+        raise UserError(f"{path}: no such file")
+    found = pq.read_schema(path)
+    if schema is not None and not found.remove_metadata().equals(schema):
+        raise UserError(f"{path}: its columns are not the expected ones; delete it and run the workflow again")
+    return pq.read_table(path, columns=columns)
+
+
+def facts(path: Path | str) -> dict[str, str]:
+    """What `write_parquet` stamped on a file."""
+    import pyarrow.parquet as pq
+
+    stamped = pq.read_schema(path).metadata or {}
+    return {k.decode().removeprefix("vltaxon:"): v.decode() for k, v in stamped.items() if k.startswith(b"vltaxon:")}
+
+
+def _bare(tree: ast.AST) -> str:
+    """Dump a syntax tree without docstrings, so that words do not count as code."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "vltaxon"}
+
+
+@functools.cache
+def _module(name: str) -> tuple[str, frozenset[str]] | None:
+    """Dumped tree and own imports of a module, None where the name is not a module (an attribute, say)."""
+    root = Path(vltaxon.__file__).parent
+    stem = root.joinpath(*name.split(".")[1:])
+    path = stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
+    if not path.exists():
+        return None
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return _bare(tree), frozenset(_imports(tree))
+
+
+@functools.cache
+def code_version(name: str) -> str:
+    """Hash of a module's code and of all modules of ours it imports, however deep; comments and docstrings left out.
+
+    Snakemake does not see edits in imported modules (DESIGN 7); a rule carries this in its `params` instead.
+    """
+    seen: dict[str, str] = {}
+    queue = [name]
+    while queue:
+        current = queue.pop()
+        if current in seen or (found := _module(current)) is None:
+            continue
+        seen[current], own = found[0], found[1]
+        queue.extend(own)
+    if name not in seen:
+        raise ValueError(f"{name}: no such module")
+    return digest_text(*(f"{key}\n{seen[key]}" for key in sorted(seen)))

@@ -1,0 +1,76 @@
+"""Taxa, ranks and lineages: the tree that every question, answer and metric refers to."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+_SPACES = re.compile(r"\s+")
+
+
+def normalise(name: str) -> str:
+    """Return the key under which two spellings of a taxon are the same.
+
+    NFC, case-folded, single spaces, outer spaces and one final full stop dropped (PROTOCOLS 5.3, "stage 1 name matching").
+    """
+    key = _SPACES.sub(" ", unicodedata.normalize("NFC", name).casefold()).strip()
+    return key.removesuffix(".").rstrip()
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """A data set's tree: `lineages` maps each leaf to its taxa, root first; a missing rank is None."""
+
+    ranks: tuple[str, ...]
+    lineages: Mapping[str, tuple[str | None, ...]]
+
+    @classmethod
+    def from_table(cls, taxa: pa.Table) -> "Taxonomy":
+        """Build from a `taxa` table (one row per leaf and level, schema `vltaxon.schemas.TAXA`)."""
+        ranks: dict[int, str] = {}
+        lineages: dict[str, dict[int, str]] = {}
+        for row in taxa.select(["leaf", "level", "rank", "taxon"]).to_pylist():
+            ranks[row["level"]] = row["rank"]
+            lineages.setdefault(row["leaf"], {})[row["level"]] = row["taxon"]
+        levels = sorted(ranks)
+        return cls(
+            ranks=tuple(ranks[level] for level in levels),
+            lineages={leaf: tuple(path.get(lv) for lv in levels) for leaf, path in lineages.items()},
+        )
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Taxonomy":
+        """Read `results/data/{dataset}/taxa.parquet`."""
+        from vltaxon import provenance, schemas
+
+        return cls.from_table(provenance.read_parquet(path, schemas.TAXA))
+
+    @property
+    def leaves(self) -> Sequence[str]:
+        """All leaves, sorted."""
+        return sorted(self.lineages)
+
+    def labels(self, level: int) -> list[str]:
+        """Distinct taxa of a 1-based level, sorted by name."""
+        return sorted({taxon for path in self.lineages.values() if (taxon := path[level - 1]) is not None})
+
+    def taxon(self, leaf: str, level: int) -> str | None:
+        """The taxon of a leaf's lineage at a 1-based level, None where the rank is missing."""
+        return self.lineages[leaf][level - 1]
+
+    @cached_property
+    def _by_key(self) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        for leaf, path in self.lineages.items():
+            name = next(taxon for taxon in reversed(path) if taxon is not None)
+            key = normalise(name)
+            found[key] = None if key in found else leaf  # a name shared by two leaves identifies neither
+        return found
+
+    def find(self, name: str) -> str | None:
+        """The leaf that a written name means, by `normalise`; None where unknown or ambiguous."""
+        return self._by_key.get(normalise(name))

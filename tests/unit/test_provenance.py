@@ -1,0 +1,80 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vltaxon import provenance, schemas
+from vltaxon.errors import UserError
+
+PARTS = pa.table({"leaf": ["a"], "part": ["sft"], "seed": [0]})
+
+
+def test_a_written_table_carries_where_it_came_from(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "parts.parquet"
+    provenance.write_parquet(PARTS, path, schemas.PARTS, rule="partition", seed=3)
+    facts = provenance.facts(path)
+    assert (facts["rule"], facts["seed"]) == ("partition", "3")
+    assert json.loads(facts["packages"])["pyarrow"] == pa.__version__
+    assert provenance.read_parquet(path, schemas.PARTS).to_pylist() == PARTS.to_pylist()
+
+
+def test_same_content_is_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        provenance.write_parquet(PARTS, tmp_path / name, schemas.PARTS, rule="partition")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_wrong_columns_are_refused_on_write_and_on_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seed"):
+        provenance.write_parquet(PARTS.drop(["seed"]), tmp_path / "x", schemas.PARTS)
+    pq.write_table(PARTS.drop(["seed"]), tmp_path / "y")
+    with pytest.raises(UserError, match="columns"):
+        provenance.read_parquet(tmp_path / "y", schemas.PARTS)
+    with pytest.raises(UserError, match="no such file"):
+        provenance.read_parquet(tmp_path / "z")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), provenance.atomic(tmp_path / "file") as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_code_version_sees_code_not_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "vltaxon"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    deep, top = package / "deep.py", package / "top.py"
+    top.write_text("from vltaxon.deep import f\n")
+    deep.write_text('"""Words."""\ndef f(x):\n    return x + 1\n')
+    monkeypatch.setattr(provenance.vltaxon, "__file__", str(package / "__init__.py"))
+
+    def version() -> str:
+        provenance.code_version.cache_clear()
+        provenance._module.cache_clear()
+        return provenance.code_version("vltaxon.top")
+
+    try:
+        before = version()
+        deep.write_text('"""Other words."""\n# a comment\ndef f(x):\n    """What it does."""\n    return x + 1\n')
+        assert version() == before
+        deep.write_text("def f(x):\n    return x + 2\n")
+        assert version() != before
+    finally:
+        provenance.code_version.cache_clear()
+        provenance._module.cache_clear()
+
+
+def test_code_version_of_a_name_that_is_no_module() -> None:
+    with pytest.raises(ValueError, match="no such module"):
+        provenance.code_version("vltaxon.nothing")
+
+
+def test_folder_digest_depends_on_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    first = provenance.digest_folder(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert provenance.digest_folder(tmp_path) != first
