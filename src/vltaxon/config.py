@@ -1,0 +1,511 @@
+"""The config: closed models for config.yaml and for every small file beside it, all errors reported at once, in words.
+
+`config.yaml` names things; each thing is one file: config/{datasets,models,prompts,questions,protocols,recipes}/NAME.yaml.
+`load` reads all files that are named, checks them one by one and against each other, and returns the one object in use.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, ValidationError, model_validator
+
+from vltaxon import prompts
+from vltaxon.errors import UserError, suggest
+
+M = TypeVar("M", bound=BaseModel)
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+
+
+class Closed(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Split(Closed):
+    """Where one split of a data set comes from."""
+
+    archive: Path = Field(description="The raw archive, as downloaded.")
+    annotations: Path | None = Field(None, description="The JSON archive beside it (inat21).")
+    images_per_leaf: PositiveInt | None = Field(None, description="Draw this many images per leaf, seeded; all where absent.")
+
+
+class Dataset(Closed):
+    """A data set: where it comes from, its ranks, and how its questions are worded."""
+
+    description: str = ""
+    source: Literal["inat21", "cub200"] = Field(description="The reader of the raw archives.")
+    kingdom: str | None = Field(None, description="Keep this kingdom only (inat21).")
+    classes: Path | None = Field(None, description="CSV with class_name, order, family, genus, species (cub200).")
+    word: str = Field(description="What the prompts call the organism: plant, animal, bird.")
+    ranks: tuple[str, ...] = Field(min_length=1, description="Names of the levels, root first.")
+    scored_levels: tuple[PositiveInt, ...] = Field(min_length=1, description="1-based levels that count.")
+    questions: Name = Field(description="File of question wordings in config/questions.")
+    variant: int = Field(0, ge=0, description="Which of the wordings is asked.")
+    train: Split | None = Field(None, description="Images to learn from.")
+    test: Split = Field(description="Images to be scored on.")
+    licence: str = Field(description="Terms of use of the images.")
+
+    @model_validator(mode="after")
+    def _levels_exist(self) -> Self:
+        if wrong := [level for level in self.scored_levels if level > len(self.ranks)]:
+            raise ValueError(f"scored_levels {wrong}: out of range, there are {len(self.ranks)} ranks")
+        if list(self.scored_levels) != sorted(set(self.scored_levels)):
+            raise ValueError("scored_levels: must rise, without repetition")
+        if self.train is not None and self.train.archive == self.test.archive and self.source == "inat21":
+            raise ValueError("train and test name the same archive")
+        return self
+
+
+class Vlm(Closed):
+    """A generative model, loaded by `from_pretrained`."""
+
+    engine: Literal["transformers"]
+    description: str = ""
+    checkpoint: str = Field(description="Local folder, or hub id.")
+    revision: str | None = Field(None, description="Commit of the hub repository; required for a hub id.")
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    pixels: PositiveInt = Field(description="Pixel budget: larger images are scaled down to it, once, for every use.")
+    min_pixels: PositiveInt = Field(3136, description="Smaller images are scaled up to it.")
+    batch_size: PositiveInt = Field(32, description="Requests generated together.")
+    licence: str
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if not Path(self.checkpoint).is_dir() and not self.revision:
+            raise ValueError(f'"{self.checkpoint}" is no local folder, and a hub id needs a revision')
+        if self.min_pixels > self.pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above pixels {self.pixels}")
+        return self
+
+
+class Clip(Closed):
+    """A dual encoder of open_clip: mines distractors and answers zero-shot."""
+
+    engine: Literal["zero_shot"]
+    description: str = ""
+    name: str = Field(description="open_clip name, or local-dir:FOLDER.")
+    pretrained: str | None = Field(None, description="open_clip tag of the weights; none for hf-hub: and local-dir: names.")
+    template: str = Field("a photo of a {}.", description="Text of a label; {} is the taxon.")
+    case: Literal["keep", "lower"] = "keep"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: PositiveInt = 64
+    licence: str
+
+    @model_validator(mode="after")
+    def _one_label(self) -> Self:
+        if self.template.count("{}") != 1:
+            raise ValueError('template: must hold "{}" once')
+        return self
+
+
+class Chance(Closed):
+    """Answers at random, seeded: the floor of every table."""
+
+    engine: Literal["chance"]
+    description: str = ""
+    licence: str = "none"
+
+
+class Model(Closed):
+    """A model file: what is loaded, and by which engine."""
+
+    spec: Annotated[Vlm | Clip | Chance, Field(discriminator="engine")]
+
+
+class Prompt(Closed):
+    """A template of config/prompts. Placeholders: word, rank, ranks, question, options, leaf."""
+
+    source: str = Field(description="Where the text comes from.")
+    system: str | None = None
+    text: str
+
+    @model_validator(mode="after")
+    def _known_fields(self) -> Self:
+        if odd := prompts.fields(self.text) - prompts.FIELDS:
+            raise ValueError(f"text: placeholder {sorted(odd)} is unknown; there are {sorted(prompts.FIELDS)}")
+        return self
+
+
+class Questions(Closed):
+    """Wordings of the benchmark's question, by variant. Placeholders: word, rank."""
+
+    source: str
+    variants: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _known_fields(self) -> Self:
+        for text in self.variants:
+            if odd := prompts.fields(text) - {"word", "rank"}:
+                raise ValueError(f"variants: placeholder {sorted(odd)} is unknown; there are ['rank', 'word']")
+        return self
+
+
+class Stage(Closed):
+    """One thing that a system is asked."""
+
+    name: Literal["leaf", "answer"] = Field(description="leaf: name the taxon, once an image; answer: each question.")
+    by: Literal["model", "lookup", "similarity", "chance"] = Field("model", description="Who answers.")
+    prompt: Name | None = Field(None, description="File in config/prompts; needed where the model answers.")
+    condition: Literal["none", "leaf"] = Field("none", description="Whether the prompt is given the stage 1 leaf.")
+    form: Literal["tagged", "bare"] = Field("tagged", description="How the answer is marked in the output.")
+    max_new_tokens: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if (self.by == "model") != (self.prompt is not None):
+            raise ValueError("prompt: needed where `by` is model, and only there")
+        if self.name == "leaf" and (self.by != "model" or self.condition != "none"):
+            raise ValueError("the leaf stage is answered by the model, without condition")
+        return self
+
+
+class Protocol(Closed):
+    """What a system is asked: a list of stages, in order."""
+
+    description: str
+    stages: tuple[Stage, ...] = Field(min_length=1, max_length=2)
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if names not in (["leaf"], ["answer"], ["leaf", "answer"]):
+            raise ValueError(f"stages: {names}; legal are leaf, answer, or leaf then answer")
+        for stage in self.stages:
+            if (stage.condition == "leaf" or stage.by == "lookup") and names[0] != "leaf":
+                raise ValueError(f"stage {stage.name}: needs a leaf stage before it")
+        return self
+
+    def stage(self, name: str) -> Stage | None:
+        """The stage of a name, None where the protocol has none."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    @property
+    def engines(self) -> set[str]:
+        """Engines whose models can follow this protocol."""
+        kinds = {"model": "transformers", "lookup": "transformers", "similarity": "zero_shot", "chance": "chance"}
+        return {kinds[stage.by] for stage in self.stages}
+
+
+class Lora(Closed):
+    """Adapter: rank, scale, dropout; on the linear layers of the language model, never on the vision tower."""
+
+    rank: PositiveInt = 64
+    alpha: PositiveInt = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Annotated[str, Field(description="Regex over module names.")] = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+
+
+class Samples(Closed):
+    """Which training samples an image gives."""
+
+    task: Literal["leaf", "answer"]
+    prompt: Name
+    target: Literal["answer", "reasoning"] = Field("reasoning", description="sft: the answer alone, or reasoning and answer.")
+    form: Literal["tagged", "bare"] = "tagged"
+    levels: Literal["all", "one"] = Field("all", description="answer: every scored level of an image, or one drawn at random.")
+    condition: Literal["none", "gold"] = Field("none", description="answer: the leaf that the prompt is given.")
+    repeat: PositiveInt = 1
+
+
+class Step(Closed):
+    """One training step: SFT or GRPO on a part of the species, from the step before it."""
+
+    kind: Literal["sft", "grpo"]
+    part: Literal["sft", "grpo", "all"] = Field(description="Species half; all is both halves, never the held-out species.")
+    split: Literal["train"] = Field("train", description="Images of the training split only.")
+    samples: tuple[Samples, ...] = Field(min_length=1)
+    lora: Lora = Lora()
+    learning_rate: PositiveFloat
+    epochs: PositiveFloat = 1.0
+    batch_size: PositiveInt = Field(128, description="Samples (sft) or completions (grpo) of one optimiser step, all devices.")
+    device_batch_size: PositiveInt = Field(8, description="Of these, how many at once on a device.")
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup: float = Field(0.03, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    group_size: PositiveInt = Field(8, description="grpo: completions per prompt.")
+    kl: float = Field(0.4, ge=0, description="grpo: coefficient of the KL term.")
+    temperature: PositiveFloat = 1.0
+    clip: PositiveFloat = 0.2
+    max_new_tokens: PositiveInt = 512
+    zero_variance_limit: float = Field(0.95, gt=0, le=1, description="grpo: warn above this share of groups without variance.")
+
+    @model_validator(mode="after")
+    def _batches(self) -> Self:
+        if self.batch_size % self.device_batch_size:
+            legal = [n for n in range(1, self.batch_size + 1) if self.batch_size % n == 0]
+            raise ValueError(f"device_batch_size {self.device_batch_size}: must divide batch_size; legal: {legal}")
+        if self.kind == "grpo" and self.group_size < 2:
+            raise ValueError("group_size: a group needs at least 2 completions")
+        if self.kind == "grpo" and self.batch_size % self.group_size:
+            legal = [n for n in range(2, self.batch_size + 1) if self.batch_size % n == 0]
+            raise ValueError(f"group_size {self.group_size}: must divide batch_size; legal: {legal}")
+        if self.kind == "grpo" and any(s.target != "reasoning" for s in self.samples):
+            raise ValueError("samples: grpo has no target text; leave `target` out")
+        return self
+
+
+class Recipe(Closed):
+    """A chain of training steps from one base model."""
+
+    description: str
+    steps: tuple[Step, ...] = Field(min_length=1)
+
+
+class System(Closed):
+    """A row of the table: model, adapter or none, protocol."""
+
+    model: Name
+    recipe: Name | None = None
+    protocol: Name
+    label: str | None = Field(None, description="Name in tables and figures.")
+
+
+class Partition(Closed):
+    """How species are parted."""
+
+    held_out: int = Field(ge=0, description="Species never trained on.")
+    sft_share: float = Field(0.5, gt=0, lt=1, description="Share of the others that goes to the sft part.")
+
+
+class Training(Closed):
+    """What recipes learn from."""
+
+    dataset: Name
+    choices: Literal["similar", "random"] = "similar"
+    partition: Partition
+
+
+class Report(Closed):
+    """What the report page is about."""
+
+    dataset: Name = Field(description="Data set of the headline and of the examples.")
+    choices: Literal["similar", "random"] = "similar"
+    system: Name = Field(description="System that the headline is about.")
+    baseline: Name = Field(description="System that it is compared with.")
+    examples: PositiveInt = Field(20, description="Images shown.")
+
+
+class Demo(Closed):
+    """Size of the embedded data: images drawn per species."""
+
+    train: PositiveInt = 10
+    test: PositiveInt = 5
+
+
+class Config(Closed):
+    """config.yaml: the experiment."""
+
+    seed: int = Field(0, ge=0)
+    datasets: tuple[Name, ...] = Field(min_length=1)
+    choices: tuple[Literal["similar", "random"], ...] = Field(("similar",), min_length=1)
+    encoder: Name = Field(description="Model file (engine zero_shot) that mines the similar distractors.")
+    training: Training
+    systems: dict[Name, System] = Field(min_length=1)
+    shards: PositiveInt = 1
+    bootstrap: PositiveInt = Field(1000, description="Resamples for the intervals.")
+    report: Report
+    demo: Demo = Demo()
+
+
+class Experiment(Closed):
+    """The validated whole: config.yaml and every file that it names."""
+
+    config: Config
+    datasets: dict[str, Dataset]
+    models: dict[str, Vlm | Clip | Chance]
+    questions: dict[str, Questions]
+    prompts: dict[str, Prompt]
+    protocols: dict[str, Protocol]
+    recipes: dict[str, Recipe]
+
+    def leaf_system(self, system: str) -> str:
+        """The system whose stage 1 serves `system`: the first with the same model, recipe and leaf stage, so it runs once."""
+        mine = self.config.systems[system]
+        stage = self.protocols[mine.protocol].stage("leaf")
+        for name, other in self.config.systems.items():
+            same = (other.model, other.recipe) == (mine.model, mine.recipe)
+            if same and self.protocols[other.protocol].stage("leaf") == stage:
+                return name
+        return system
+
+
+_KINDS: dict[str, type[Closed]] = {
+    "datasets": Dataset,
+    "models": Model,
+    "questions": Questions,
+    "prompts": Prompt,
+    "protocols": Protocol,
+    "recipes": Recipe,
+}
+
+
+def _problems(error: ValidationError, model: type[BaseModel], where: str) -> list[str]:
+    """Pydantic's errors as sentences: file, key, what is wrong, nearest legal name for an unknown key."""
+    lines = []
+    for item in error.errors():
+        path = [str(part) for part in item["loc"] if part not in ("spec", "transformers", "zero_shot", "chance")]
+        key = ".".join(path)
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key; legal is {suggest(path[-1], _legal_keys(model, item['loc']))}"
+        elif item["type"] == "missing":
+            message = "is missing"
+        elif item["type"] == "literal_error":
+            allowed = [part.strip(" '") for part in str(item["ctx"]["expected"]).replace(" or ", ", ").split(",")]
+            message = f'"{item["input"]}" is not {suggest(str(item["input"]), allowed)}'
+        elif item["type"] == "union_tag_invalid":
+            given, allowed = item["ctx"]["tag"], [p.strip(" '") for p in str(item["ctx"]["expected_tags"]).split(",")]
+            message, key = f'engine "{given}" is not {suggest(given, allowed)}', ""
+        elif not message.startswith(("scored", "train", "device", "group")) and "input" in item and item["type"] != "value_error":
+            message = f"{message} (given: {item['input']!r})"
+        lines.append(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+    return lines
+
+
+def _legal_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Keys allowed beside the unknown key at `loc`, found by walking the JSON schema."""
+    schema = model.model_json_schema()
+    node: Mapping[str, Any] = schema
+    for part in loc[:-1]:
+        node = _resolve(node, schema)
+        if isinstance(part, int):
+            node = node.get("items", node)
+        elif part in node.get("properties", {}):
+            node = node["properties"][part]
+        elif isinstance(node.get("additionalProperties"), Mapping):
+            node = node["additionalProperties"]
+        elif "oneOf" in node:
+            mapping = node.get("discriminator", {}).get("mapping", {})
+            node = {"$ref": mapping[part]} if part in mapping else node
+    return list(_resolve(node, schema).get("properties", {}))
+
+
+def _resolve(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Follow references and optional types to the object they mean."""
+    if "anyOf" in node:
+        node = next((option for option in node["anyOf"] if option.get("type") != "null"), node)
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    return node
+
+
+def _yaml(path: Path, problems: list[str]) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        problems.append(f"{path}: no such file")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: not readable as YAML: {' '.join(str(error).split())}")
+    return None
+
+
+def _checked(model: type[M], data: Any, where: str, problems: list[str]) -> M | None:
+    if data is None:
+        return None
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems.extend(_problems(error, model, where))
+        return None
+
+
+def load(config: Mapping[str, Any] | Path, folder: Path = Path("config")) -> Experiment:
+    """Read and check an experiment.
+
+    Args:
+        config: content of config.yaml (as Snakemake merged it), or its path.
+        folder: where the files beside it lie.
+
+    Raises:
+        UserError: with every problem found, one a line: file, key, what is wrong, what is allowed.
+    """
+    problems: list[str] = []
+    where = str(config) if isinstance(config, Path) else "config.yaml"
+    data = _yaml(config, problems) if isinstance(config, Path) else dict(config)
+    top = _checked(Config, data, where, problems)
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+
+    def fetch(kind: str, name: str, asked_by: str) -> Any:
+        if name not in found[kind]:
+            path = folder / kind / f"{name}.yaml"
+            if not path.exists():
+                known = [p.stem for p in (folder / kind).glob("*.yaml")]
+                problems.append(f'{asked_by}: {kind.removesuffix("s")} "{name}" is not {suggest(name, known)}')
+                return None
+            content = _yaml(path, problems)
+            if kind == "models" and content is not None:
+                content = {"spec": content}
+            item = _checked(_KINDS[kind], content, str(path), problems)
+            found[kind][name] = item.spec if isinstance(item, Model) else item
+        return found[kind][name]
+
+    if top is not None:
+        _gather(top, where, fetch, problems)
+    if problems or top is None:
+        raise UserError("The config has errors:\n" + "\n".join(f"  {line}" for line in problems))
+    return Experiment(config=top, **{kind: items for kind, items in found.items()})
+
+
+def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
+    """Fetch every file that config.yaml names and check the pieces against each other."""
+    for name in dict.fromkeys((*top.datasets, top.training.dataset)):
+        dataset = fetch("datasets", name, f"{where}: datasets")
+        if dataset is None:
+            continue
+        wordings = fetch("questions", dataset.questions, f"config/datasets/{name}.yaml: questions")
+        if wordings is not None and dataset.variant >= len(wordings.variants):
+            count = len(wordings.variants)
+            problems.append(f"config/datasets/{name}.yaml: variant: {dataset.variant} is out of range, there are {count}")
+        if name == top.training.dataset and dataset.train is None:
+            problems.append(f"{where}: training.dataset: {name} has no train split, and a test split is never trained on")
+    about = top.report
+    for key, name, known in (
+        ("dataset", about.dataset, top.datasets),
+        ("choices", about.choices, top.choices),
+        ("system", about.system, top.systems),
+        ("baseline", about.baseline, top.systems),
+    ):
+        if name not in known:
+            problems.append(f'{where}: report.{key}: "{name}" is not {suggest(name, known)}')
+    encoder = fetch("models", top.encoder, f"{where}: encoder")
+    if encoder is not None and not isinstance(encoder, Clip):
+        problems.append(f"{where}: encoder: {top.encoder} is of engine {encoder.engine}, needed is zero_shot")
+    for name, system in top.systems.items():
+        _gather_system(f"{where}: systems.{name}", system, fetch, problems)
+
+
+def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> None:
+    model = fetch("models", system.model, f"{at}.model")
+    protocol = fetch("protocols", system.protocol, f"{at}.protocol")
+    if protocol is not None:
+        _prompts(protocol.stages, f"config/protocols/{system.protocol}.yaml: stages", fetch)
+        if model is not None and protocol.engines != {model.engine}:
+            wanted = ", ".join(sorted(protocol.engines))
+            problems.append(f"{at}: protocol {system.protocol} is for {wanted}, not for engine {model.engine}")
+    if system.recipe is not None:
+        recipe = fetch("recipes", system.recipe, f"{at}.recipe")
+        if model is not None and not isinstance(model, Vlm):
+            problems.append(f"{at}: recipe: engine {model.engine} is not trained")
+        for number, step in enumerate(recipe.steps if recipe else (), start=1):
+            _prompts(step.samples, f"config/recipes/{system.recipe}.yaml: steps.{number}.samples", fetch)
+
+
+def _prompts(items: Iterable[Stage | Samples], at: str, fetch: Any) -> None:
+    for item in items:
+        if item.prompt is not None:
+            fetch("prompts", item.prompt, f"{at}.prompt")
+
+
+def json_schema() -> str:
+    """JSON schema of config.yaml and of the files beside it, for editors; kept as config/schema.json by a test."""
+    kinds: dict[str, type[Closed]] = {"config": Config, **_KINDS}
+    definitions = {kind: model.model_json_schema() for kind, model in kinds.items()}
+    return json.dumps(definitions, indent=1, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    Path("config/schema.json").write_text(json_schema(), encoding="utf-8")

@@ -1,0 +1,296 @@
+"""What the rules ask of an experiment: which files a job needs, which values, and what the run ends in.
+
+Light: read while the Snakefile is parsed. Values go to `params`, so a change in them reruns a job; what must not (batch sizes,
+descriptions, licences) is left out of them here.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from vltaxon.config import Clip, Config, Dataset, Experiment, Stage, Step, Vlm
+from vltaxon.errors import UserError
+
+Values = dict[str, Any]
+_PREDICTIONS = "results/predictions"
+
+
+class Wildcards(Protocol):
+    """Snakemake's wildcards: the parts of a path."""
+
+    def __getattr__(self, name: str) -> str: ...
+
+
+def stem(archive: Path) -> str:
+    """Name of an archive without its endings."""
+    return archive.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+
+
+class Plan:
+    """The experiment as paths and values. Methods that take wildcards are input or params functions of a rule."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.config: Config = experiment.config
+        self.shards = [str(shard) for shard in range(self.config.shards)]
+        self.archives = self._archives()
+
+    def _archives(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for dataset in self.experiment.datasets.values():
+            for split in filter(None, (dataset.train, dataset.test)):
+                if found.setdefault(stem(split.archive), split.archive) != split.archive:
+                    other = found[stem(split.archive)]
+                    raise UserError(f"two archives are called {split.archive.name}: {other} and {split.archive}")
+        return found
+
+    # -- data --------------------------------------------------------------------------------------------------------------
+
+    def dataset(self, name: str) -> Dataset:
+        """A data set of the config."""
+        return self.experiment.datasets[name]
+
+    def splits(self, dataset: str) -> dict[str, str]:
+        """Name of the archive of each split."""
+        given = self.dataset(dataset)
+        return {kind: stem(split.archive) for kind in ("train", "test") if (split := getattr(given, kind)) is not None}
+
+    def tars(self, dataset: str) -> list[str]:
+        """The unpacked archives of a data set."""
+        return [f"results/data/archives/{name}.tar" for name in dict.fromkeys(self.splits(dataset).values())]
+
+    def ingest_inputs(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """Unpacked archives, their indexes, annotations and class tables."""
+        given = self.dataset(wildcards.dataset)
+        tars = self.tars(wildcards.dataset)
+        extra = [s.annotations for s in (given.train, given.test) if s is not None and s.annotations] + [given.classes]
+        return {
+            "tars": tars,
+            "indexes": [tar.removesuffix(".tar") + ".parquet" for tar in tars],
+            "tables": [str(path) for path in extra if path is not None],
+        }
+
+    def dataset_values(self, wildcards: Wildcards) -> Values:
+        """What of a data set shapes its images and taxa."""
+        kept = {"source", "kingdom", "classes", "ranks", "train", "test"}
+        blank = {"word": "", "questions": "none", "licence": "", "scored_levels": [1]}
+        return self.dataset(wildcards.dataset).model_dump(mode="json", include=kept) | blank
+
+    def question_values(self, wildcards: Wildcards) -> Values:
+        """What shapes the questions of a data set."""
+        return {"scored_levels": list(self.dataset(wildcards.dataset).scored_levels), "seed": self.config.seed}
+
+    def mining_values(self, wildcards: Wildcards) -> Values:
+        """The same, and who mines."""
+        encoder = self.config.encoder
+        return self.question_values(wildcards) | {"encoder": encoder, "template": self.model(encoder).template}
+
+    # -- models ------------------------------------------------------------------------------------------------------------
+
+    def model(self, name: str) -> Any:
+        """A model of the config."""
+        return self.experiment.models[name]
+
+    def model_values(self, name: str) -> Values:
+        """What of a model shapes its output."""
+        dropped = {"description", "batch_size"}
+        return {"licence": "none"} | dict(self.model(name).model_dump(mode="json", exclude=dropped | {"licence"}))
+
+    def model_files(self, name: str) -> list[str]:
+        """Local files of a model; none for one of a hub."""
+        spec = self.model(name)
+        if isinstance(spec, Clip):
+            folder = spec.name.removeprefix("local-dir:") if spec.name.startswith("local-dir:") else ""
+            return [f"{folder}/open_clip_config.json", f"{folder}/open_clip_model.safetensors"] if folder else []
+        if isinstance(spec, Vlm) and (root := Path(spec.checkpoint)).is_dir():
+            return sorted(str(path) for path in root.iterdir() if path.suffix in (".json", ".safetensors", ".jinja"))
+        return []
+
+    def encoder_files(self, wildcards: Wildcards) -> list[str]:
+        """Input function: the encoder's files."""
+        return self.model_files(wildcards.encoder)
+
+    # -- training ----------------------------------------------------------------------------------------------------------
+
+    def step_names(self, recipe: str) -> list[str]:
+        """Folder names of a recipe's steps: 1-sft, 2-grpo."""
+        return [f"{i}-{step.kind}" for i, step in enumerate(self.experiment.recipes[recipe].steps, start=1)]
+
+    def step(self, wildcards: Wildcards) -> Step:
+        """The step that a job trains."""
+        return self.experiment.recipes[wildcards.recipe].steps[self.step_names(wildcards.recipe).index(wildcards.step)]
+
+    def adapter(self, model: str, recipe: str, step: str) -> str:
+        """File of a trained adapter's weights."""
+        return f"results/adapters/{model}/{recipe}/{step}/adapter_model.safetensors"
+
+    def train_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Training images and questions, the species' parts, the base model, and the adapter of the step before."""
+        data = self.config.training.dataset
+        names = self.step_names(wildcards.recipe)
+        before = names[: names.index(wildcards.step)][-1:]
+        return {
+            "images": f"results/data/{data}/images.parquet",
+            "taxa": f"results/data/{data}/taxa.parquet",
+            "questions": f"results/questions/{data}/{self.config.training.choices}.parquet",
+            "parts": f"results/splits/{data}.parquet",
+            "tars": self.tars(data),
+            "model": self.model_files(wildcards.model),
+            "previous": [self.adapter(wildcards.model, wildcards.recipe, step) for step in before],
+        }
+
+    def train_values(self, wildcards: Wildcards) -> Values:
+        """Step, prompts and words of a training job."""
+        step, data = self.step(wildcards), self.dataset(self.config.training.dataset)
+        return {
+            "step": step.model_dump(mode="json", exclude={"device_batch_size"}),
+            "prompts": {s.prompt: self.prompt_values(s.prompt) for s in step.samples},
+            "wording": self.wording(self.config.training.dataset),
+            "word": data.word,
+        }
+
+    def trained(self, file: str) -> dict[str, str]:
+        """A file of every training step in use, by `recipe step`."""
+        pairs = sorted({(s.model, s.recipe) for s in self.config.systems.values() if s.recipe})
+        return {
+            f"{recipe} {step}": f"results/adapters/{model}/{recipe}/{step}/{file}"
+            for model, recipe in pairs
+            for step in self.step_names(recipe)
+        }
+
+    # -- prediction --------------------------------------------------------------------------------------------------------
+
+    def prompt_values(self, name: str) -> Values:
+        """Text of a prompt."""
+        return self.experiment.prompts[name].model_dump(mode="json", exclude={"source"}) | {"source": ""}
+
+    def wording(self, dataset: str) -> str:
+        """The benchmark's question in the variant of a data set."""
+        given = self.dataset(dataset)
+        return self.experiment.questions[given.questions].variants[given.variant]
+
+    def stage(self, system: str, name: str) -> Stage | None:
+        """A stage of a system's protocol."""
+        return self.experiment.protocols[self.config.systems[system].protocol].stage(name)
+
+    def system_files(self, system: str) -> list[str]:
+        """Adapter of a system, as a list of none or one."""
+        given = self.config.systems[system]
+        return [self.adapter(given.model, given.recipe, self.step_names(given.recipe)[-1])] if given.recipe else []
+
+    def leaf_shards(self, system: str, dataset: str) -> list[str]:
+        """Stage 1 tables that serve a system."""
+        owner = self.experiment.leaf_system(system)
+        return [f"{_PREDICTIONS}/{owner}/{dataset}/leaf/{shard}.parquet" for shard in self.shards]
+
+    def leaf_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What stage 1 reads."""
+        given = self.config.systems[wildcards.system]
+        return {
+            "images": f"results/data/{wildcards.dataset}/images.parquet",
+            "tars": self.tars(wildcards.dataset),
+            "model": self.model_files(given.model),
+            "adapter": self.system_files(wildcards.system),
+        }
+
+    def answer_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What stage 2 reads, by who answers."""
+        given, data = self.config.systems[wildcards.system], wildcards.dataset
+        stage = self.stage(wildcards.system, "answer")
+        assert stage is not None
+        inputs: dict[str, Any] = {
+            "images": f"results/data/{data}/images.parquet",
+            "questions": f"results/questions/{data}/{wildcards.choices}.parquet",
+        }
+        if stage.by == "model":
+            inputs |= self.leaf_inputs(wildcards)
+        if stage.by == "lookup":
+            inputs["taxa"] = f"results/data/{data}/taxa.parquet"
+        if stage.by == "lookup" or stage.condition == "leaf":
+            inputs["leaves"] = self.leaf_shards(wildcards.system, data)
+        if stage.by == "similarity":
+            inputs["vectors"] = [f"results/embeddings/{given.model}/{data}/{kind}.parquet" for kind in ("images", "taxa")]
+        return inputs
+
+    def stage_values(self, wildcards: Wildcards, name: str) -> Values:
+        """Stage, prompt, words and model of a prediction job."""
+        given, data = self.config.systems[wildcards.system], self.dataset(wildcards.dataset)
+        stage = self.stage(wildcards.system, name)
+        assert stage is not None
+        values: Values = {"stage": stage.model_dump(mode="json"), "seed": self.config.seed, "shards": self.config.shards}
+        if stage.prompt is not None:
+            values |= {
+                "prompt": self.prompt_values(stage.prompt),
+                "wording": self.wording(wildcards.dataset),
+                "word": data.word,
+                "ranks": list(data.ranks),
+                "model": self.model_values(given.model),
+            }
+        return values
+
+    def needs_gpu(self, wildcards: Wildcards, name: str) -> int:
+        """Devices a prediction job wants: one where a model generates."""
+        stage = self.stage(wildcards.system, name)
+        return int(stage is not None and stage.by == "model")
+
+    def batch_size(self, wildcards: Wildcards) -> int:
+        """Requests generated together; a resource, since it must not change results."""
+        return int(getattr(self.model(self.config.systems[wildcards.system].model), "batch_size", 1))
+
+    # -- results -----------------------------------------------------------------------------------------------------------
+
+    def answers(self) -> dict[tuple[str, str, str], list[str]]:
+        """Stage 2 tables by (system, dataset, choices)."""
+        return {
+            (system, dataset, choices): [f"{_PREDICTIONS}/{system}/{dataset}/{choices}/{shard}.parquet" for shard in self.shards]
+            for system in self.config.systems
+            if self.stage(system, "answer") is not None
+            for dataset in self.config.datasets
+            for choices in self.config.choices
+        }
+
+    def leaves(self) -> dict[tuple[str, str], list[str]]:
+        """Stage 1 tables by (system that ran it, dataset); a table may serve several systems."""
+        owners = dict.fromkeys(self.experiment.leaf_system(s) for s in self.config.systems if self.stage(s, "leaf"))
+        return {(owner, dataset): self.leaf_shards(owner, dataset) for owner in owners for dataset in self.config.datasets}
+
+    def score_values(self) -> Values:
+        """Which file belongs to which row of the scores: keys are joined by `/`, as they are in the paths."""
+        data, training = self.config.datasets, self.config.training.dataset
+        return {
+            "questions": {f"{d}/{c}": f"results/questions/{d}/{c}.parquet" for d in data for c in self.config.choices},
+            "images": {d: f"results/data/{d}/images.parquet" for d in data},
+            "taxa": {d: f"results/data/{d}/taxa.parquet" for d in data},
+            "answers": {"/".join(key): paths for key, paths in self.answers().items()},
+            "leaves": {"/".join(key): paths for key, paths in self.leaves().items()},
+            "leaf_systems": {s: self.experiment.leaf_system(s) for s in self.config.systems if self.stage(s, "leaf")},
+            "partition": f"results/splits/{training}.parquet",
+            "training": training,
+        }
+
+    def report_values(self) -> Values:
+        """What the report page is about, and what was run."""
+        given, about = self.config, self.config.report
+        return about.model_dump(mode="json", exclude={"dataset", "system"}) | {
+            "main": about.dataset,
+            "best": about.system,
+            "bootstrap": given.bootstrap,
+            "seed": given.seed,
+            "settings": {
+                "seed": given.seed,
+                "data sets": ", ".join(given.datasets),
+                "choices": ", ".join(given.choices),
+                "distractors mined by": given.encoder,
+                "trained on": given.training.model_dump(mode="json"),
+                "resamples of an interval": given.bootstrap,
+                **{f"model {name}": self.model_values(name) for name in sorted({s.model for s in given.systems.values()})},
+            },
+        }
+
+    def ranks(self) -> dict[str, list[str]]:
+        """Names of the levels of each data set."""
+        return {name: list(self.dataset(name).ranks) for name in self.config.datasets}
+
+    def labels(self) -> Mapping[str, str]:
+        """Names of the systems in tables and figures."""
+        return {name: system.label or name for name, system in self.config.systems.items()}
