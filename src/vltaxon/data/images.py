@@ -1,0 +1,96 @@
+"""Pixels: byte ranges of tars, decoded once, upright, in RGB, and scaled to a pixel budget."""
+
+import io
+import os
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image, ImageOps
+
+from vltaxon import schemas
+from vltaxon.errors import UserError
+from vltaxon.provenance import read_parquet
+
+
+class BrokenImage(Exception):
+    """Bytes that are no whole image; the message is the reason."""
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode an image to RGB, turned upright by its EXIF orientation; transparent parts become white.
+
+    Raises:
+        BrokenImage: the bytes are no image, are cut short, or claim more pixels than Pillow deems safe.
+    """
+    try:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        if image.mode.startswith("I;16"):
+            image = image.point(lambda value: value / 256, "L")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes make Pillow raise nearly anything
+        raise BrokenImage(f"{type(error).__name__}: {error}".split(" <_io")[0]) from error
+
+
+def fit(image: Image.Image, pixels: int, min_pixels: int) -> Image.Image:
+    """Scale an image to at most `pixels` and, as far as whole numbers allow, at least `min_pixels`; aspect kept, bicubic."""
+    width, height = image.size
+    area = min(max(width * height, min_pixels), pixels)
+    if area == width * height:
+        return image
+    # isqrt is exact where a float root of 168 * 168 / 9 may come out just below 56.
+    wide, high = isqrt(width * area // height), isqrt(height * area // width)
+    if area > width * height:
+        up = (isqrt((width * area - 1) // height) + 1, isqrt((height * area - 1) // width) + 1)
+        wide, high = up if up[0] * up[1] <= pixels else (wide, high)
+    wide = max(1, min(wide, pixels))
+    high = max(1, min(high, pixels // wide))
+    return image.resize((wide, min(high, pixels // wide)), Image.Resampling.BICUBIC)
+
+
+class ImageStore:
+    """The images of a table, read where they lie. Safe to fork and to pickle: files open on first use, reads keep no position."""
+
+    def __init__(self, images: Path | pa.Table) -> None:
+        table = images if isinstance(images, pa.Table) else read_parquet(images, schemas.IMAGES)
+        places = (table[column].to_pylist() for column in ("archive", "offset", "size"))
+        self._places = dict(zip(table["image_id"].to_pylist(), zip(*places, strict=True), strict=True))
+        self._files: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": {}}
+
+    def __del__(self) -> None:
+        for file in getattr(self, "_files", {}).values():
+            os.close(file)
+
+    def read(self, image_id: str) -> bytes:
+        """The encoded image.
+
+        Raises:
+            UserError: its archive is gone, or shorter than its index says.
+        """
+        archive, offset, size = self._places[image_id]
+        if archive not in self._files:
+            try:
+                self._files[archive] = os.open(archive, os.O_RDONLY)
+            except FileNotFoundError as error:
+                raise UserError(f"{archive}: no such file, but {image_id} lies in it; run the workflow again") from error
+        data = os.pread(self._files[archive], size, offset)
+        if len(data) != size:
+            raise UserError(f"{archive}: ends before {image_id}; delete it and run the workflow again")
+        return data
+
+    def open(self, image_id: str) -> Image.Image:
+        """The image in RGB, upright, at full size."""
+        return decode(self.read(image_id))
+
+    def resized(self, image_id: str, pixels: int, min_pixels: int) -> Image.Image:
+        """The image within a pixel budget: see `fit`."""
+        return fit(self.open(image_id), pixels, min_pixels)
