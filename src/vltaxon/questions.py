@@ -1,0 +1,150 @@
+"""Questions: one image, one level, up to four options and the index of the right one, in an order frozen by a hash."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vltaxon import schemas
+from vltaxon.lots import lots, more
+from vltaxon.provenance import read_parquet, write_parquet
+from vltaxon.taxonomy import Taxonomy
+
+WRONG = 3  # distractors of a question
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of a data set's images: its whole label set, and which images have a taxon there.
+
+    Attributes:
+        number: 1-based.
+        rank: its name.
+        labels: distinct taxa, sorted by name.
+        rows: (n,) rows of the images table that are asked.
+        truth: (n,) their labels' indices.
+    """
+
+    number: int
+    rank: str
+    labels: list[str]
+    rows: Indices
+    truth: Indices
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Distractors of a level's images.
+
+    Attributes:
+        labels: (n, k) label indices, k <= 3.
+        similarity: (n, 1 + k) cosine of the truth and of the distractors, None where not chosen by similarity.
+    """
+
+    labels: Indices
+    similarity: npt.NDArray[np.float32] | None = None
+
+
+def levels(taxonomy: Taxonomy, leaves: Sequence[str]) -> Iterator[Level]:
+    """The levels of a taxonomy for images with these leaves; an image without taxon at a level is not asked there."""
+    kinds, kind = np.unique(np.array(leaves, dtype=object), return_inverse=True)
+    for number, rank in enumerate(taxonomy.ranks, start=1):
+        labels = taxonomy.labels(number)
+        index: dict[str | None, int] = {label: place for place, label in enumerate(labels)}
+        truth = np.array([index.get(taxonomy.taxon(leaf, number), -1) for leaf in kinds], dtype=np.int64)[kind]
+        rows = np.flatnonzero(truth >= 0)
+        yield Level(number, rank, labels, rows, truth[rows])
+
+
+def assemble(
+    images: pa.Table,
+    chosen: Iterable[tuple[Level, Chosen]],
+    scored_levels: Sequence[int],
+    seed: int,
+    source: str,
+    encoder: str | None = None,
+    template: str | None = None,
+) -> pa.Table:
+    """Build the table of questions.
+
+    The order of the options depends on the question's id and the seed alone, so the right letter of a question is the same
+    for similar and for random choices.
+
+    Args:
+        images: image_id and split.
+        chosen: levels and their distractors.
+        scored_levels: 1-based levels that count; a question with one option never does.
+        seed: of the order.
+        source: mined or drawn.
+        encoder: name of the model that chose.
+        template: text of a label that it compared with.
+
+    Returns:
+        Table of schema `QUESTIONS`, ordered by image_id and level.
+    """
+    parts = []
+    for level, picked in chosen:
+        mine = images.take(level.rows).select(["image_id", "split"])
+        names = [f"{image_id}:{level.number}" for image_id in mine["image_id"].to_pylist()]
+        candidates = np.column_stack([level.truth, picked.labels])
+        count = candidates.shape[1]
+        order = np.argsort(more(lots("options", seed, names), count), axis=1, kind="stable")
+        offsets = pa.array(np.arange(0, candidates.size + 1, count), pa.int32())
+        shown = pa.array(level.labels, pa.string()).take(pa.array(np.take_along_axis(candidates, order, axis=1).ravel()))
+        similarity = pa.nulls(len(names), pa.list_(pa.float32()))
+        if picked.similarity is not None:
+            near = np.take_along_axis(picked.similarity, order, axis=1).ravel()
+            similarity = pa.ListArray.from_arrays(offsets, pa.array(near, pa.float32()))
+        fixed = {"rank": level.rank, "source": source, "encoder": encoder, "template": template}
+        columns = {
+            "question_id": pa.array(names, pa.string()),
+            "image_id": mine["image_id"],
+            "split": mine["split"],
+            "level": pa.array(np.full(len(names), level.number), pa.int8()),
+            "options": pa.ListArray.from_arrays(offsets, shown),
+            "answer_index": pa.array(np.argmin(order, axis=1), pa.int8()),
+            "scored": pa.array(np.full(len(names), level.number in scored_levels and count > 1)),
+            "similarity": similarity,
+            **{name: pa.repeat(pa.scalar(value, pa.string()), len(names)) for name, value in fixed.items()},
+        }
+        parts.append(pa.table(columns).select(schemas.QUESTIONS.names).cast(schemas.QUESTIONS))
+    table = pa.concat_tables(parts)
+    return table.take(pc.sort_indices(table, sort_keys=[("image_id", "ascending"), ("level", "ascending")]))
+
+
+def drawn(level: Level, image_ids: Sequence[str], seed: int) -> Chosen:
+    """Wrong labels at random, uniform without repetition, each image's from a stream of its own."""
+    wrong = min(WRONG, len(level.labels) - 1)
+    numbers = more(lots(f"distractors of level {level.number}", seed, image_ids), max(wrong, 1))
+    taken = level.truth[:, None]
+    for place in range(wrong):
+        free = len(level.labels) - 1 - place
+        pick = (numbers[:, place] % np.uint64(free)).astype(np.int64)
+        for used in np.sort(taken, axis=1).T:  # the pick counts free labels only: step over those taken
+            pick += pick >= used
+        taken = np.column_stack([taken, pick])
+    return Chosen(taken[:, 1:])
+
+
+def draw(taxa: Path, images: Path, scored_levels: Sequence[int], seed: int, questions: Path) -> None:
+    """Write a data set's questions with random choices.
+
+    Args:
+        taxa: table of the data set.
+        images: table of the data set; all splits are asked.
+        scored_levels: 1-based levels that count.
+        seed: of choices and order.
+        questions: written, schema `QUESTIONS`, source `drawn`.
+    """
+    table = read_parquet(images, schemas.IMAGES)
+    chosen = []
+    for level in levels(Taxonomy.read(taxa), table["leaf"].to_pylist()):
+        chosen.append((level, drawn(level, table["image_id"].take(level.rows).to_pylist(), seed)))
+    made = assemble(table, chosen, scored_levels, seed, source="drawn")
+    write_parquet(made, questions, schemas.QUESTIONS, rule="draw", seed=seed)
