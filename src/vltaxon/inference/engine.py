@@ -1,0 +1,39 @@
+"""What runs a generative model: the requests it takes and the responses it gives."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt about one image. `system` may be None; the image stands before the text."""
+
+    image_id: str
+    text: str
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class Response:
+    """One completion. `finish_reason` is `stop` or `length`; tokens exclude padding and the end marker; seconds are a share."""
+
+    completion: str
+    finish_reason: str
+    prompt_tokens: int
+    image_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+class Engine(Protocol):
+    """Anything that completes requests greedily."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of weights and adapter, for provenance."""
+        ...
+
+    def generate(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[int, Response]]:
+        """Yield (position in `requests`, response) as they come, in any order, each once."""
+        ...

@@ -1,0 +1,59 @@
+"""The doors of prediction: values of a rule in, one shard's table out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vltaxon.config import Prompt, Stage, Vlm
+from vltaxon.inference import stages
+from vltaxon.inference.engine import Engine
+
+
+def _engine(images: Path, adapter: Path | None, model: Mapping[str, Any], batch_size: int) -> Engine:
+    from vltaxon.data.images import ImageStore
+    from vltaxon.inference.transformers_engine import TransformersEngine
+
+    return TransformersEngine(Vlm.model_validate({**model, "batch_size": batch_size}), adapter, ImageStore(images))
+
+
+def _asking(values: Mapping[str, Any]) -> stages.Asking:
+    return stages.Asking(Prompt.model_validate(values["prompt"]), values["wording"], values["word"], tuple(values["ranks"]))
+
+
+def predict_leaf(
+    values: Mapping[str, Any], images: Path, adapter: Path | None, shard: int, batch_size: int, output: Path
+) -> None:
+    """Stage 1 of a shard. `values` are those of `plan.Plan.stage_values`."""
+    stage = Stage.model_validate(values["stage"])
+    ids = stages.test_images(images, shard, values["shards"])
+    engine = _engine(images, adapter, values["model"], batch_size)
+    stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"])
+
+
+def answer_questions(
+    values: Mapping[str, Any],
+    images: Path,
+    questions: Path,
+    output: Path,
+    shard: int,
+    batch_size: int,
+    adapter: Path | None = None,
+    leaves: Sequence[Path] = (),
+    taxa: Path | None = None,
+    vectors: Sequence[Path] = (),
+) -> None:
+    """Stage 2 of a shard, by whoever the protocol says answers. `values` are those of `plan.Plan.stage_values`."""
+    stage, seed = Stage.model_validate(values["stage"]), values["seed"]
+    ids = stages.test_images(images, shard, values["shards"])
+    match stage.by:
+        case "model":
+            engine = _engine(images, adapter, values["model"], batch_size)
+            stages.answer_by_model(engine, ids, stage, _asking(values), questions, leaves, output, seed)
+        case "lookup":
+            assert taxa is not None
+            stages.answer_by_lookup(ids, taxa, questions, leaves, output, seed)
+        case "similarity":
+            of_images, of_taxa = vectors
+            stages.answer_by_similarity(ids, of_images, of_taxa, questions, output, seed)
+        case "chance":
+            stages.answer_by_chance(ids, questions, output, seed)

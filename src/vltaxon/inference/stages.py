@@ -1,0 +1,195 @@
+"""The stages of a protocol: from images and questions to prediction tables (DESIGN 4 and 5).
+
+Stage 1 (`predict_leaf`) asks once an image. Stage 2 (`answer_questions`) answers each question, by the model, by looking up the
+ancestors of the stage 1 leaf, by similarity of embeddings, or at random. Rows come in question order, whatever the batch size.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from vltaxon import parsing, prompts, provenance, schemas
+from vltaxon.config import Prompt, Stage
+from vltaxon.inference.engine import Engine, Request, Response
+from vltaxon.taxonomy import Taxonomy
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a stage asks: a prompt in the words of a data set."""
+
+    prompt: Prompt
+    wording: str
+    word: str
+    ranks: tuple[str, ...]
+
+    @property
+    def prompt_id(self) -> str:
+        """Short id of template, system text and wording."""
+        return provenance.digest_text(self.prompt.system or "", self.prompt.text, self.wording)
+
+    def render(self, question: Row | None = None, leaf: str = "") -> str:
+        """The text of one request."""
+        rank, options = (question["rank"], question["options"]) if question else ("", ())
+        return prompts.render(self.prompt.text, self.wording, self.word, self.ranks, rank, options, leaf)
+
+
+def test_images(images: Path, shard: int, shards: int) -> list[str]:
+    """Ids of the test images of one of `shards` contiguous ranges, in order."""
+    table = provenance.read_parquet(images, schemas.IMAGES, ["image_id", "split"])
+    ids = sorted(table.filter(pc.equal(table["split"], "test"))["image_id"].to_pylist())
+    return ids[len(ids) * shard // shards : len(ids) * (shard + 1) // shards]
+
+
+def _questions(path: Path, ids: Sequence[str]) -> list[Row]:
+    table = provenance.read_parquet(path, schemas.QUESTIONS, ["question_id", "image_id", "level", "rank", "options"])
+    wanted = table.filter(pc.is_in(table["image_id"], pa.array(ids, pa.string())))
+    rows: list[Row] = wanted.sort_by([("image_id", "ascending"), ("level", "ascending")]).to_pylist()
+    return rows
+
+
+def _row(stage: str, prompt_id: str, image_id: str, question: Row | None, reading: parsing.Reading, **more: Any) -> Row:
+    blank = dict.fromkeys(schemas.PREDICTIONS.names)
+    ids = {"question_id": question["question_id"], "level": question["level"]} if question else {}
+    said = {"reasoning": reading.reasoning, "answer": reading.answer, "answer_index": reading.index, "outcome": reading.outcome}
+    return blank | {"stage": stage, "prompt_id": prompt_id, "image_id": image_id} | ids | said | more
+
+
+def _counts(response: Response) -> Row:
+    return {
+        "completion": response.completion,
+        "finish_reason": response.finish_reason,
+        "prompt_tokens": response.prompt_tokens,
+        "image_tokens": response.image_tokens,
+        "completion_tokens": response.completion_tokens,
+        "seconds": response.seconds,
+    }
+
+
+def _complete(engine: Engine, requests: Sequence[Request], max_new_tokens: int, title: str) -> list[Response]:
+    responses: dict[int, Response] = {}
+    for at, response in tqdm(engine.generate(requests, max_new_tokens), total=len(requests), desc=title, mininterval=1):
+        responses[at] = response
+    if len(responses) < len(requests):
+        raise RuntimeError(f"the engine answered {len(responses)} of {len(requests)} requests")
+    return [responses[at] for at in range(len(requests))]
+
+
+def _write(rows: list[Row], path: Path, **facts: Any) -> None:
+    provenance.write_parquet(pa.Table.from_pylist(rows, schemas.PREDICTIONS), path, schemas.PREDICTIONS, **facts)
+
+
+def predict_leaf(engine: Engine, ids: Sequence[str], stage: Stage, asking: Asking, output: Path, seed: int) -> None:
+    """Stage 1: ask for the leaf of each image, and read the answer and the lineage written in the reasoning."""
+    text, rows = asking.render(), []
+    requests = [Request(image_id, text, asking.prompt.system) for image_id in ids]
+    for request, response in zip(requests, _complete(engine, requests, stage.max_new_tokens, "leaf"), strict=True):
+        reading = parsing.read_name(response.completion, stage.form, response.finish_reason)
+        lineage = parsing.read_lineage(reading.reasoning, asking.ranks)
+        rows.append(_row("leaf", asking.prompt_id, request.image_id, None, reading, lineage=lineage, **_counts(response)))
+    _write(rows, output, rule="predict_leaf", seed=seed, weights=engine.digest, prompt=asking.prompt_id)
+
+
+def answer_by_model(
+    engine: Engine,
+    ids: Sequence[str],
+    stage: Stage,
+    asking: Asking,
+    asked: Path,
+    leaves: Sequence[Path],
+    output: Path,
+    seed: int,
+) -> None:
+    """Stage 2: ask every question of the images, conditioned on the stage 1 leaf where the stage says so.
+
+    Where stage 1 gave no name there is nothing to condition on: its outcome is recorded for the image's questions, none is asked.
+    """
+    rows, pid = _questions(asked, ids), asking.prompt_id
+    free = dict.fromkeys(ids, parsing.Reading("answered", ""))
+    names = read_leaves(leaves) if stage.condition == "leaf" else free
+    posed, requests = [], []
+    for question in rows:
+        leaf = names[question["image_id"]].answer
+        if leaf is not None:
+            posed.append(question["question_id"])
+            requests.append(Request(question["image_id"], asking.render(question, leaf), asking.prompt.system))
+    responses = dict(zip(posed, _complete(engine, requests, stage.max_new_tokens, "answer"), strict=True))
+    table = []
+    for question in rows:
+        response = responses.get(question["question_id"])
+        if response is None:
+            reading = parsing.Reading(names[question["image_id"]].outcome)
+            table.append(_row("answer", pid, question["image_id"], question, reading, finish_reason="not asked"))
+            continue
+        reading = parsing.read_choice(response.completion, question["options"], stage.form, response.finish_reason)
+        published = parsing.published_index(response.completion, question["options"])
+        table.append(_row("answer", pid, question["image_id"], question, reading, published_index=published, **_counts(response)))
+    _write(table, output, rule="answer_questions", seed=seed, weights=engine.digest, prompt=pid)
+
+
+def read_leaves(paths: Sequence[Path]) -> Mapping[str, parsing.Reading]:
+    """Stage 1's reading of each image, from its shards."""
+    tables = [provenance.read_parquet(path, schemas.PREDICTIONS, ["image_id", "outcome", "answer"]) for path in paths]
+    return {row["image_id"]: parsing.Reading(row["outcome"], row["answer"]) for row in pa.concat_tables(tables).to_pylist()}
+
+
+def answer_by_lookup(ids: Sequence[str], taxa: Path, asked: Path, leaves: Sequence[Path], output: Path, seed: int) -> None:
+    """Read each answer off the taxonomy, above the leaf that stage 1 named.
+
+    A name that is no leaf of the taxonomy is `unparsed`. A taxon that is not among the options is an answer without index: wrong.
+    """
+    taxonomy, names, rows = Taxonomy.read(taxa), read_leaves(leaves), []
+    for question in _questions(asked, ids):
+        named = names[question["image_id"]]
+        leaf = taxonomy.find(named.answer) if named.answer is not None else None
+        if leaf is None:
+            reading = parsing.Reading(named.outcome if named.answer is None else "unparsed")
+        else:
+            taxon, options = taxonomy.taxon(leaf, question["level"]), question["options"]
+            reading = parsing.Reading("answered", taxon, options.index(taxon) if taxon in options else None)
+        rows.append(_row("answer", "", question["image_id"], question, reading))
+    _write(rows, output, rule="answer_questions", seed=seed)
+
+
+def answer_by_similarity(ids: Sequence[str], images: Path, taxa: Path, asked: Path, output: Path, seed: int) -> None:
+    """Choose the option whose text embedding is nearest to the image embedding (cosine; the first of equals)."""
+    questions = _questions(asked, ids)
+    image_at, image_vectors = _vectors(images)
+    taxon_at, taxon_vectors = _vectors(taxa)
+    width = max((len(q["options"]) for q in questions), default=0)
+    picked = np.full((len(questions), width), -1)
+    for i, question in enumerate(questions):
+        picked[i, : len(question["options"])] = [taxon_at[option] for option in question["options"]]
+    of_image = image_vectors[[image_at[q["image_id"]] for q in questions]]
+    cosine = np.where(picked < 0, -np.inf, np.einsum("nod,nd->no", taxon_vectors[picked], of_image))
+    rows = [
+        _row("answer", "", q["image_id"], q, parsing.Reading("answered", q["options"][best], int(best)))
+        for q, best in zip(questions, cosine.argmax(1), strict=True)
+    ]
+    _write(rows, output, rule="answer_questions", seed=seed, weights=provenance.facts(images).get("weights", ""))
+
+
+def _vectors(path: Path) -> tuple[dict[str, int], np.ndarray]:
+    table = provenance.read_parquet(path)
+    flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return {name: i for i, name in enumerate(table["id"].to_pylist())}, flat.reshape(table.num_rows, -1)
+
+
+def answer_by_chance(ids: Sequence[str], asked: Path, output: Path, seed: int) -> None:
+    """Draw an option, uniformly, from a hash of the seed and the question."""
+    rows = []
+    for question in _questions(asked, ids):
+        drawn = hashlib.sha256(f"{seed}:{question['question_id']}:chance".encode()).digest()
+        index = int.from_bytes(drawn[:8], "big") % len(question["options"])
+        reading = parsing.Reading("answered", question["options"][index], index)
+        rows.append(_row("answer", "", question["image_id"], question, reading))
+    _write(rows, output, rule="answer_questions", seed=seed)
