@@ -1,0 +1,48 @@
+"""The figures: there, the same twice, with the labels and without overlap."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.data.builder import LABELS, RANKS, curves
+from vltaxon import schemas
+from vltaxon.provenance import write_parquet
+from vltaxon.report.figures import _common, _smooth, plot
+
+SCORES = Path("results/metrics/scores.parquet")
+ALL_RANKS = {"demo_plants": RANKS["seven"], "demo_animals": RANKS["seven"], "demo_birds": RANKS["four"]}
+NAMES = {f"{name}.{suffix}" for name in ("level_accuracy", "hca_leaf", "training") for suffix in ("svg", "png")}
+
+
+def test_figures_are_drawn_and_deterministic(root: Path) -> None:
+    """Two data sets, similar choices and open set: four panels."""
+    table = pq.read_table(SCORES)
+    few = pc.and_(pc.not_equal(table["dataset"], "demo_animals"), pc.not_equal(table["choices"], "random"))
+    write_parquet(table.filter(few), Path("few.parquet"), schemas.SCORES)
+    plot(Path("few.parquet"), curves(root), LABELS, ALL_RANKS, Path("one"))
+    assert {path.name for path in Path("one").iterdir()} == NAMES
+    for name in NAMES:
+        if name.endswith("png"):
+            image = Image.open(Path("one") / name)
+            assert image.width > 900 and np.asarray(image.convert("L")).std() > 10
+    svg = Path("one/hca_leaf.svg").read_text("utf-8")
+    assert svg.count("<!-- VL-Taxon, lookup -->") == 4 and svg.count("<!-- Base -->") == 2  # in open set there is no Base
+    assert "<dc:date>" not in svg and "<!-- species -->" in Path("one/level_accuracy.svg").read_text("utf-8")
+    plot(Path("few.parquet"), {}, LABELS, ALL_RANKS, Path("two"))
+    for name in ("hca_leaf.svg", "level_accuracy.svg", "hca_leaf.png"):
+        assert (Path("two") / name).read_bytes() == (Path("one") / name).read_bytes(), name
+    assert Path("two/training.png").exists()  # nothing was trained: an empty figure, no error
+
+
+def test_running_mean() -> None:
+    assert _smooth(np.full(40, 3.0)) == pytest.approx(np.full(40, 3.0))
+    assert _smooth(np.array([0.0, 3.0, 6.0])) == pytest.approx([1.5, 3.0, 4.5])
+
+
+def test_shared_area() -> None:
+    boxes = np.array([[0.0, 0, 2, 2], [5, 5, 6, 6]])
+    assert _common(boxes, np.array([[1.0, 1, 3, 3], [0, 0, 1, 1], [2, 2, 4, 4]])) == pytest.approx([2, 0])

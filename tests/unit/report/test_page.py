@@ -1,0 +1,148 @@
+"""The report page: whole, offline, escaped, accessible, and true to the scores."""
+
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.data.builder import LABELS
+from tests.unit.report.conftest import DATABASE, HOSTILE, SCORES
+from vltaxon.config import System
+from vltaxon.report.estimates import Estimate, Scores
+from vltaxon.report.page import _drawn, headline, write_report
+
+IMAGES = Path("results/data/demo_plants/images.parquet")
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Reader(HTMLParser):
+    """Tags with attributes, text, and whether every tag is closed in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(root: Path) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        Path("figure.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>", encoding="utf-8")
+        Path("record.json").write_text(json.dumps({"adapter_after": "cd" * 32, "steps": 3}), encoding="utf-8")
+        write_report(
+            scores=SCORES,
+            database=DATABASE,
+            images=IMAGES,
+            figures={"level_accuracy": Path("figure.svg"), "training": Path("figure.svg")},
+            records={"vl_taxon 2-grpo": Path("record.json")},
+            systems={name: System(model="m", protocol="direct", label=label) for name, label in LABELS.items()},
+            settings={"Run": {"seed": 0, "note": "<b>"}, "Choices": ["similar"]},
+            main="demo_plants",
+            choices="similar",
+            baseline="base",
+            best="vl_taxon",
+            examples=20,
+            bootstrap=50,
+            seed=0,
+            output=Path("results/report/index.html"),
+        )
+        return Path("results/report/index.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def read(page: str) -> Reader:
+    return Reader(page)
+
+
+def test_it_is_one_well_formed_file_that_needs_no_network(page: str, read: Reader) -> None:
+    assert not read.open
+    for tag, attributes in read.tags:
+        for name in ("src", "href"):
+            assert str(attributes.get(name, "#")).startswith(("data:", "#")), (tag, attributes)
+    assert "url(" not in page and "@import" not in page
+
+
+def test_model_text_is_text(page: str, read: Reader) -> None:
+    assert page.count("<script") == 1 and HOSTILE not in page
+    assert HOSTILE in read.text
+    assert "onerror" not in {name for _, attributes in read.tags for name in attributes}
+    tags = Counter(tag for tag, _ in read.tags)
+    assert tags["details"] == 1 + 1 + 2 * 20  # notes, one record, two stage 1 systems of twenty images
+    assert "<b>" in read.text
+
+
+def test_images_have_alternatives_and_tables_have_headers(read: Reader) -> None:
+    pictures = [attributes for tag, attributes in read.tags if tag == "img"]
+    assert len(pictures) == 22 and all(attributes["alt"] for attributes in pictures)
+    heads = [attributes for tag, attributes in read.tags if tag == "th"]
+    assert heads and all(attributes["scope"] in ("row", "col") for attributes in heads)
+    assert ("html", {"lang": "en"}) in read.tags
+
+
+def test_marks_agree_with_the_database(page: str) -> None:
+    """Each answer shown is right exactly where the scores say so, by colour, sign and word."""
+    sections = re.findall(r"<article>(.*?)</article>", page, re.DOTALL)
+    assert len(sections) == 20
+    checked = 0
+    with duckdb.connect(str(DATABASE), read_only=True) as connection:
+        for section in sections:
+            image = re.search(r'class="id">(.*?)<', section)
+            assert image
+            for system in ("base", "chance"):
+                row = re.search(rf'<th scope="row">{re.escape(LABELS[system])}</th>(.*?)</tr>', section, re.DOTALL)
+                cells = re.findall(
+                    r'<td class="(\w+)"><span role="img" aria-label="([\w ]+)">(.)</span>', row.group(1) if row else ""
+                )
+                wanted = connection.execute(
+                    "SELECT correct, outcome FROM judged WHERE system = ? AND image_id = ? AND choices = 'similar'"
+                    " ORDER BY level",
+                    [system, image.group(1)],
+                ).fetchall()
+                answers = {True: ("right", "right", "✓"), False: ("wrong", "wrong", "✗")}
+                none = ("none", "no answer", "?")
+                assert cells == [answers[right] if outcome == "answered" else none for right, outcome in wanted]
+                checked += len(cells)
+    assert checked == 20 * 2 * 6
+
+
+def test_examples_are_spread_over_the_species_and_seeded() -> None:
+    drawn = _drawn(IMAGES, 20, 0)
+    assert len({image.rpartition("-")[0] for image in drawn}) == 20
+    assert drawn == _drawn(IMAGES, 20, 0) != _drawn(IMAGES, 20, 1)
+    assert len(set(_drawn(IMAGES, 1000, 0))) == 64
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        ((0.4, 0.3, 0.5), "for 20.0 % [10.0, 30.0]: +40.0 points [+30.0, +50.0], paired"),
+        ((-0.4, -0.5, -0.3), ": -40.0 points [-50.0, -30.0], paired"),
+        ((0.1, -0.1, 0.3), ": +10.0 points, not told apart from none [-10.0, +30.0], paired"),
+    ],
+)
+def test_headline_says_what_the_numbers_say(gain: tuple[float, float, float], words: str) -> None:
+    keys = [("new", "hca", 0.6), ("old", "hca", 0.2), ("old", "leaf", 0.5)]
+    scores = Scores({("d", "similar", s, m, None, "all"): Estimate(v, v - 0.1, v + 0.1, 10) for s, m, v in keys})
+    labels = {"new": "New", "old": "Old"}
+    first, second = headline(scores, labels, "d", "similar", "new", "old", gain)
+    assert first.startswith("New gets the whole lineage right for 60.0 % [50.0, 70.0]") and words in first
+    assert second == "Old gets the leaf right for 50.0 % [40.0, 60.0]."
+    assert headline(scores, labels, "d", "similar", "old", "absent", None) == []
