@@ -1,0 +1,42 @@
+"""vltaxon: raw archives -> questions -> training -> two-stage predictions -> metric tables -> report."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+# Satisfies --lint; the environment is the one of `make`, unless you run with --sdm apptainer and an image of your own.
+container: "docker://python:3.11"
+
+
+wildcard_constraints:
+    dataset=r"[a-z0-9_.-]+",
+    encoder=r"[a-z0-9_.-]+",
+    system=r"[a-z0-9_.-]+",
+    model=r"[a-z0-9_.-]+",
+    recipe=r"[a-z0-9_.-]+",
+    step=r"\d+-(sft|grpo)",
+    choices=r"similar|random",
+    shard=r"\d+",
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/demo.smk"
+include: "workflow/rules/ingest.smk"
+include: "workflow/rules/questions.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/predict.smk"
+include: "workflow/rules/metrics.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.score.output,
+        rules.tabulate.output,
+        rules.plot.output,
+        rules.report.output,

@@ -1,0 +1,99 @@
+"""A small but whole run of the workflow in a copy of the repository, shared by the tests that ask what would run again."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("Snakefile", "config", "profiles", "workflow", "src")
+
+# The embedded default with few images, few species to learn from, no mining and short answers: every kind of job but `mine`.
+SMALL = {
+    "datasets": ["demo_plants", "demo_birds"],
+    "choices": ["random"],
+    "training": {"dataset": "demo_plants", "choices": "random", "partition": {"held_out": 68}},
+    "systems": {
+        "base": {"model": "tiny_vlm", "protocol": "direct"},
+        "vl_taxon": {"model": "tiny_vlm", "recipe": "vl_taxon", "protocol": "two_stage"},
+        "lookup": {"model": "tiny_vlm", "recipe": "vl_taxon", "protocol": "lookup"},
+        "chance": {"model": "chance", "protocol": "chance"},
+    },
+    "bootstrap": 50,
+    "report": {"dataset": "demo_plants", "choices": "random", "system": "vl_taxon", "baseline": "base", "examples": 2},
+    "demo": {"train": 2, "test": 1},
+}
+
+
+class Run:
+    """A copy of the repository and what Snakemake says there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in COPIED:
+            source, target = ROOT / name, folder / name
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            else:
+                shutil.copy(source, target)
+        config = folder / "config" / "config.yaml"
+        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | SMALL))
+        recipe = folder / "config" / "recipes" / "vl_taxon.yaml"
+        text = re.sub(r"batch_size: \d+", "batch_size: 16", recipe.read_text())
+        recipe.write_text(re.sub(r"max_new_tokens: \d+", "max_new_tokens: 16", text))
+        for protocol in (folder / "config" / "protocols").glob("*.yaml"):
+            protocol.write_text(re.sub(r"max_new_tokens: \d+", "max_new_tokens: 16", protocol.read_text()))
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """Start Snakemake in the copy, in a process group of its own, with the copy's package."""
+        environment = os.environ | {"PYTHONPATH": str(self.folder / "src")}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return subprocess.Popen(
+            [sys.executable, "-m", "snakemake", *args],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def snakemake(self, *args: str) -> tuple[int, str]:
+        """Run Snakemake in the copy; exit status and all it printed."""
+        process = self.start(*args)
+        said = process.communicate()[0]
+        return process.returncode, said
+
+    def planned(self) -> dict[str, int]:
+        """Jobs per rule that a dry run plans, without `all`."""
+        status, said = self.snakemake("--dry-run", "--quiet", "reason")
+        assert status == 0, said
+        table = re.search(r"Job stats:\njob\s+count\n[- ]+\n(.*?)\ntotal", said, re.DOTALL)
+        rows = [line.split() for line in table.group(1).splitlines()] if table else []
+        return {rule: int(count) for rule, count in rows if rule != "all"}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A finished run that was interrupted by Ctrl-C on the way and then simply started again."""
+    run = Run(tmp_path_factory.mktemp("run"))
+    process = run.start("--cores", "2")
+    deadline = time.monotonic() + 600
+    while not list(run.folder.glob("results/questions/*/random.parquet")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode != 0, said
+    assert not (run.folder / "results/report/index.html").exists(), "interrupted too late to show anything"
+    status, said = run.snakemake("--cores", "2")
+    assert status == 0, said
+    yield run

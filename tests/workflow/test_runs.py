@@ -1,0 +1,97 @@
+"""The whole workflow, small: it is reproducible, it says what is wrong before any job, and its outputs hang together."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.workflow.conftest import Run
+
+
+def tables(folder: Path, *tops: str) -> dict[str, Path]:
+    return {str(p.relative_to(folder)): p for top in tops for p in sorted((folder / "results" / top).rglob("*.parquet"))}
+
+
+def test_same_seed_twice_gives_the_same_tables(finished: Run, tmp_path: Path) -> None:
+    again = Run(tmp_path)
+    status, said = again.snakemake("--cores", "2")
+    assert status == 0, said
+    tops = ("data", "questions", "splits", "predictions", "metrics")
+    first, second = tables(finished.folder, *tops), tables(again.folder, *tops)
+    assert first.keys() == second.keys() and any("leaf" in name for name in first)
+    for name in first:
+        one, two = pq.read_table(first[name]), pq.read_table(second[name])
+        if "seconds" in one.column_names:
+            one, two = one.drop(["seconds"]), two.drop(["seconds"])
+            assert one.equals(two), name
+            assert one.schema.metadata == two.schema.metadata, name
+        elif "metrics" not in name:
+            assert first[name].read_bytes() == second[name].read_bytes(), name
+        else:
+            assert one.equals(two), name
+    weights = "results/adapters/tiny_vlm/vl_taxon/2-grpo/adapter_model.safetensors"
+    assert (finished.folder / weights).read_bytes() == (again.folder / weights).read_bytes()
+
+
+def test_parts_are_disjoint_and_only_training_images_were_learned_from(finished: Run) -> None:
+    results = finished.folder / "results"
+    parts = pq.read_table(results / "splits/demo_plants.parquet").to_pydict()
+    assert len(set(parts["leaf"])) == len(parts["leaf"]) == 72
+    assert {part: parts["part"].count(part) for part in set(parts["part"])} == {"held_out": 68, "sft": 2, "grpo": 2}
+    sha = {row["sha256"]: row["split"] for row in pq.read_table(results / "data/demo_plants/images.parquet").to_pylist()}
+    assert set(sha.values()) == {"train", "test"} and len(sha) == 72 * 3
+    records = [json.loads(p.read_text()) for p in sorted(results.glob("adapters/tiny_vlm/vl_taxon/*/record.json"))]
+    assert len(records) == 2
+
+
+def test_the_database_answers_sql(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished.folder)
+    with duckdb.connect("results/benchmark.duckdb", read_only=True) as database:
+        rows = database.sql("SELECT system, count(*) FROM scores WHERE metric = 'hca' AND subset = 'all' GROUP BY ALL").fetchall()
+    assert dict(rows) == {"base": 2, "vl_taxon": 2, "lookup": 2, "chance": 2}
+
+
+def test_snakemake_s_own_report_has_captions(finished: Run) -> None:
+    status, said = finished.snakemake("--report", "report.html")
+    assert status == 0, said
+    assert "whole lineage right" in (finished.folder / "report.html").read_text()
+
+
+def test_the_readme_targets_exist(finished: Run) -> None:
+    for target in ("demo_base", "demo_siglip"):
+        assert finished.snakemake("--dry-run", target)[0] == 0
+
+
+WRONG = [
+    ("config.yaml", "systems", {"base": {"model": "tiny_vml", "protocol": "direct"}}, 'Did you mean "tiny_vlm"?'),
+    ("config.yaml", "bootstraps", 10, 'Did you mean "bootstrap"?'),
+    ("datasets/demo_plants.yaml", "scored_levels", [8], "out of range"),
+    ("datasets/demo_plants.yaml", "train", None, "a test split is never trained on"),
+]
+
+
+def test_a_wrong_config_stops_before_any_job_with_all_its_errors(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for file, key, value, _ in WRONG:
+        path = run.folder / "config" / file
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {key: value}))
+    started = time.monotonic()
+    status, said = run.snakemake("--cores", "2")
+    assert time.monotonic() - started < 20  # 5 s on a free machine; this only catches torch being imported on the way
+    assert status != 0
+    for *_, sentence in WRONG[1:3]:
+        assert sentence in said
+    assert "Traceback" not in said
+    assert not (run.folder / "results").exists()
+
+
+def test_parsing_the_snakefile_imports_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "pyarrow")
+    code = f"import sys; import vltaxon.plan, vltaxon.config; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

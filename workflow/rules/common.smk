@@ -1,0 +1,20 @@
+# Reads the config once, checked; every rule asks `plan` for its files and values.
+import sys
+from itertools import chain
+from pathlib import Path
+
+import vltaxon
+from vltaxon import config as settings
+from vltaxon.errors import UserError
+from vltaxon.plan import Plan
+from vltaxon.provenance import code_version
+from vltaxon.versions import VERSIONS
+
+try:
+    plan = Plan(settings.load(config))
+except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+PACKAGE = Path(vltaxon.__file__).parent.relative_to(Path(workflow.basedir))
+METRICS, SITE = PACKAGE / "metrics", PACKAGE / "report" / "site"

@@ -1,0 +1,52 @@
+rule score:
+    input:
+        sql=sorted(str(path) for path in METRICS.rglob("*.sql")),
+        answers=list(chain.from_iterable(plan.answers().values())),
+        leaves=sorted(set(chain.from_iterable(plan.leaves().values()))),
+        images=expand(
+            "results/data/{dataset}/images.parquet", dataset=plan.config.datasets
+        ),
+        taxa=expand("results/data/{dataset}/taxa.parquet", dataset=plan.config.datasets),
+        questions=expand(
+            "results/questions/{dataset}/{choices}.parquet",
+            dataset=plan.config.datasets,
+            choices=plan.config.choices,
+        ),
+        parts=f"results/splits/{plan.config.training.dataset}.parquet",
+    output:
+        scores="results/metrics/scores.parquet",
+        database="results/benchmark.duckdb",
+    log:
+        "results/logs/score.log",
+    params:
+        code=code_version("vltaxon.metrics.run"),
+        sources=plan.score_values(),
+        bootstrap=plan.config.bootstrap,
+        seed=plan.config.seed,
+    message:
+        "Scoring all predictions"
+    script:
+        "../scripts/score.py"
+
+
+rule tabulate:
+    input:
+        scores="results/metrics/scores.parquet",
+    output:
+        csv="results/tables/main.csv",
+        md=report(
+            "results/tables/main.md",
+            caption="../report/main_table.rst",
+            category="Tables",
+            labels={"table": "main"},
+        ),
+        tex="results/tables/main.tex",
+    log:
+        "results/logs/tabulate.log",
+    params:
+        code=code_version("vltaxon.report.tables"),
+        labels=plan.labels(),
+    message:
+        "Writing the main table"
+    script:
+        "../scripts/tabulate.py"

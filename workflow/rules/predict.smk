@@ -1,0 +1,36 @@
+rule predict_leaf:
+    input:
+        unpack(plan.leaf_inputs),
+    output:
+        "results/predictions/{system}/{dataset}/leaf/{shard}.parquet",
+    log:
+        "results/logs/predict_leaf/{system}/{dataset}/{shard}.log",
+    resources:
+        gpu=1,
+        batch_size=plan.batch_size,
+    params:
+        version=VERSIONS["vltaxon.inference.stages"],
+        values=lambda wildcards: plan.stage_values(wildcards, "leaf"),
+    message:
+        "Stage 1: {wildcards.system} names the leaves of {wildcards.dataset}"
+    script:
+        "../scripts/predict_leaf.py"
+
+
+rule answer_questions:
+    input:
+        unpack(plan.answer_inputs),
+    output:
+        "results/predictions/{system}/{dataset}/{choices}/{shard}.parquet",
+    log:
+        "results/logs/answer_questions/{system}/{dataset}/{choices}/{shard}.log",
+    resources:
+        gpu=lambda wildcards: plan.needs_gpu(wildcards, "answer"),
+        batch_size=plan.batch_size,
+    params:
+        version=VERSIONS["vltaxon.inference.stages"],
+        values=lambda wildcards: plan.stage_values(wildcards, "answer"),
+    message:
+        "Stage 2: {wildcards.system} answers {wildcards.choices} questions of {wildcards.dataset}"
+    script:
+        "../scripts/answer_questions.py"

@@ -1,0 +1,75 @@
+rule embed:
+    input:
+        model=plan.encoder_files,
+        images="results/data/{dataset}/images.parquet",
+        taxa="results/data/{dataset}/taxa.parquet",
+        tars=lambda wildcards: plan.tars(wildcards.dataset),
+    output:
+        images="results/embeddings/{encoder}/{dataset}/images.parquet",
+        taxa="results/embeddings/{encoder}/{dataset}/taxa.parquet",
+    log:
+        "results/logs/embed/{encoder}/{dataset}.log",
+    resources:
+        gpu=1,
+        batch_size=lambda wildcards: plan.model(wildcards.encoder).batch_size,
+    params:
+        version=VERSIONS["vltaxon.distractors.encoder"],
+        encoder=lambda wildcards: plan.model_values(wildcards.encoder),
+    message:
+        "Embedding images and taxa of {wildcards.dataset} with {wildcards.encoder}"
+    script:
+        "../scripts/embed.py"
+
+
+rule mine:
+    input:
+        images="results/data/{dataset}/images.parquet",
+        taxa="results/data/{dataset}/taxa.parquet",
+        image_vectors=f"results/embeddings/{plan.config.encoder}/{{dataset}}/images.parquet",
+        taxon_vectors=f"results/embeddings/{plan.config.encoder}/{{dataset}}/taxa.parquet",
+    output:
+        "results/questions/{dataset}/similar.parquet",
+    log:
+        "results/logs/mine/{dataset}.log",
+    params:
+        code=code_version("vltaxon.distractors.mining"),
+        values=plan.mining_values,
+    message:
+        "Mining similar distractors for {wildcards.dataset}"
+    script:
+        "../scripts/mine.py"
+
+
+rule draw:
+    input:
+        images="results/data/{dataset}/images.parquet",
+        taxa="results/data/{dataset}/taxa.parquet",
+    output:
+        "results/questions/{dataset}/random.parquet",
+    log:
+        "results/logs/draw/{dataset}.log",
+    params:
+        code=code_version("vltaxon.questions"),
+        values=plan.question_values,
+    message:
+        "Drawing random distractors for {wildcards.dataset}"
+    script:
+        "../scripts/draw.py"
+
+
+rule partition:
+    input:
+        taxa="results/data/{dataset}/taxa.parquet",
+        images="results/data/{dataset}/images.parquet",
+    output:
+        "results/splits/{dataset}.parquet",
+    log:
+        "results/logs/partition/{dataset}.log",
+    params:
+        code=code_version("vltaxon.partition"),
+        partition=plan.config.training.partition.model_dump(),
+        seed=plan.config.seed,
+    message:
+        "Parting the species of {wildcards.dataset}"
+    script:
+        "../scripts/partition.py"

@@ -1,0 +1,22 @@
+"""Stage 1 of a shard of images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vltaxon.logs import job
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0], snakemake.threads):
+        from vltaxon.inference.run import predict_leaf
+
+        predict_leaf(
+            snakemake.params["values"],
+            images=Path(snakemake.input.images),
+            adapter=next((Path(path).parent for path in snakemake.input.adapter), None),
+            shard=int(snakemake.wildcards.shard),
+            batch_size=snakemake.resources.batch_size,
+            output=Path(snakemake.output[0]),
+        )
