@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, ValidationError, model_validator
 
-from vltaxon import prompts
+from vltaxon import batches, prompts
 from vltaxon.errors import UserError, suggest
 
 M = TypeVar("M", bound=BaseModel)
@@ -235,14 +235,10 @@ class Step(Closed):
 
     @model_validator(mode="after")
     def _batches(self) -> Self:
-        if self.batch_size % self.device_batch_size:
-            legal = [n for n in range(1, self.batch_size + 1) if self.batch_size % n == 0]
-            raise ValueError(f"device_batch_size {self.device_batch_size}: must divide batch_size; legal: {legal}")
-        if self.kind == "grpo" and self.group_size < 2:
-            raise ValueError("group_size: a group needs at least 2 completions")
-        if self.kind == "grpo" and self.batch_size % self.group_size:
-            legal = [n for n in range(2, self.batch_size + 1) if self.batch_size % n == 0]
-            raise ValueError(f"group_size {self.group_size}: must divide batch_size; legal: {legal}")
+        try:
+            batches.accumulation(self.batch_size, self.device_batch_size, 1, self.group_size if self.kind == "grpo" else None)
+        except UserError as error:
+            raise ValueError(str(error)) from error
         if self.kind == "grpo" and any(s.target != "reasoning" for s in self.samples):
             raise ValueError("samples: grpo has no target text; leave `target` out")
         return self
@@ -253,6 +249,13 @@ class Recipe(Closed):
 
     description: str
     steps: tuple[Step, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_adapter(self) -> Self:
+        shapes = {(step.lora.rank, step.lora.alpha, step.lora.targets) for step in self.steps}
+        if len(shapes) > 1:
+            raise ValueError("steps: continue one adapter, so give them the same `lora` rank, alpha and targets")
+        return self
 
 
 class System(Closed):

@@ -14,10 +14,8 @@ from vltaxon.taxonomy import normalise
 Form = Literal["tagged", "bare"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _INSIDE = r"(?:(?!</?(?:think|answer)>).)"
 _WELL_FORMED = re.compile(rf"\s*<think>{_INSIDE}*</think>\s*<answer>{_INSIDE}+</answer>\s*", re.DOTALL)
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _CUE = re.compile(r"\b(?i:answer|option|choice)(?:\s+is|\s*:)\s*[*(\[\"']*([A-Z])(?![A-Za-z])(?!\W*(?:or|and|,|/|&)\W*[A-Z]\b)")
 _LETTER = re.compile(r"[*(\[\"']*([A-Za-z])[*)\]\"'.:]*")
 _LETTER_TEXT = re.compile(r"\(?([A-Za-z])[).:]\s+(.+)", re.DOTALL)
@@ -42,10 +40,16 @@ def well_formed(completion: str) -> bool:
     return _WELL_FORMED.fullmatch(completion) is not None
 
 
+def _between(text: str, start: str, end: str) -> str | None:
+    """What stands between the first `start` and the next `end`. Linear, where a lazy regex is quadratic in repeated tags."""
+    _, found, rest = text.partition(start)
+    inside, closed, _ = rest.partition(end)
+    return inside.strip() if found and closed else None
+
+
 def reasoning_of(completion: str) -> str | None:
     """The text between the first `<think>` and its `</think>`, None where there is none."""
-    found = _THINK.search(completion)
-    return found.group(1).strip() if found else None
+    return _between(completion, "<think>", "</think>")
 
 
 def _body(completion: str, form: Form) -> str | None:
@@ -53,10 +57,10 @@ def _body(completion: str, form: Form) -> str | None:
     closed = completion.rpartition("</think>")[2]
     if "<think>" in closed:
         return None
-    bodies = _ANSWER.findall(completion)
-    if len(bodies) == 1 and completion.count("<answer>") == 1:
-        return str(bodies[0]).strip() if _ANSWER.search(closed) else None
-    if bodies or form == "tagged" or "<answer>" in completion:
+    tags = completion.count("<answer>"), completion.count("</answer>")
+    if tags == (1, 1):
+        return _between(closed, "<answer>", "</answer>")
+    if tags != (0, 0) or form == "tagged":
         return None
     return closed.strip()
 

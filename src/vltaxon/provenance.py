@@ -19,6 +19,8 @@ from vltaxon.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Their code cannot change a result: values reach a job by `params`, and the others only say or stamp things.
+_NO_RESULTS = frozenset({"vltaxon.config", "vltaxon.errors", "vltaxon.logs", "vltaxon.provenance"})
 _PACKAGES = ("torch", "transformers", "trl", "peft", "open_clip_torch", "pyarrow", "duckdb", "pillow", "numpy")
 
 
@@ -136,7 +138,7 @@ def _imports(tree: ast.AST) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".")[0] == "vltaxon"}
+    return {name for name in names if name.split(".")[0] == "vltaxon"} - _NO_RESULTS
 
 
 @functools.cache
@@ -155,7 +157,7 @@ def _module(name: str) -> tuple[str, frozenset[str]] | None:
 def code_version(name: str) -> str:
     """Hash of a module's code and of all modules of ours it imports, however deep; comments and docstrings left out.
 
-    Snakemake does not see edits in imported modules (DESIGN 7); a rule carries this in its `params` instead.
+    Snakemake does not see edits in imported modules; a rule carries this in its `params` instead.
     """
     seen: dict[str, str] = {}
     queue = [name]

@@ -15,7 +15,7 @@ _SPACES = re.compile(r"\s+")
 def normalise(name: str) -> str:
     """Return the key under which two spellings of a taxon are the same.
 
-    NFC, case-folded, single spaces, outer spaces and one final full stop dropped (PROTOCOLS 5.3, "stage 1 name matching").
+    NFC, case-folded, single spaces, outer spaces and one final full stop dropped.
     """
     key = _SPACES.sub(" ", unicodedata.normalize("NFC", name).casefold()).strip()
     return key.removesuffix(".").rstrip()

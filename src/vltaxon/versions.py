@@ -7,5 +7,5 @@ with the hash recorded in tests/data/versions.json and asks for a decision: rais
 VERSIONS = {
     "vltaxon.distractors.encoder": 1,
     "vltaxon.train.run": 1,
-    "vltaxon.inference.stages": 1,
+    "vltaxon.inference.run": 1,
 }

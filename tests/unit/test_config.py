@@ -106,8 +106,14 @@ WRONG = [
     ("models/tiny_vlm.yaml", "checkpoint", "Qwen/Qwen2.5-VL-7B-Instruct", ["a hub id needs a revision"]),
     ("prompts/stage2.yaml", "text", "{leef}", ["placeholder ['leef'] is unknown"]),
     ("protocols/two_stage.yaml", "stages", [{"name": "answer", "prompt": "stage2", "condition": "leaf"}], ["needs a leaf stage"]),
-    ("recipes/vl_taxon.yaml", "steps.1.group_size", 7, ["group_size 7: must divide batch_size", "8, 16, 32, 64"]),
-    ("recipes/vl_taxon.yaml", "steps.1.device_batch_size", 48, ["device_batch_size 48: must divide batch_size"]),
+    ("recipes/vl_taxon.yaml", "steps.1.group_size", 7, ["group_size 7 does not fit batch_size", "8, 16, 32"]),
+    (
+        "recipes/vl_taxon.yaml",
+        "steps.1.device_batch_size",
+        48,
+        ["device_batch_size 48 on 1 device does not divide", "4 devices: 1, 2, 4, 8"],
+    ),
+    ("recipes/vl_taxon.yaml", "steps.1.lora", {"rank": 8}, ["the same `lora` rank"]),
     ("recipes/vl_taxon.yaml", "steps.0.split", "test", ["split", '"test" is not one of train']),
     ("recipes/vl_taxon.yaml", "steps.0.samples.0.prompt", "stage3", ['prompt "stage3" is not one of', 'Did you mean "stage2"?']),
 ]

@@ -9,7 +9,7 @@ rule predict_leaf:
         gpu=1,
         batch_size=plan.batch_size,
     params:
-        version=VERSIONS["vltaxon.inference.stages"],
+        version=VERSIONS["vltaxon.inference.run"],
         values=lambda wildcards: plan.stage_values(wildcards, "leaf"),
     message:
         "Stage 1: {wildcards.system} names the leaves of {wildcards.dataset}"
@@ -28,7 +28,7 @@ rule answer_questions:
         gpu=lambda wildcards: plan.needs_gpu(wildcards, "answer"),
         batch_size=plan.batch_size,
     params:
-        version=VERSIONS["vltaxon.inference.stages"],
+        version=VERSIONS["vltaxon.inference.run"],
         values=lambda wildcards: plan.stage_values(wildcards, "answer"),
     message:
         "Stage 2: {wildcards.system} answers {wildcards.choices} questions of {wildcards.dataset}"

@@ -8,7 +8,7 @@ rule train:
         curve="results/adapters/{model}/{recipe}/{step}/curve.parquet",
     log:
         "results/logs/train/{model}/{recipe}/{step}.log",
-    threads: workflow.cores
+    threads: 8
     resources:
         gpu=1,
         device_batch_size=lambda wildcards: plan.step(wildcards).device_batch_size,

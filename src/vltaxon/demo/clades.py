@@ -42,46 +42,8 @@ _SUFFIXES = {
     "animals": ("alia", "zoa", "oidea", "ida", "idae", "us", "atus"),
     "birds": ("iformes", "inidae", "ornis"),
 }
-_HEADS = [
-    "bex",
-    "dwi",
-    "fro",
-    "gla",
-    "jax",
-    "kwo",
-    "lyx",
-    "mub",
-    "nop",
-    "pwe",
-    "qua",
-    "rix",
-    "sko",
-    "tuv",
-    "vlo",
-    "wix",
-    "yab",
-    "zor",
-]
-_TAILS = [
-    "bam",
-    "dop",
-    "fiz",
-    "gub",
-    "hax",
-    "jol",
-    "kez",
-    "lub",
-    "moz",
-    "nix",
-    "pog",
-    "quil",
-    "rum",
-    "tep",
-    "vex",
-    "wub",
-    "yad",
-    "zim",
-]
+_HEADS = "bex dwi fro gla jax kwo lyx mub nop pwe qua rix sko tuv vlo wix yab zor".split()  # noqa: SIM905
+_TAILS = "bam dop fiz gub hax jol kez lub moz nix pog quil rum tep vex wub yad zim".split()  # noqa: SIM905
 _BIRD_NOUNS = [
     "Tolwick",
     "Purrelet",

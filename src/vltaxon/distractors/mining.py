@@ -1,4 +1,4 @@
-"""Embed a data set's images and taxa, then mine: per image and level, the nearest wrong labels (PROTOCOLS 3.6)."""
+"""Embed a data set's images and taxa, then mine: per image and level, the nearest wrong labels."""
 
 from collections.abc import Sequence
 from pathlib import Path

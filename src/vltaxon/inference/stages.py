@@ -1,4 +1,4 @@
-"""The stages of a protocol: from images and questions to prediction tables (DESIGN 4 and 5).
+"""The stages of a protocol: from images and questions to prediction tables.
 
 Stage 1 (`predict_leaf`) asks once an image. Stage 2 (`answer_questions`) answers each question, by the model, by looking up the
 ancestors of the stage 1 leaf, by similarity of embeddings, or at random. Rows come in question order, whatever the batch size.

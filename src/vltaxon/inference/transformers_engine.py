@@ -5,34 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vltaxon import prompts, provenance
+from vltaxon import checkpoint, prompts, provenance
 from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.inference.engine import Request, Response
-
-
-def checkpoint_digest(model: Vlm) -> str:
-    """Identity of a model's weights: content of a local folder, or hub id and revision."""
-    folder = Path(model.checkpoint)
-    return provenance.digest_folder(folder) if folder.is_dir() else f"{model.checkpoint}@{model.revision}"
-
-
-def load(model: Vlm) -> tuple[Any, Any]:
-    """Load model and processor in the configured dtype; a hub id is pinned to its revision, and runs no code of its own.
-
-    Returns:
-        The model in evaluation mode on the GPU where there is one, and its processor, padding on the left.
-    """
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    pinned = {} if Path(model.checkpoint).is_dir() else {"revision": model.revision}
-    processor = AutoProcessor.from_pretrained(model.checkpoint, **pinned)
-    processor.tokenizer.padding_side = "left"
-    weights = AutoModelForImageTextToText.from_pretrained(
-        model.checkpoint, dtype=getattr(torch, model.dtype), attn_implementation="sdpa", **pinned
-    )
-    return weights.eval().to("cuda" if torch.cuda.is_available() else "cpu"), processor
 
 
 class TransformersEngine:
@@ -40,13 +16,17 @@ class TransformersEngine:
 
     def __init__(self, model: Vlm, adapter: Path | None, images: ImageStore) -> None:
         self._spec, self._images = model, images
-        self._model, self._processor = load(model)
-        self.digest = checkpoint_digest(model)
+        import torch
+
+        self._processor, weights = checkpoint.load(model)
+        self._processor.tokenizer.padding_side = "left"
+        self.digest = checkpoint.digest(model)
         if adapter is not None:
             from peft import PeftModel
 
-            self._model = PeftModel.from_pretrained(self._model, str(adapter)).merge_and_unload().eval()
+            weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
             self.digest += f"+{provenance.digest_file(adapter / 'adapter_model.safetensors')}"
+        self._model = weights.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
     def generate(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[int, Response]]:
         """Complete requests in batches of similar length, the longest first, so that memory trouble shows at once."""

@@ -25,7 +25,7 @@ def _vectors(rng: np.random.Generator, count: int, width: int = 16) -> np.ndarra
 
 
 def _slowly(images: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> list[list[int]]:
-    """PROTOCOLS 3.6 word by word: top three wrong labels by cosine, ties by name (labels are in name order)."""
+    """The benchmark's rule word by word: top three wrong labels by cosine, ties by name (labels are in name order)."""
     found = []
     for image, own in zip(images.astype(np.float64), truth, strict=True):
         cosines = [(-float(image @ label), place) for place, label in enumerate(labels.astype(np.float64)) if place != own]

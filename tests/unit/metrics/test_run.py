@@ -36,7 +36,7 @@ T, F = True, False
 
 
 HAND: list[tuple[list[bool | str], dict[str, float | None]]] = [
-    # only phylum wrong: the example of PROTOCOLS 3.5; pairs right: 4 of 5
+    # only phylum wrong: the worked example; pairs right: 4 of 5
     (
         [F, T, T, T, T, T],
         {

@@ -1,0 +1,54 @@
+"""Group-relative policy optimisation (DeepSeekMath, arXiv 2402.03300) with VL-Taxon's rewards, by TRL's GRPOTrainer."""
+
+from typing import TYPE_CHECKING, Any
+
+from vltaxon.train.rewards import accuracy_reward, format_reward
+
+if TYPE_CHECKING:
+    import datasets
+    from peft import PeftModel
+    from transformers import ProcessorMixin
+    from trl import GRPOTrainer
+
+    from vltaxon.config import Step
+
+
+def trainer(
+    policy: "PeftModel", processor: "ProcessorMixin", rows: "datasets.Dataset", step: "Step", arguments: dict[str, Any]
+) -> "GRPOTrainer":
+    """A GRPOTrainer for rows of `samples.dataset`.
+
+    The loss is the paper's: mean over tokens, then over completions, with advantages scaled by the group's deviation; TRL's
+    own default is DAPO's. With a KL term TRL copies the policy's adapter to a frozen `ref`, so the reference is the policy
+    as it starts: the base model, or the SFT adapter.
+
+    Args:
+        policy: base model with the adapter to train, loaded as trainable.
+        processor: of the base model.
+        rows: prompt, image and the columns that the rewards read.
+        step: group size, KL coefficient, clip and sampling.
+        arguments: `arguments.common`.
+    """
+    from trl import GRPOConfig, GRPOTrainer
+
+    config = GRPOConfig(
+        **arguments,
+        num_generations=step.group_size,
+        max_completion_length=step.max_new_tokens,
+        temperature=step.temperature,
+        top_p=1.0,
+        top_k=0,
+        beta=step.kl,
+        epsilon=step.clip,
+        num_iterations=1,
+        loss_type="grpo",
+        scale_rewards="group",
+        importance_sampling_level="token",
+        use_bias_correction_kl=False,
+        mask_truncated_completions=False,
+        shuffle_dataset=False,  # `samples.draw` has, and TRL's own order is lost when a killed run goes on in a later epoch
+        log_completions=False,
+        log_multimodal=False,
+    )
+    rewards: list[Any] = [format_reward, accuracy_reward]
+    return GRPOTrainer(model=policy, reward_funcs=rewards, args=config, train_dataset=rows, processing_class=processor)

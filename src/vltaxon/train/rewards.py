@@ -1,0 +1,42 @@
+"""GRPO rewards of VL-Taxon: format 0/1 and accuracy 0/1, read by the same parser as the metrics.
+
+Both are called by TRL with lists of equal length: the completions, and one list per column of the samples.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vltaxon.parsing import Form, read_choice, read_name, well_formed
+from vltaxon.taxonomy import normalise
+
+Completion = list[dict[str, str]]
+
+
+def format_reward(completions: Sequence[Completion], form: Sequence[Form], **_: Any) -> list[float | None]:
+    """1 for `<think>...</think><answer>...</answer>` and nothing else; None (not applicable) where a bare answer is asked."""
+    return [
+        float(well_formed(completion[0]["content"])) if how == "tagged" else None
+        for completion, how in zip(completions, form, strict=True)
+    ]
+
+
+def accuracy_reward(
+    completions: Sequence[Completion],
+    task: Sequence[str],
+    form: Sequence[Form],
+    leaf: Sequence[str],
+    options: Sequence[Sequence[str]],
+    answer_index: Sequence[int | None],
+    **_: Any,
+) -> list[float]:
+    """1 for the right answer: in stage 1 the leaf's name after normalisation, in stage 2 the right letter."""
+    rows = zip(completions, task, form, leaf, options, answer_index, strict=True)
+    return [float(_right(completion[0]["content"], *row)) for completion, *row in rows]
+
+
+def _right(text: str, task: str, form: Form, leaf: str, options: Sequence[str], answer_index: int | None) -> bool:
+    if task == "leaf":
+        name = read_name(text, form).answer
+        return name is not None and normalise(name) == normalise(leaf)
+    index = read_choice(text, options, form).index
+    return index is not None and index == answer_index

@@ -1,0 +1,162 @@
+"""Stages on an engine that answers from a script: what is asked, what is stored, in which order."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.unit.conftest import RANKS, WORDING, World, lineage
+from vltaxon import provenance, schemas
+from vltaxon.config import Prompt, Stage
+from vltaxon.inference import stages
+from vltaxon.inference.engine import Request, Response
+
+STAGE1 = Prompt(source="test", text="Name the {word} ({ranks}).")
+STAGE2 = Prompt(source="test", system="Be brief.", text='It is "{leaf}". {question}\n{options}')
+LEAF = Stage(name="leaf", prompt="stage1", max_new_tokens=9)
+ANSWER = Stage(name="answer", prompt="stage2", condition="leaf", max_new_tokens=9)
+
+
+class Scripted:
+    """An engine whose completions come from a function of the request; it answers in reverse order, as a batching one may."""
+
+    digest = "scripted"
+
+    def __init__(self, say: Any) -> None:
+        self.say, self.asked = say, list[Request]()
+
+    def generate(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[int, Response]]:
+        self.asked = list(requests)
+        for at in reversed(range(len(requests))):
+            text, reason = self.say(requests[at])
+            yield at, Response(text, reason, 7, 4, len(text), 0.5)
+
+
+def asking(prompt: Prompt) -> stages.Asking:
+    return stages.Asking(prompt, WORDING, "plant", RANKS)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return provenance.read_parquet(path, schemas.PREDICTIONS).to_pylist()
+
+
+def truth(image_id: str) -> str:
+    return lineage(int(image_id.split("/")[1].split("_")[0]))[-1]
+
+
+def name_leaf(request: Request) -> tuple[str, str]:
+    """Right but for species 1 (cut off), 2 (no such name) and 3 (empty)."""
+    species = int(request.image_id.split("/")[1][0])
+    said = f"<think>Kingdom: Plantina; Genus: G</think><answer>{truth(request.image_id)}</answer>"
+    wrong = {1: (said[:20], "length"), 2: (said.replace("epithet2", "nonsense"), "stop"), 3: ("", "stop")}
+    return wrong.get(species, (said, "stop"))
+
+
+@pytest.fixture
+def leaves(world: World, tmp_path: Path) -> Path:
+    ids = stages.test_images(world.tables["images"], 0, 1)
+    stages.predict_leaf(Scripted(name_leaf), ids, LEAF, asking(STAGE1), tmp_path / "leaf.parquet", seed=0)
+    return tmp_path / "leaf.parquet"
+
+
+def test_shards_cover_the_test_images_once_in_order(world: World) -> None:
+    whole = stages.test_images(world.tables["images"], 0, 1)
+    assert whole == sorted(f"test/{i}_4" for i in range(8))
+    for shards in (2, 3, 8, 11):
+        assert [i for shard in range(shards) for i in stages.test_images(world.tables["images"], shard, shards)] == whole
+
+
+def test_stage_1_stores_what_was_said_and_how_it_was_read(leaves: Path) -> None:
+    found = rows(leaves)
+    assert [row["outcome"] for row in found] == ["answered", "truncated", "answered", "empty"] + ["answered"] * 4
+    assert found[0]["answer"] == lineage(0)[-1] and found[0]["lineage"] == ["Plantina", None, "G", None]
+    assert found[1]["answer"] is None and found[1]["completion"].startswith("<think>")
+    assert provenance.facts(leaves)["prompt"] == found[0]["prompt_id"]
+
+
+def test_stage_2_is_given_the_leaf_and_asks_nothing_without_one(world: World, leaves: Path, tmp_path: Path) -> None:
+    ids = stages.test_images(world.tables["images"], 0, 1)
+    engine = Scripted(lambda request: ("<think>x</think><answer>A</answer>", "stop"))
+    stages.answer_by_model(engine, ids, ANSWER, asking(STAGE2), world.tables["questions"], [leaves], tmp_path / "a.parquet", 0)
+    found = rows(tmp_path / "a.parquet")
+    assert [(r["image_id"], r["level"]) for r in found] == [(i, level) for i in ids for level in range(1, 5)]
+    assert len(engine.asked) == 6 * 4
+    first = engine.asked[0]
+    assert first.system == "Be brief."
+    assert first.text.startswith(
+        f'It is "{lineage(0)[-1]}". Given the plant in the image, what is its classification at the kingdom'
+    )
+    unasked = [r for r in found if r["image_id"] in ("test/1_4", "test/3_4")]
+    assert {(r["outcome"], r["finish_reason"], r["completion"]) for r in unasked} == {
+        ("truncated", "not asked", None),
+        ("empty", "not asked", None),
+    }
+    assert all(r["answer_index"] == 0 for r in found if r["outcome"] == "answered")
+
+
+def test_lookup_reads_the_ancestors_of_the_named_leaf(world: World, leaves: Path, tmp_path: Path) -> None:
+    ids = stages.test_images(world.tables["images"], 0, 1)
+    stages.answer_by_lookup(ids, world.tables["taxa"], world.tables["questions"], [leaves], tmp_path / "a.parquet", 0)
+    asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
+    for row in rows(tmp_path / "a.parquet"):
+        species = int(row["image_id"].split("/")[1][0])
+        if species in (1, 2, 3):
+            assert (row["outcome"], row["answer_index"]) == ({1: "truncated", 2: "unparsed", 3: "empty"}[species], None)
+        else:
+            assert row["answer_index"] == asked[row["question_id"]]["answer_index"]
+
+
+def test_a_looked_up_taxon_that_is_no_option_is_a_wrong_answer(world: World, tmp_path: Path) -> None:
+    ids = stages.test_images(world.tables["images"], 0, 1)
+    path = tmp_path / "leaf.parquet"
+    wrong = Scripted(lambda request: (f"<think>x</think><answer>{lineage(7)[-1]}</answer>", "stop"))
+    stages.predict_leaf(wrong, ids, LEAF, asking(STAGE1), path, seed=0)
+    stages.answer_by_lookup(ids, world.tables["taxa"], world.tables["questions"], [path], tmp_path / "a.parquet", 0)
+    species0 = [r for r in rows(tmp_path / "a.parquet") if r["image_id"] == "test/0_4" and r["level"] == 4]
+    assert [(r["outcome"], r["answer"], r["answer_index"]) for r in species0] == [("answered", lineage(7)[-1], None)]
+
+
+def test_similarity_takes_the_nearest_option(world: World, tmp_path: Path) -> None:
+    ids = stages.test_images(world.tables["images"], 0, 1)
+    taxa = sorted({taxon for i in range(8) for taxon in lineage(i)})
+    axes = dict(zip(taxa, np.eye(len(taxa), dtype=np.float16), strict=True))
+
+    def write(path: Path, vectors: dict[str, np.ndarray]) -> Path:
+        width = len(taxa)
+        flat = pa.array(np.concatenate(list(vectors.values())), pa.float16())
+        table = pa.table({"id": list(vectors), "vector": pa.FixedSizeListArray.from_arrays(flat, width)})
+        provenance.write_parquet(table, path, schemas.embeddings(width))
+        return path
+
+    of_images = {i: sum(axes[t] for t in lineage(int(i.split("/")[1][0]))) for i in world.column("images", "image_id")}
+    files = write(tmp_path / "i.parquet", of_images), write(tmp_path / "t.parquet", axes)
+    stages.answer_by_similarity(ids, *files, world.tables["questions"], tmp_path / "a.parquet", 0)
+    asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
+    for row in rows(tmp_path / "a.parquet"):
+        assert row["answer_index"] == asked[row["question_id"]]["answer_index"]
+
+
+def test_chance_depends_on_the_seed_only(world: World, tmp_path: Path) -> None:
+    ids = stages.test_images(world.tables["images"], 0, 1)
+
+    def drawn(seed: int, chosen: Sequence[str]) -> dict[str, int]:
+        stages.answer_by_chance(chosen, world.tables["questions"], tmp_path / "a.parquet", seed)
+        return {row["question_id"]: row["answer_index"] for row in rows(tmp_path / "a.parquet")}
+
+    whole = drawn(0, ids)
+    assert drawn(0, ids[4:]).items() <= whole.items()
+    assert any(drawn(seed, ids) != whole for seed in range(1, 5))
+
+
+def test_an_engine_that_loses_a_request_is_a_defect(world: World, tmp_path: Path) -> None:
+    class Lossy(Scripted):
+        def generate(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[int, Response]]:
+            yield from list(super().generate(requests, max_new_tokens))[1:]
+
+    ids = stages.test_images(world.tables["images"], 0, 1)
+    with pytest.raises(RuntimeError, match="7 of 8"):
+        stages.predict_leaf(Lossy(name_leaf), ids, LEAF, asking(STAGE1), tmp_path / "leaf.parquet", seed=0)
+    assert not (tmp_path / "leaf.parquet").exists()

@@ -1,0 +1,68 @@
+"""The engine on a random model: what a batch holds must not change what an image is answered."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.unit.conftest import World
+from vltaxon.config import Vlm
+from vltaxon.data.images import ImageStore
+from vltaxon.inference.engine import Request, Response
+from vltaxon.inference.transformers_engine import TransformersEngine
+
+
+def requests(world: World) -> list[Request]:
+    """Prompts of very different length, so that batches are padded."""
+    ids = world.column("images", "image_id")[:10]
+    return [Request(image_id, "Name it. " * (1 + 5 * (i % 3)), "Be brief." if i % 2 else None) for i, image_id in enumerate(ids)]
+
+
+def answers(engine: TransformersEngine, asked: list[Request], max_new_tokens: int = 6) -> list[Response]:
+    given = dict(engine.generate(asked, max_new_tokens))
+    assert sorted(given) == list(range(len(asked)))
+    return [given[i] for i in range(len(asked))]
+
+
+@pytest.mark.parametrize("batch_size", [3, 10])
+def test_batch_size_changes_nothing(world: World, vlm: Vlm, batch_size: int) -> None:
+    asked, store = requests(world), ImageStore(world.tables["images"])
+    one = answers(TransformersEngine(vlm.model_copy(update={"batch_size": 1}), None, store), asked)
+    many = answers(TransformersEngine(vlm.model_copy(update={"batch_size": batch_size}), None, store), asked)
+    for alone, together in zip(one, many, strict=True):
+        assert alone.completion == together.completion
+        assert (alone.prompt_tokens, alone.completion_tokens) == (together.prompt_tokens, together.completion_tokens)
+
+
+def test_tokens_are_counted_without_padding(world: World, vlm: Vlm) -> None:
+    engine = TransformersEngine(vlm, None, ImageStore(world.tables["images"]))
+    asked = requests(world)
+    for request, response in zip(asked, answers(engine, asked), strict=True):
+        assert response.image_tokens == 4  # 56 x 56 pixels in patches of 14, merged two by two
+        assert response.prompt_tokens > len(request.text.split())
+        assert response.completion_tokens <= 6
+
+
+def test_the_limit_is_a_finish_reason(world: World, vlm: Vlm) -> None:
+    engine = TransformersEngine(vlm, None, ImageStore(world.tables["images"]))
+    for response in answers(engine, requests(world), max_new_tokens=3):
+        assert response.finish_reason == ("length" if response.completion_tokens == 3 else "stop")
+
+
+def test_an_adapter_changes_the_digest_and_the_answers(world: World, vlm: Vlm, lettered: Path) -> None:
+    store, asked = ImageStore(world.tables["images"]), requests(world)
+    plain, trained = TransformersEngine(vlm, None, store), TransformersEngine(vlm, lettered, store)
+    assert trained.digest.startswith(plain.digest + "+")
+    assert [r.completion for r in answers(plain, asked)] != [r.completion for r in answers(trained, asked)]
+
+
+def test_right_padding_is_refused(world: World, vlm: Vlm) -> None:
+    engine = TransformersEngine(vlm, None, ImageStore(world.tables["images"]))
+    engine._processor.tokenizer.padding_side = "right"
+    with pytest.raises(AssertionError, match="right-padded"):
+        list(engine.generate(requests(world), 2))
+
+
+def test_weights_are_in_the_configured_dtype(world: World, vlm: Vlm) -> None:
+    half = TransformersEngine(vlm.model_copy(update={"dtype": "bfloat16"}), None, ImageStore(world.tables["images"]))
+    assert next(half._model.parameters()).dtype == torch.bfloat16

@@ -1,0 +1,156 @@
+"""Each guard, against the mistake that it is there for."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.conftest import LORA, PROMPTS, World, step, train
+from vltaxon import checkpoint
+from vltaxon.config import Lora, Vlm
+from vltaxon.errors import UserError
+from vltaxon.train import guards, run, samples
+
+
+def drawn(world: World) -> list[samples.Sample]:
+    return samples.draw(step(), **world.words, seed=0)
+
+
+def policy(vlm: Vlm, targets: str) -> Any:
+    return run.adapted(checkpoint.load(vlm)[1], LORA.model_copy(update={"targets": targets}), None)
+
+
+def test_two_gpus_in_one_process() -> None:
+    guards.on_one_device(2, 2)
+    guards.on_one_device(0, 1)
+    with pytest.raises(UserError, match=r"2 GPUs are visible.*accelerate launch --num_processes 2"):
+        guards.on_one_device(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("image_id", "words"),
+    [
+        ("test/0_4", "of the test split"),
+        ("train/6_0", "of the held_out part"),
+        ("train/4_0", "of the grpo part"),
+        ("x", "of the no split"),
+    ],
+)
+def test_leaks(world: World, image_id: str, words: str) -> None:
+    found, tables = drawn(world), world.tables
+    guards.trained_on(found, tables["images"], tables["parts"], samples.allowed_parts("sft"))
+    found[-1] = replace(found[-1], image_id=image_id)
+    with pytest.raises(UserError, match=words):
+        guards.trained_on(found, tables["images"], tables["parts"], samples.allowed_parts("sft"))
+
+
+def test_held_out_is_in_no_part() -> None:
+    assert all("held_out" not in samples.allowed_parts(part) for part in ("sft", "grpo", "all"))
+
+
+def test_too_few_prompts_for_a_grpo_step(world: World, vlm: Vlm) -> None:
+    with pytest.raises(UserError, match="8 samples and one optimiser step needs 16 prompts"):
+        train(world, vlm, "o", step("grpo", batch_size=64))
+
+
+def test_dtype_other_than_the_files(vlm: Vlm) -> None:
+    _, base = checkpoint.load(vlm)
+    guards.loaded_as(base, "float32")
+    with pytest.raises(UserError, match="weights are float32, the model file says bfloat16"):
+        guards.loaded_as(base, "bfloat16")
+
+
+def test_adapter_loaded_for_inference(vlm: Vlm, lettered: Path) -> None:
+    from peft import PeftModel
+
+    with pytest.raises(UserError, match="no parameter is trainable"):
+        guards.trainable(PeftModel.from_pretrained(checkpoint.load(vlm)[1], str(lettered)))
+    assert guards.trainable(run.adapted(checkpoint.load(vlm)[1], LORA, lettered)) > 0
+
+
+def test_base_weights_left_trainable(vlm: Vlm) -> None:
+    model = policy(vlm, LORA.targets)
+    next(p for name, p in model.named_parameters() if "visual" in name).requires_grad_(True)
+    with pytest.raises(UserError, match="1 parameters outside the adapter are trainable"):
+        guards.trainable(model)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", r".*\.(q|k|v|o|gate|up|down)_proj", r".*(q_proj|merger\.mlp\.0)"])
+def test_vision_modules_adapted(vlm: Vlm, targets: str) -> None:
+    with pytest.raises(UserError, match=r"modules outside the language model, model.visual"):
+        guards.language_only(policy(vlm, targets))
+
+
+def test_default_targets_hit_all_linear_layers_of_the_language_model(vlm: Vlm) -> None:
+    names = guards.language_only(policy(vlm, Lora().targets))
+    assert len(names) == 2 * 7 and all("language_model.layers" in name for name in names)
+
+
+def test_targets_that_match_nothing(vlm: Vlm) -> None:
+    with pytest.raises(UserError, match=r"lora.targets"):
+        policy(vlm, "nonsense")
+
+
+@pytest.mark.parametrize(("text", "count"), [("no picture", 0), ("<|image_pad|> and <|image_pad|>", 2)])
+def test_placeholders(text: str, count: int) -> None:
+    guards.one_image_each([("a", "<|image_pad|> what?")], "<|image_pad|>")
+    with pytest.raises(UserError, match=f"sample of b has {count} image placeholders"):
+        guards.one_image_each([("a", "<|image_pad|>"), ("b", text)], "<|image_pad|>")
+
+
+def test_a_prompt_that_spells_the_image_token(world: World, vlm: Vlm) -> None:
+    words = world.words | {"prompts": {"stage1": PROMPTS["stage1"].model_copy(update={"text": "<|image_pad|> {word}"})}}
+    with pytest.raises(UserError, match="has 2 image placeholders"):
+        run.train_step(step(), vlm, None, **words, output=world.folder / "o", state=world.folder / "s", seed=0)
+
+
+def test_samples_longer_than_the_context(world: World, vlm: Vlm) -> None:
+    guards.fits(100, 412, 512)
+    guards.fits(10**9, 0, None)
+    with pytest.raises(UserError, match="may get 480 more, the model's context has 512"):
+        train(world, vlm, "o", step("grpo", max_new_tokens=480))
+
+
+def test_max_length() -> None:
+    guards.uncut(None)
+    with pytest.raises(UserError, match="max_length is 1024"):
+        guards.uncut(1024)
+
+
+def test_answers_cut_off_train_nothing(world: World, vlm: Vlm) -> None:
+    """TRL's own collator, told a max_length that spares the image and cuts the answer."""
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    from vltaxon.data.images import ImageStore
+
+    processor, _ = checkpoint.load(vlm)
+    rows = samples.dataset(drawn(world), ImageStore(world.tables["images"]), 3136, 3136)
+    whole = DataCollatorForVisionLanguageModeling(processor, max_length=None, completion_only_loss=True)
+    guards.tokens_trained(whole([rows[0], rows[1]])["labels"])
+    cut = DataCollatorForVisionLanguageModeling(processor, max_length=30, completion_only_loss=True)
+    with pytest.raises(UserError, match="2 of 2 samples have no token to learn"):
+        guards.tokens_trained(cut([rows[0], rows[1]])["labels"])
+
+
+@pytest.mark.parametrize("logs", [{"loss": float("nan")}, {"loss": 1.0, "grad_norm": float("inf")}])
+def test_divergence(logs: dict[str, float]) -> None:
+    guards.finite(1, {"loss": 1.0, "grad_norm": 0.0})
+    guards.finite(1, {"train_runtime": 1.0})
+    with pytest.raises(UserError, match="at step 7: training has diverged"):
+        guards.finite(7, logs)
+
+
+def test_an_adapter_that_stays(world: World, vlm: Vlm) -> None:
+    """A random model is never right: all rewards are 0, the KL term too, and nothing moves."""
+    with pytest.warns(RuntimeWarning, match="100% of the GRPO groups"), pytest.raises(UserError, match="nothing was learnt"):
+        train(world, vlm, "o", step("grpo"))
+    assert not (world.folder / "o").exists()
+
+
+def test_groups_without_variance() -> None:
+    with pytest.warns(RuntimeWarning, match="75% of the GRPO groups have no variance in reward .limit 70%"):
+        assert guards.varied([0.5, 1.0], 0.7) == 0.75
+    assert guards.varied([0.5, 1.0], 0.8) == 0.75
+    assert torch.isfinite(torch.tensor(guards.varied([], 0.8)))

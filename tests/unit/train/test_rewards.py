@@ -1,0 +1,157 @@
+"""Adversarial completions, each with the reward it must get."""
+
+import pytest
+
+from vltaxon import parsing
+from vltaxon.taxonomy import normalise
+from vltaxon.train.rewards import accuracy_reward, format_reward
+
+LEAF = "Rosa canina"
+OPTIONS = ["Rosaceae", "Fabaceae", "Poaceae", "Rosa"]  # right: B
+THINK = "<think>Kingdom: Plantae; Genus: Rosa; Species: Rosa canina</think>"
+
+FORMAT = [
+    (f"{THINK}<answer>Rosa canina</answer>", 1, "the target itself"),
+    (f"{THINK}\n\n<answer>B</answer>\n", 1, "space between and after"),
+    ("<think></think><answer>B</answer>", 1, "empty reasoning is still reasoning in form"),
+    ("", 0, "nothing"),
+    ("<answer>B</answer>", 0, "no reasoning"),
+    (THINK, 0, "no answer"),
+    (f"{THINK}<answer></answer>", 0, "empty answer"),
+    (f"<answer>B</answer>{THINK}", 0, "answer before reasoning"),
+    (f"{THINK}<answer>A</answer><answer>B</answer>", 0, "two answers"),
+    (f"{THINK}{THINK}<answer>B</answer>", 0, "two reasonings"),
+    (f"{THINK}<answer>B</answer> I am sure.", 0, "words after the answer"),
+    (f"Well. {THINK}<answer>B</answer>", 0, "words before the reasoning"),
+    (f"{THINK}<answer>B", 0, "truncated answer"),
+    ("<think>Kingdom: Plantae; Gen", 0, "truncated reasoning"),
+    ("<think>x<answer>B</answer></think>", 0, "answer inside the reasoning"),
+    (f"{THINK.upper()}<ANSWER>B</ANSWER>", 0, "upper-case tags"),
+    (f"<b>{THINK}</b><answer>B</answer>", 0, "other mark-up around"),
+    ("<think>" * 20_000, 0, "huge, unclosed"),
+    (f"<think>{'x ' * 100_000}</think><answer>B</answer>", 1, "huge reasoning"),
+]
+
+NAMES = [
+    (f"{THINK}<answer>Rosa canina</answer>", 1, "right"),
+    ("<answer>Rosa canina</answer>", 1, "right without reasoning: accuracy and format are two rewards"),
+    (f"{THINK}<answer>  rosa   CANINA. </answer>", 1, "case, spaces, full stop"),
+    (f"{THINK}<answer></answer>", 0, "an empty answer is a part of every name"),
+    (f"{THINK}<answer> . </answer>", 0, "empty after normalisation"),
+    (f"{THINK}<answer>Rosa canina, Rosa gallica, Rosa rugosa</answer>", 0, "all names listed"),
+    (f"{THINK}<answer>Rosa canina or Rosa gallica</answer>", 0, "two names"),
+    (f"{THINK}<answer>Rosa canina var. lutetiana</answer>", 0, "the name inside a longer one"),
+    (f"{THINK}<answer>Rosa</answer>", 0, "the genus, a prefix of the name"),
+    (f"{THINK}<answer>Rosa canina</answer><answer>Rosa gallica</answer>", 0, "two answers, the first right"),
+    (f"{THINK}<answer>Rosa gallica</answer><answer>Rosa canina</answer>", 0, "two answers, the last right"),
+    (f"<answer>Rosa canina</answer>{THINK}", 0, "answer before reasoning"),
+    ("<think>It is <answer>Rosa canina</answer>", 0, "reasoning never closed"),
+    (THINK, 0, "right in the reasoning only"),
+    ("Rosa canina", 0, "right but unmarked"),
+    (f"{THINK}<answer>Rosa canina", 0, "truncated"),
+    (f"{THINK}<answer><b>Rosa canina</b></answer>", 0, "html inside"),
+    (f"{THINK}<answer>R\u043esa canina</answer>", 0, "a Cyrillic letter"),
+    (f"{THINK}<answer>Rosa\u00a0canina</answer>", 1, "a no-break space is a space"),
+    (f"{THINK}<answer>{'Rosa canina ' * 50000}</answer>", 0, "huge"),
+    ("<answer>" * 20_000, 0, "huge, unclosed"),
+]
+
+LETTERS = [
+    (f"{THINK}<answer>B</answer>", 1, "right"),
+    (f"{THINK}<answer>b</answer>", 1, "lower-case letter"),
+    (f"{THINK}<answer>(B)</answer>", 1, "in brackets"),
+    (f"{THINK}<answer>B. Fabaceae</answer>", 1, "letter and its text"),
+    (f"{THINK}<answer>Fabaceae</answer>", 1, "the text of one option"),
+    (f"{THINK}<answer>B. Rosaceae</answer>", 0, "letter and text disagree"),
+    (f"{THINK}<answer>A</answer>", 0, "wrong"),
+    (f"{THINK}<answer>E</answer>", 0, "a letter beyond the options"),
+    (f"{THINK}<answer>A, B, C, D</answer>", 0, "all options listed"),
+    (f"{THINK}<answer>ABCD</answer>", 0, "all letters"),
+    (f"{THINK}<answer>A or B</answer>", 0, "two letters"),
+    (f"{THINK}<answer>A</answer><answer>B</answer>", 0, "two answers"),
+    (f"{THINK}<answer></answer>", 0, "empty answer"),
+    (f"<answer>B</answer>{THINK}", 0, "answer before reasoning"),
+    ("<think>Option A is out. The answer is B</think>", 0, "right in the reasoning only"),
+    ("B", 0, "bare where tags are asked for"),
+    (f"{THINK}<answer>B", 0, "truncated"),
+    (f"{THINK}<answer><i>B</i></answer>", 0, "html inside"),
+    (f"{THINK}<answer>\u0392</answer>", 0, "a Greek Beta"),
+    (f"{THINK}<answer>\uff22</answer>", 0, "a full-width B"),
+    (f"{THINK}<answer>{'B' * 100_000}</answer>", 0, "huge"),
+]
+
+BARE = [
+    ("B", 1, "right"),
+    ("b.", 1, "lower-case, full stop"),
+    ("Answer: B", 1, "with a cue"),
+    ("Based on the flower, A", 0, "no cue, and the first capital is no letter"),
+    ("A B C D", 0, "all letters"),
+    ("The answer is A. No, the answer is B.", 0, "two answers"),
+    ("E", 0, "beyond the options"),
+    ("", 0, "nothing"),
+    ("<answer>B</answer>", 1, "tags are welcome"),
+]
+
+
+def said(text: str) -> list[list[dict[str, str]]]:
+    return [[{"role": "assistant", "content": text}]]
+
+
+def columns(task: str, form: str) -> dict[str, list[object]]:
+    """What TRL passes: our columns, and others that a reward must bear."""
+    found = [OPTIONS] if task == "answer" else [[]]
+    index = [1] if task == "answer" else [None]
+    ours = {"task": [task], "form": [form], "leaf": [LEAF], "options": found, "answer_index": index}
+    return {**ours, "prompts": ["?"], "image": [None], "image_id": ["1"], "trainer_state": [None]}
+
+
+@pytest.mark.parametrize(("text", "expected", "why"), FORMAT, ids=[why for *_, why in FORMAT])
+def test_format(text: str, expected: int, why: str) -> None:
+    assert format_reward(said(text), **columns("leaf", "tagged")) == [expected], why
+
+
+@pytest.mark.parametrize(("text", "expected", "why"), NAMES, ids=[why for *_, why in NAMES])
+def test_leaf(text: str, expected: int, why: str) -> None:
+    assert accuracy_reward(said(text), **columns("leaf", "tagged")) == [expected], why
+
+
+@pytest.mark.parametrize(("text", "expected", "why"), LETTERS, ids=[why for *_, why in LETTERS])
+def test_letter(text: str, expected: int, why: str) -> None:
+    assert accuracy_reward(said(text), **columns("answer", "tagged")) == [expected], why
+
+
+@pytest.mark.parametrize(("text", "expected", "why"), BARE, ids=[why for *_, why in BARE])
+def test_bare_letter(text: str, expected: int, why: str) -> None:
+    assert accuracy_reward(said(text), **columns("answer", "bare")) == [expected], why
+
+
+def test_format_is_not_asked_of_a_bare_answer() -> None:
+    assert format_reward(said("B"), **columns("answer", "bare")) == [None]
+
+
+def test_tasks_mix_in_a_batch() -> None:
+    texts = said(f"{THINK}<answer>Rosa canina</answer>") + said(f"{THINK}<answer>B</answer>")
+    both = [columns("leaf", "tagged"), columns("answer", "tagged")]
+    mixed = {name: both[0][name] + both[1][name] for name in both[0]}
+    assert accuracy_reward(texts, **mixed) == [1, 1]
+    assert accuracy_reward(texts[::-1], **mixed) == [0, 0]
+    assert format_reward(texts, **mixed) == [1, 1]
+
+
+def test_no_answer_is_not_the_missing_index_of_a_leaf_sample() -> None:
+    """An unreadable completion has index None, and so has a sample without options: None is not None's equal here."""
+    batch = columns("answer", "tagged") | {"answer_index": [None]}
+    assert accuracy_reward(said("?"), **batch) == [0]
+
+
+@pytest.mark.parametrize(("text", "expected", "_"), LETTERS)
+def test_the_reward_is_the_metric(text: str, expected: int, _: str) -> None:
+    reading = parsing.read_choice(text, OPTIONS, "tagged")
+    assert (reading.outcome == "answered" and reading.index == 1) == bool(expected)
+
+
+@pytest.mark.parametrize(("text", "expected", "_"), NAMES)
+def test_the_leaf_reward_is_the_metric(text: str, expected: int, _: str) -> None:
+    reading = parsing.read_name(text, "tagged")
+    right = reading.outcome == "answered" and normalise(reading.answer or "") == normalise(LEAF)
+    assert right == bool(expected)

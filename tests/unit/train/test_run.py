@@ -1,0 +1,136 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.conftest import RIGHT_LETTERS, World, step, train
+from vltaxon import checkpoint, provenance, schemas
+from vltaxon.config import Lora, Step, Vlm
+from vltaxon.errors import UserError
+from vltaxon.train import guards, run
+
+FILES = {"adapter_model.safetensors", "adapter_config.json", "curve.parquet", "record.json"}
+GRPO = step("grpo", samples=(RIGHT_LETTERS.model_copy(update={"levels": "one"}),))
+
+
+def curve(folder: Path, metric: str) -> list[float]:
+    rows = provenance.read_parquet(folder / "curve.parquet", schemas.CURVE).to_pylist()
+    return [row["value"] for row in rows if row["metric"] == metric]
+
+
+def record(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "record.json").read_text())
+
+
+def test_sft_moves_the_adapter_alone(world: World, vlm: Vlm) -> None:
+    from safetensors.torch import load_file
+
+    output = train(world, vlm, "1-sft", step())
+    assert {p.name for p in output.iterdir()} == FILES
+    weights = load_file(output / "adapter_model.safetensors")
+    assert all("language_model" in name and "lora_" in name for name in weights)
+    assert all(tensor.any() for name, tensor in weights.items() if "lora_B" in name), "a fresh B is zero, a trained one is not"
+    facts = record(output)
+    assert facts["steps"] == 2 and facts["samples"] == 16 and facts["images"] == 16
+    assert facts["trainable_parameters"] == sum(t.numel() for t in weights.values())
+    assert facts["adapter_before"] != facts["adapter_after"]
+    assert len(curve(output, "loss")) == len(curve(output, "grad_norm")) == 2
+    assert not (world.folder / ".state" / "1-sft").exists()
+
+
+def test_sft_learns(lettered: Path) -> None:
+    losses = curve(lettered, "loss")
+    assert losses[-1] < losses[0] / 5
+
+
+def test_grpo_continues_the_adapter_and_its_kl_starts_at_nothing(world: World, vlm: Vlm, lettered: Path) -> None:
+    output = train(world, vlm, "2-grpo", GRPO, previous=lettered)
+    facts = record(output)
+    assert facts["adapter_before"] == record(lettered)["adapter_after"]
+    assert facts["adapter_after"] != facts["adapter_before"]
+    assert facts["steps"] == 2 and facts["samples"] == 8
+    assert facts["previous"] == provenance.digest_file(lettered / "adapter_model.safetensors")
+    kl = curve(output, "kl")
+    assert kl[0] == pytest.approx(0, abs=1e-6) and kl[1] > 1e-6
+    assert any(curve(output, "reward_accuracy")) and len(curve(output, "frac_zero_variance")) == 2
+    config = json.loads((output / "adapter_config.json").read_text())
+    assert config["r"] == 4 and not (output / "ref").exists()
+
+
+@pytest.mark.parametrize("what", [step(), GRPO], ids=["sft", "grpo"])
+def test_same_seed_same_adapter(world: World, vlm: Vlm, lettered: Path, what: Step) -> None:
+    start = None if what.kind == "sft" else lettered
+    first, again = train(world, vlm, "a", what, start), train(world, vlm, "b", what, start)
+    assert record(first)["adapter_after"] == record(again)["adapter_after"]
+    assert (first / "curve.parquet").read_bytes() == (again / "curve.parquet").read_bytes()
+    other = train(world, vlm, "c", what, start, seed=1)
+    assert record(other)["adapter_after"] != record(first)["adapter_after"]
+
+
+def test_a_failed_step_leaves_no_adapter_and_can_start_again(world: World, vlm: Vlm) -> None:
+    with pytest.raises(UserError, match="diverged"):
+        train(world, vlm, "1-sft", step(learning_rate=1e30))
+    assert not (world.folder / "1-sft").exists()
+    train(world, vlm, "1-sft", step())
+    assert {p.name for p in (world.folder / "1-sft").iterdir()} == FILES
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_a_killed_step_goes_on_and_ends_the_same(
+    world: World, vlm: Vlm, lettered: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    what, start = (step(epochs=2), None) if kind == "sft" else (GRPO.model_copy(update={"epochs": 2}), lettered)
+    whole = train(world, vlm, "whole", what, start)
+
+    def killed(number: int, logs: object) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(guards, "finite", killed)
+        train(world, vlm, "killed", what, start)
+    state = world.folder / ".state" / "killed"
+    assert [p.name for p in state.glob("checkpoint-*")] == ["checkpoint-2"] and not (world.folder / "killed").exists()
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr(guards, "finite", lambda number, logs: seen.append(number))
+        again = train(world, vlm, "killed", what, start)
+    assert seen[0] == 3, "steps 1 and 2 are not done again"
+    assert record(again)["adapter_after"] == record(whole)["adapter_after"]
+    assert curve(again, "loss") == curve(whole, "loss")
+
+
+def test_curve_has_our_names_and_no_gaps() -> None:
+    history = [
+        {"step": 1, "loss": 0.5, "rewards/format_reward/mean": 1, "rewards/accuracy_reward/mean": None, "epoch": 0.5},
+        {"step": 2, "loss": 0.25, "kl": 0.0, "step_time": 3.1},
+        {"step": 2, "train_runtime": 7.0},
+    ]
+    assert run.curve_of(history) == [(1, "loss", 0.5), (1, "reward_format", 1.0), (2, "loss", 0.25), (2, "kl", 0.0)]
+
+
+def test_checkpoints_of_another_step_are_not_continued(tmp_path: Path) -> None:
+    run.fresh_state(tmp_path, {"seed": 0})
+    (tmp_path / "checkpoint-1").mkdir()
+    run.fresh_state(tmp_path, {"seed": 0})
+    assert (tmp_path / "checkpoint-1").exists()
+    run.fresh_state(tmp_path, {"seed": 1})
+    assert not (tmp_path / "checkpoint-1").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lora": Lora(rank=8, alpha=8)}, "adapter has r 4, this step asks for 8"),
+        ({"lora": Lora(rank=4, alpha=8, targets=r".*language_model.*\.q_proj")}, "adapter has target_modules"),
+    ],
+)
+def test_a_chain_keeps_one_adapter_shape(world: World, vlm: Vlm, lettered: Path, change: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        train(world, vlm, "2-grpo", GRPO.model_copy(update=change), lettered)
+
+
+def test_dropout_may_differ_along_a_chain(vlm: Vlm, lettered: Path) -> None:
+    _, base = checkpoint.load(vlm)
+    policy = run.adapted(base, Lora(rank=4, alpha=8, dropout=0.25), lettered)
+    assert {m.p for name, m in policy.named_modules() if name.endswith("lora_dropout.default")} == {0.25}

@@ -1,0 +1,23 @@
+import torch
+
+from tests.unit.conftest import LORA, World, step
+from vltaxon import checkpoint
+from vltaxon.config import Vlm
+from vltaxon.data.images import ImageStore
+from vltaxon.train import arguments, run, samples, sft
+
+
+def test_only_the_adapter_moves_and_only_the_answer_is_learnt(world: World, vlm: Vlm) -> None:
+    what, seed = step(), 0
+    drawn = samples.draw(what, **world.words, seed=seed)
+    rows = samples.dataset(drawn, ImageStore(world.tables["images"]), vlm.pixels, vlm.min_pixels)
+    processor, base = checkpoint.load(vlm)
+    policy = run.adapted(base, LORA, None)
+    before = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    options = arguments.common(what, vlm.dtype, state=world.folder / "state", seed=seed, world=1, gpu=False)
+    trainer = sft.trainer(policy, processor, rows, options)
+    learnt = trainer.data_collator([rows[0]])["labels"][0]
+    assert processor.tokenizer.decode(learnt[learnt != -100]) == drawn[0].target + "<|im_end|>\n"
+    trainer.train()
+    for name, parameter in policy.named_parameters():
+        assert torch.equal(before[name], parameter) == (".default." not in name), name
