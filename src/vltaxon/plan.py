@@ -93,7 +93,7 @@ class Plan:
 
     def model_values(self, name: str) -> Values:
         """What of a model shapes its output."""
-        dropped = {"description", "batch_size"}
+        dropped = {"description", "batch_size", "threads"}
         return {"licence": "none"} | dict(self.model(name).model_dump(mode="json", exclude=dropped | {"licence"}))
 
     def model_files(self, name: str) -> list[str]:
@@ -232,6 +232,10 @@ class Plan:
         """Devices a prediction job wants: one where a model generates."""
         stage = self.stage(wildcards.system, name)
         return int(stage is not None and stage.by == "model")
+
+    def threads(self, wildcards: Wildcards) -> int:
+        """CPU cores of a prediction job: those of the model where one generates, else one."""
+        return int(getattr(self.model(self.config.systems[wildcards.system].model), "threads", 1))
 
     def batch_size(self, wildcards: Wildcards) -> int:
         """Requests generated together; a resource, since it must not change results."""

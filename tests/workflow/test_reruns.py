@@ -72,7 +72,7 @@ CASES: list[tuple[str, Change, dict[str, int]]] = [
     ("device batch size", replace("config/recipes/vl_taxon.yaml", "device_batch_size: 16", "device_batch_size: 8"), {}),
     ("a description", configure("protocols/two_stage.yaml", description="Other words."), {}),
     ("inference code without a new version", replace("src/vltaxon/inference/stages.py", '"not asked"', '"unasked"'), {}),
-    ("inference code with one", replace("src/vltaxon/versions.py", 'inference.run": ', 'inference.run": 9'), PREDICTION | SCORING),
+    ("inference code with one", replace("src/vltaxon/versions.py", 'ce.run": ', 'ce.run": 9'), PREDICTION | SCORING),
     ("stage 2's prompt", replace("config/prompts/stage2.yaml", "A first look", "One look"),
      {"train": 2, "predict_leaf": 2, "answer_questions": 4} | SCORING),
     ("a learning rate of GRPO", replace("config/recipes/vl_taxon.yaml", "kl: 0.4", "kl: 0.3"),

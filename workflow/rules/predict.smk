@@ -5,6 +5,7 @@ rule predict_leaf:
         "results/predictions/{system}/{dataset}/leaf/{shard}.parquet",
     log:
         "results/logs/predict_leaf/{system}/{dataset}/{shard}.log",
+    threads: plan.threads
     resources:
         gpu=1,
         batch_size=plan.batch_size,
@@ -24,6 +25,7 @@ rule answer_questions:
         "results/predictions/{system}/{dataset}/{choices}/{shard}.parquet",
     log:
         "results/logs/answer_questions/{system}/{dataset}/{choices}/{shard}.log",
+    threads: plan.threads
     resources:
         gpu=lambda wildcards: plan.needs_gpu(wildcards, "answer"),
         batch_size=plan.batch_size,

@@ -8,7 +8,7 @@ rule train:
         curve="results/adapters/{model}/{recipe}/{step}/curve.parquet",
     log:
         "results/logs/train/{model}/{recipe}/{step}.log",
-    threads: 8
+    threads: lambda wildcards: plan.model(wildcards.model).threads
     resources:
         gpu=1,
         device_batch_size=lambda wildcards: plan.step(wildcards).device_batch_size,

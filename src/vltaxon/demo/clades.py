@@ -398,7 +398,7 @@ def _portrait(species: Species, rng: np.random.Generator, size: int) -> tuple[Im
             -sin,
             cos,
             mid + sin * (mid + dx) - cos * (mid + dy),
-        ),  # fmt: skip
+        ),
         Image.Resampling.BILINEAR,
     ).resize((size, size), Image.Resampling.BOX)
     image = _background(size, rng)
@@ -438,9 +438,12 @@ def stream(domain: str, seed: int, *keys: int) -> np.random.Generator:
 def _tar_gz(path: Path) -> Iterator[tarfile.TarFile]:
     """A tar.gz for writing whose bytes depend on its members only; renamed into place when complete."""
     aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            yield tar
+    with (
+        aside.open("wb") as raw,
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        yield tar
     aside.replace(path)
 
 

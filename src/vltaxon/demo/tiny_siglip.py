@@ -31,7 +31,7 @@ _PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", 
 
 
 def train(
-    folder: Path, seed: int = 0, steps: int = 600, batch_size: int = 96, images_per_species: int = 20, threads: int = 2
+    folder: Path, seed: int = 0, steps: int = 600, batch_size: int = 96, images_per_species: int = 20, threads: int = 1
 ) -> None:
     """Train the encoder and save it as a folder that `open_clip` loads as `local-dir:FOLDER`.
 
