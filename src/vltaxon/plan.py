@@ -173,6 +173,12 @@ class Plan:
         """A stage of a system's protocol."""
         return self.experiment.protocols[self.config.systems[system].protocol].stage(name)
 
+    def _stage(self, system: str, name: str) -> Stage:
+        stage = self.stage(system, name)
+        if stage is None:
+            raise UserError(f"system {system} has no {name} stage: its protocol is {self.config.systems[system].protocol}")
+        return stage
+
     def system_files(self, system: str) -> list[str]:
         """Adapter of a system, as a list of none or one."""
         given = self.config.systems[system]
@@ -196,8 +202,7 @@ class Plan:
     def answer_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """What stage 2 reads, by who answers."""
         given, data = self.config.systems[wildcards.system], wildcards.dataset
-        stage = self.stage(wildcards.system, "answer")
-        assert stage is not None
+        stage = self._stage(wildcards.system, "answer")
         inputs: dict[str, Any] = {
             "images": f"results/data/{data}/images.parquet",
             "questions": f"results/questions/{data}/{wildcards.choices}.parquet",
@@ -215,8 +220,7 @@ class Plan:
     def stage_values(self, wildcards: Wildcards, name: str) -> Values:
         """Stage, prompt, words and model of a prediction job."""
         given, data = self.config.systems[wildcards.system], self.dataset(wildcards.dataset)
-        stage = self.stage(wildcards.system, name)
-        assert stage is not None
+        stage = self._stage(wildcards.system, name)
         values: Values = {"stage": stage.model_dump(mode="json"), "seed": self.config.seed, "shards": self.config.shards}
         if stage.prompt is not None:
             values |= {

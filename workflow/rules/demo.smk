@@ -40,7 +40,7 @@ rule demo_base:
         "results/demo/base/model.safetensors",
     log:
         "results/logs/demo_base.log",
-    threads: workflow.cores
+    threads: 2
     message:
         "Pre-training the tiny vision-language model"
     script:
