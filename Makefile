@@ -8,6 +8,8 @@ READY := $(VENV)/.ready
 
 demo: $(READY)
 	$(BIN)/snakemake --cores all
+	@sed '/^# Seen/,$$d' results/tables/main.md | cut -d '|' -f 1-5
+	@echo 'The whole of it: results/report/index.html'
 
 test: $(READY)
 	$(BIN)/python -m pytest

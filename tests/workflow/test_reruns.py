@@ -63,7 +63,7 @@ CASES: list[tuple[str, Change, dict[str, int]]] = [
     ("files touched", touch_everything, {}),
     ("comments and docstrings", document, {}),
     ("a metric's SQL", replace("src/vltaxon/metrics/hca.sql", "SELECT", "SELECT DISTINCT"), SCORING),
-    ("metric code", replace("src/vltaxon/metrics/uncertainty.py", "0.975", "0.974"), SCORING),
+    ("metric code", replace("src/vltaxon/metrics/uncertainty.py", "2.5, 97.5", "2.4, 97.6"), SCORING),
     ("report code", replace("src/vltaxon/report/page.py", "240 * 240", "241 * 241"), {"report": 1}),
     ("a new system", new_system, {"predict_leaf": 2} | SCORING),
     ("a label", configure("config.yaml", systems={"base": {"model": "tiny_vlm", "protocol": "direct", "label": "B"}}),
