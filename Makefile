@@ -32,4 +32,4 @@ lock: $(READY)
 	{ head -n 1 requirements.lock; $(BIN)/pip freeze --exclude-editable | grep -viE '^(nvidia-|cuda-|triton)'; } > .lock && mv .lock requirements.lock
 
 clean:
-	rm -rf results/* .snakemake
+	rm -rf results/* results/.state .snakemake

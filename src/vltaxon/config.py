@@ -5,12 +5,23 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from vltaxon import batches, prompts
 from vltaxon.errors import UserError, suggest
@@ -55,6 +66,13 @@ class Dataset(Closed):
             raise ValueError(f"scored_levels {wrong}: out of range, there are {len(self.ranks)} ranks")
         if list(self.scored_levels) != sorted(set(self.scored_levels)):
             raise ValueError("scored_levels: must rise, without repetition")
+        if len(set(self.ranks)) < len(self.ranks):
+            raise ValueError(f"ranks: {list(self.ranks)} names a rank twice")
+        splits = [split for split in (self.train, self.test) if split is not None]
+        if self.source == "inat21" and any(split.annotations is None for split in splits):
+            raise ValueError("annotations: inat21 needs the JSON archive of every split")
+        if self.source == "cub200" and self.classes is None:
+            raise ValueError("classes: cub200 needs the table of its classes")
         if self.train is not None and self.train.archive == self.test.archive and self.source == "inat21":
             raise ValueError("train and test name the same archive")
         return self
@@ -154,6 +172,7 @@ class Stage(Closed):
     condition: Literal["none", "leaf"] = Field("none", description="Whether the prompt is given the stage 1 leaf.")
     form: Literal["tagged", "bare"] = Field("tagged", description="How the answer is marked in the output.")
     max_new_tokens: PositiveInt = 512
+    repetition_penalty: PositiveFloat = Field(1.0, description="1 is plain greedy; the checkpoint's own value is not used.")
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -197,6 +216,16 @@ class Lora(Closed):
     rank: PositiveInt = 64
     alpha: PositiveInt = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @field_validator("targets", check_fields=False)
+    @classmethod
+    def _is_regex(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return value
+
     targets: Annotated[str, Field(description="Regex over module names.")] = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 
 
@@ -312,6 +341,15 @@ class Config(Closed):
     shards: PositiveInt = 1
     bootstrap: PositiveInt = Field(1000, description="Resamples for the intervals.")
     report: Report
+
+    @model_validator(mode="after")
+    def _no_doubles(self) -> Self:
+        labels = [system.label or name for name, system in self.systems.items()]
+        for key, names in (("datasets", self.datasets), ("choices", self.choices), ("labels of systems", labels)):
+            if double := sorted({name for name in names if list(names).count(name) > 1}):
+                raise ValueError(f"{key}: {', '.join(double)} stands twice")
+        return self
+
     demo: Demo = Demo()
 
 
@@ -350,8 +388,11 @@ _KINDS: dict[str, type[Closed]] = {
 def _problems(error: ValidationError, model: type[BaseModel], where: str) -> list[str]:
     """Pydantic's errors as sentences: file, key, what is wrong, nearest legal name for an unknown key."""
     lines = []
+    deeper = {item["loc"][:i] for item in error.errors() for i in range(1, len(item["loc"]))}
     for item in error.errors():
-        path = [str(part) for part in item["loc"] if part not in ("spec", "transformers", "zero_shot", "chance")]
+        if item["type"] == "too_short" and item["loc"] in deeper:
+            continue  # a list is too short only because its items were refused
+        path = [str(part) for part in item["loc"][2 * (model is Model) :]]
         key = ".".join(path)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
@@ -380,8 +421,8 @@ def _legal_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
             node = node.get("items", node)
         elif part in node.get("properties", {}):
             node = node["properties"][part]
-        elif isinstance(node.get("additionalProperties"), Mapping):
-            node = node["additionalProperties"]
+        elif "patternProperties" in node:
+            node = next(iter(node["patternProperties"].values()))
         elif "oneOf" in node:
             mapping = node.get("discriminator", {}).get("mapping", {})
             node = {"$ref": mapping[part]} if part in mapping else node
@@ -397,9 +438,19 @@ def _resolve(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str,
     return node
 
 
+class _Strict(yaml.SafeLoader):
+    """Refuses a key that stands twice, where YAML would silently keep the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if double := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f'key "{double[0]}" stands twice', node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _yaml(path: Path, problems: list[str]) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.load(path.read_text(encoding="utf-8"), _Strict) or {}
     except FileNotFoundError:
         problems.append(f"{path}: no such file")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -417,12 +468,13 @@ def _checked(model: type[M], data: Any, where: str, problems: list[str]) -> M | 
         return None
 
 
-def load(config: Mapping[str, Any] | Path, folder: Path = Path("config")) -> Experiment:
+def load(config: Mapping[str, Any] | Path, folder: Path = Path("config"), files: Iterable[Path] = ()) -> Experiment:
     """Read and check an experiment.
 
     Args:
         config: content of config.yaml (as Snakemake merged it), or its path.
         folder: where the files beside it lie.
+        files: the files that `config` was read from, to be looked at for what reading hides.
 
     Raises:
         UserError: with every problem found, one a line: file, key, what is wrong, what is allowed.
@@ -430,6 +482,8 @@ def load(config: Mapping[str, Any] | Path, folder: Path = Path("config")) -> Exp
     problems: list[str] = []
     where = str(config) if isinstance(config, Path) else "config.yaml"
     data = _yaml(config, problems) if isinstance(config, Path) else dict(config)
+    for path in files:
+        _yaml(path, problems)
     top = _checked(Config, data, where, problems)
     found: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
 
@@ -449,9 +503,26 @@ def load(config: Mapping[str, Any] | Path, folder: Path = Path("config")) -> Exp
 
     if top is not None:
         _gather(top, where, fetch, problems)
+    else:  # look at what it names all the same, so that all errors come at once
+        named = set(_strings(data))
+        for kind in _KINDS:
+            for path in sorted((folder / kind).glob("*.yaml")):
+                if path.stem in named:
+                    fetch(kind, path.stem, where)
     if problems or top is None:
         raise UserError("The config has errors:\n" + "\n".join(f"  {line}" for line in problems))
     return Experiment(config=top, **{kind: items for kind, items in found.items()})
+
+
+def _strings(data: Any) -> Iterator[str]:
+    """Every text in nested data."""
+    if isinstance(data, Mapping):
+        data = list(data.values())
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, Iterable):
+        for item in data:
+            yield from _strings(item)
 
 
 def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
@@ -475,6 +546,10 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
     ):
         if name not in known:
             problems.append(f'{where}: report.{key}: "{name}" is not {suggest(name, known)}')
+    for key, name in (("system", about.system), ("baseline", about.baseline)):
+        protocol = fetch("protocols", top.systems[name].protocol, f"{where}: report.{key}") if name in top.systems else None
+        if protocol is not None and protocol.stage("answer") is None:
+            problems.append(f"{where}: report.{key}: {name} answers no questions (protocol {top.systems[name].protocol})")
     encoder = fetch("models", top.encoder, f"{where}: encoder")
     if encoder is not None and not isinstance(encoder, Clip):
         problems.append(f"{where}: encoder: {top.encoder} is of engine {encoder.engine}, needed is zero_shot")
@@ -486,7 +561,7 @@ def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> 
     model = fetch("models", system.model, f"{at}.model")
     protocol = fetch("protocols", system.protocol, f"{at}.protocol")
     if protocol is not None:
-        _prompts(protocol.stages, f"config/protocols/{system.protocol}.yaml: stages", fetch)
+        _prompts(protocol.stages, f"config/protocols/{system.protocol}.yaml: stages", fetch, problems)
         if model is not None and protocol.engines != {model.engine}:
             wanted = ", ".join(sorted(protocol.engines))
             problems.append(f"{at}: protocol {system.protocol} is for {wanted}, not for engine {model.engine}")
@@ -495,13 +570,24 @@ def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> 
         if model is not None and not isinstance(model, Vlm):
             problems.append(f"{at}: recipe: engine {model.engine} is not trained")
         for number, step in enumerate(recipe.steps if recipe else (), start=1):
-            _prompts(step.samples, f"config/recipes/{system.recipe}.yaml: steps.{number}.samples", fetch)
+            _prompts(step.samples, f"config/recipes/{system.recipe}.yaml: steps.{number}.samples", fetch, problems)
 
 
-def _prompts(items: Iterable[Stage | Samples], at: str, fetch: Any) -> None:
+def _prompts(items: Iterable[Stage | Samples], at: str, fetch: Any, problems: list[str]) -> None:
+    """Fetch the prompts that stages or samples name, and check that each can carry what it is used for."""
     for item in items:
-        if item.prompt is not None:
-            fetch("prompts", item.prompt, f"{at}.prompt")
+        prompt = fetch("prompts", item.prompt, f"{at}.prompt") if item.prompt is not None else None
+        if prompt is None:
+            continue
+        there, task = prompts.fields(prompt.text), item.name if isinstance(item, Stage) else item.task
+        needed = ({"question", "options"} if task == "answer" else set()) | ({"leaf"} if item.condition != "none" else set())
+        unfit = {"question", "options", "leaf"} & there - needed
+        if lacking := sorted(needed - there):
+            problems.append(f"{at}.prompt: {item.prompt} lacks the placeholder {lacking} that a {task} prompt here needs")
+        if unfit:
+            problems.append(
+                f"{at}.prompt: {item.prompt} has the placeholder {sorted(unfit)}, for which a {task} prompt here has no value"
+            )
 
 
 def json_schema() -> str:

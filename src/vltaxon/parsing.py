@@ -16,9 +16,13 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _INSIDE = r"(?:(?!</?(?:think|answer)>).)"
 _WELL_FORMED = re.compile(rf"\s*<think>{_INSIDE}*</think>\s*<answer>{_INSIDE}+</answer>\s*", re.DOTALL)
-_CUE = re.compile(r"\b(?i:answer|option|choice)(?:\s+is|\s*:)\s*[*(\[\"']*([A-Z])(?![A-Za-z])(?!\W*(?:or|and|,|/|&)\W*[A-Z]\b)")
-_LETTER = re.compile(r"[*(\[\"']*([A-Za-z])[*)\]\"'.:]*")
-_LETTER_TEXT = re.compile(r"\(?([A-Za-z])[).:]\s+(.+)", re.DOTALL)
+_CUE = re.compile(r"\b(?:answer|option|choice)(?:\s+is|\s*:)\s*", re.IGNORECASE)
+# A letter behind a cue, unless more letters or, for A, a word follows: "A or B", "B and option C", "A common oak" choose nothing.
+_CUED = re.compile(
+    r"[*(\[\"']*([A-Z])(?![A-Za-z])(?!\W*(?:(?:or|and)\s|[,/&])\W*(?:option\s+|choice\s+)?[A-Z]\b)(?!\s+[A-Z]\b)(?!(?<=A)\s+[a-z])"
+)
+_LETTER = re.compile(r"[(\[\"']*([A-Za-z])[)\]\"'.:]*")
+_LETTER_TEXT = re.compile(r"\(?([A-Za-z])(?:[).:]\s*|\s+)(.+)", re.DOTALL)
 _REFUSAL = re.compile(
     r"\s*(?:i(?:'|\u2019)?m sorry|sorry|i (?:can(?:no|'|\u2019)t|cannot|am unable|won(?:'|\u2019)t)|as an ai|unable to)",
     re.IGNORECASE,
@@ -73,24 +77,30 @@ def _nothing(completion: str, finish_reason: str) -> str:
     return "refused" if _REFUSAL.match(completion.rpartition("</think>")[2]) else "unparsed"
 
 
-def _index(body: str, options: Sequence[str], form: Form) -> int | None:
-    shown = LETTERS[: len(options)]
+def _index(body: str, options: Sequence[str], form: Form, cut: bool) -> int | None:
+    """The option that a body means, None where it means none or more than one.
+
+    `cut`: the token limit ended it, so that the beginning of an option's text behind its letter is enough.
+    """
+    body = body.strip().strip("*").strip()
+    shown, keys = LETTERS[: len(options)], [normalise(option) for option in options]
 
     def of(letter: str) -> int | None:
         return shown.index(letter.upper()) if letter.upper() in shown else None
 
     if (whole := _LETTER.fullmatch(body)) and (index := of(whole.group(1))) is not None:
         return index
-    keys = [normalise(option) for option in options]
-    if (both := _LETTER_TEXT.fullmatch(body)) and (index := of(both.group(1))) is not None:
-        return index if normalise(both.group(2)) == keys[index] else None
     if keys.count(normalise(body)) == 1:
         return keys.index(normalise(body))
-    if form == "bare":
-        letters = set(_CUE.findall(body))
-        if len(letters) == 1:
-            return of(letters.pop())
-    return None
+    if (both := _LETTER_TEXT.fullmatch(body)) and (index := of(both.group(1))) is not None:
+        text = normalise(both.group(2))
+        if text == keys[index] or (cut and keys[index].startswith(text)):
+            return index
+    cues = list(_CUE.finditer(body)) if form == "bare" else []
+    if cues and keys.count(normalise(body[cues[0].end() :])) == 1:
+        return keys.index(normalise(body[cues[0].end() :]))
+    letters = {letter.group(1) for cue in cues if (letter := _CUED.match(body, cue.end()))}
+    return of(letters.pop()) if len(letters) == 1 else None
 
 
 def read_choice(completion: str, options: Sequence[str], form: Form, finish_reason: str = "stop") -> Reading:
@@ -104,7 +114,7 @@ def read_choice(completion: str, options: Sequence[str], form: Form, finish_reas
         finish_reason: `stop`, or `length` where the token limit cut the output.
     """
     body = _body(completion, form)
-    index = _index(body, options, form) if body else None
+    index = _index(body, options, form, finish_reason == "length") if body else None
     if index is None:
         return Reading(_nothing(completion, finish_reason), reasoning=reasoning_of(completion))
     return Reading("answered", options[index], index, reasoning_of(completion))
@@ -119,13 +129,20 @@ def read_name(completion: str, form: Form, finish_reason: str = "stop") -> Readi
 
 
 def read_lineage(reasoning: str | None, ranks: Sequence[str]) -> list[str | None]:
-    """Read `Rank: name` statements from a reasoning, one entry per rank; None where unnamed or named in two ways."""
-    named: dict[str, set[str]] = {}
-    spelt: dict[str, str] = {}
-    for rank, name in re.findall(r"(\w+)\s*:\s*([^;\n:]+?)\s*(?=[;\n]|$)", reasoning or ""):
-        named.setdefault(rank.casefold(), set()).add(normalise(name))
-        spelt[rank.casefold()] = name.strip()
-    return [spelt[rank.casefold()] if len(named.get(rank.casefold(), ())) == 1 else None for rank in ranks]
+    """Read `Rank: name` statements from a reasoning, one entry per rank; None where unnamed or named in two ways.
+
+    A name ends at the next rank, a line's end, `;`, `,` or an arrow; emphasis and bullets do not count.
+    """
+    known = "|".join(re.escape(rank) for rank in sorted(ranks, key=len, reverse=True))
+    statement = re.compile(
+        rf"\b({known})\b[*_`]*\s*[:=][*_`]*\s*([^;,\n]*?)\s*(?=[;,\n]|->|\u2192|\b(?:{known})\b[*_`]*\s*[:=]|$)", re.IGNORECASE
+    )
+    named: dict[str, dict[str, str]] = {}
+    for rank, name in statement.findall(reasoning or ""):
+        spelt = name.strip(" *_`-.>")
+        if spelt:
+            named.setdefault(rank.casefold(), {})[normalise(spelt)] = spelt
+    return [next(iter(found.values())) if len(found := named.get(rank.casefold(), {})) == 1 else None for rank in ranks]
 
 
 def published_index(completion: str, options: Sequence[str]) -> int | None:

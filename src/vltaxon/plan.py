@@ -150,10 +150,11 @@ class Plan:
         }
 
     def trained(self, file: str) -> dict[str, str]:
-        """A file of every training step in use, by `recipe step`."""
+        """A file of every training step in use, by the name to show: recipe and step, and the model where there are several."""
         pairs = sorted({(s.model, s.recipe) for s in self.config.systems.values() if s.recipe})
+        several = len({model for model, _ in pairs}) > 1
         return {
-            f"{recipe} {step}": f"results/adapters/{model}/{recipe}/{step}/{file}"
+            f"{model} {recipe} {step}" if several else f"{recipe} {step}": f"results/adapters/{model}/{recipe}/{step}/{file}"
             for model, recipe in pairs
             for step in self.step_names(recipe)
         }
@@ -225,7 +226,7 @@ class Plan:
         if stage.prompt is not None:
             values |= {
                 "prompt": self.prompt_values(stage.prompt),
-                "wording": self.wording(wildcards.dataset),
+                "wording": self.wording(wildcards.dataset) if "{question}" in self.experiment.prompts[stage.prompt].text else "",
                 "word": data.word,
                 "ranks": list(data.ranks),
                 "model": self.model_values(given.model),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Their code cannot change a result: values reach a job by `params`, and the others only say or stamp things.
-_NO_RESULTS = frozenset({"vltaxon.config", "vltaxon.errors", "vltaxon.logs", "vltaxon.provenance"})
+_NO_RESULTS = frozenset({"vltaxon", "vltaxon.config", "vltaxon.errors", "vltaxon.logs", "vltaxon.provenance"})
 _PACKAGES = ("torch", "transformers", "trl", "peft", "open_clip_torch", "pyarrow", "duckdb", "pillow", "numpy")
 
 
@@ -29,7 +29,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a sibling path to write to; rename it to `path` only if the block ends well, so that a file that exists is whole."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.part")
     try:
         yield part
         os.replace(part, target)
@@ -69,7 +69,7 @@ def origin() -> dict[str, str]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD") or "unknown"
-    dirty = "+dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+    dirty = "+dirty" if git("status", "--porcelain", "--", "src", "config", "workflow", "Snakefile") else ""
     versions = {}
     for name in _PACKAGES:
         try:

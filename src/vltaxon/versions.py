@@ -5,7 +5,7 @@ with the hash recorded in tests/data/versions.json and asks for a decision: rais
 """
 
 VERSIONS = {
-    "vltaxon.distractors.encoder": 1,
+    "vltaxon.distractors.embedding": 1,
     "vltaxon.train.run": 1,
     "vltaxon.inference.run": 1,
 }

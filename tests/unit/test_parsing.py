@@ -30,6 +30,14 @@ BARE = [
     ("I think it is D", None, "unparsed"),  # no cue; "last letter" is a guess
     ("The answer is A or B", None, "unparsed"),  # hedging earns nothing
     ("Answer: A, B", None, "unparsed"),
+    ("Answer: A B", None, "unparsed"),
+    ("Answer: B and option C", None, "unparsed"),
+    ("The answer is A common oak", None, "unparsed"),  # an article
+    ("The answer is B because of the leaves", 1, "answered"),
+    ("answer: Acer", 3, "answered"),
+    ("**B. Rosa canina**", 1, "answered"),
+    ("B Rosa canina", 1, "answered"),
+    ("B.Rosa canina", 1, "answered"),
     ("Answer: A. No, the answer is B", None, "unparsed"),  # two answers are none
     ("E", None, "unparsed"),  # not shown
     ("notice", None, "unparsed"),
@@ -77,6 +85,12 @@ def test_tagged_form(completion: str, index: int | None, outcome: str) -> None:
     assert (reading.index, reading.outcome) == (index, outcome)
 
 
+def test_a_letter_whose_option_s_text_was_cut_by_the_limit_is_an_answer() -> None:
+    assert parsing.read_choice("B. Rosa can", OPTIONS, "bare", "length").index == 1
+    assert parsing.read_choice("B. Rosa can", OPTIONS, "bare", "stop").outcome == "unparsed"
+    assert parsing.read_choice("B. Quer", OPTIONS, "bare", "length").outcome == "truncated"
+
+
 def test_truncation_is_an_outcome_of_its_own_unless_the_answer_was_complete() -> None:
     assert parsing.read_choice("<think>Kingdom: Yab", OPTIONS, "tagged", "length").outcome == "truncated"
     assert parsing.read_choice("", OPTIONS, "tagged", "length").outcome == "truncated"
@@ -104,6 +118,13 @@ def test_lineage_is_read_by_rank_and_a_contradiction_is_nothing() -> None:
     assert parsing.read_lineage("Kingdom: K; Genus: Rosa; Species: Rosa canina", ranks) == ["K", "Rosa", "Rosa canina"]
     assert parsing.read_lineage("kingdom : K\nGenus: Rosa; Genus: Acer", ranks) == ["K", None, None]
     assert parsing.read_lineage("Genus: Rosa; genus: rosa", ranks) == [None, "rosa", None]
+    for text in (
+        "**Kingdom:** K\n- Genus: *Rosa*",
+        "Kingdom: K, Genus: Rosa.",
+        "Kingdom: K -> Genus: Rosa",
+        "Kingdom: K. Genus: Rosa.",
+    ):
+        assert parsing.read_lineage(text, ranks) == ["K", "Rosa", None]
     assert parsing.read_lineage(None, ranks) == [None, None, None]
 
 

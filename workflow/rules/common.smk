@@ -11,7 +11,7 @@ from vltaxon.provenance import code_version
 from vltaxon.versions import VERSIONS
 
 try:
-    plan = Plan(settings.load(config))
+    plan = Plan(settings.load(config, files=map(Path, workflow.configfiles)))
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)

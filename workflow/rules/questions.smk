@@ -13,7 +13,7 @@ rule embed:
         gpu=1,
         batch_size=lambda wildcards: plan.model(wildcards.encoder).batch_size,
     params:
-        version=VERSIONS["vltaxon.distractors.encoder"],
+        version=VERSIONS["vltaxon.distractors.embedding"],
         encoder=lambda wildcards: plan.model_values(wildcards.encoder),
     message:
         "Embedding images and taxa of {wildcards.dataset} with {wildcards.encoder}"

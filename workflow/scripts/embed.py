@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake.log[0], snakemake.threads):
         from vltaxon.config import Clip
-        from vltaxon.distractors.mining import embed
+        from vltaxon.distractors.embedding import embed
 
         spec = Clip.model_validate(snakemake.params.encoder | {"batch_size": snakemake.resources.batch_size})
         images, taxa = Path(snakemake.input.images), Path(snakemake.input.taxa)

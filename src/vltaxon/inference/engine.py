@@ -34,6 +34,8 @@ class Engine(Protocol):
         """Identity of weights and adapter, for provenance."""
         ...
 
-    def generate(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[int, Response]]:
+    def generate(
+        self, requests: Sequence[Request], max_new_tokens: int, repetition_penalty: float
+    ) -> Iterator[tuple[int, Response]]:
         """Yield (position in `requests`, response) as they come, in any order, each once."""
         ...

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from vltaxon import parsing, prompts, provenance, schemas
 from vltaxon.config import Prompt, Stage
+from vltaxon.distractors.embedding import vectors_of
 from vltaxon.inference.engine import Engine, Request, Response
 from vltaxon.taxonomy import Taxonomy
 
@@ -75,9 +76,10 @@ def _counts(response: Response) -> Row:
     }
 
 
-def _complete(engine: Engine, requests: Sequence[Request], max_new_tokens: int, title: str) -> list[Response]:
+def _complete(engine: Engine, requests: Sequence[Request], stage: Stage) -> list[Response]:
     responses: dict[int, Response] = {}
-    for at, response in tqdm(engine.generate(requests, max_new_tokens), total=len(requests), desc=title, mininterval=1):
+    answers = engine.generate(requests, stage.max_new_tokens, stage.repetition_penalty)
+    for at, response in tqdm(answers, total=len(requests), desc=stage.name, mininterval=1):
         responses[at] = response
     if len(responses) < len(requests):
         raise RuntimeError(f"the engine answered {len(responses)} of {len(requests)} requests")
@@ -92,11 +94,11 @@ def predict_leaf(engine: Engine, ids: Sequence[str], stage: Stage, asking: Askin
     """Stage 1: ask for the leaf of each image, and read the answer and the lineage written in the reasoning."""
     text, rows = asking.render(), []
     requests = [Request(image_id, text, asking.prompt.system) for image_id in ids]
-    for request, response in zip(requests, _complete(engine, requests, stage.max_new_tokens, "leaf"), strict=True):
+    for request, response in zip(requests, _complete(engine, requests, stage), strict=True):
         reading = parsing.read_name(response.completion, stage.form, response.finish_reason)
         lineage = parsing.read_lineage(reading.reasoning, asking.ranks)
         rows.append(_row("leaf", asking.prompt_id, request.image_id, None, reading, lineage=lineage, **_counts(response)))
-    _write(rows, output, rule="predict_leaf", seed=seed, weights=engine.digest, prompt=asking.prompt_id)
+    _write(rows, output, rule="predict_leaf", seed=seed, weights=engine.digest, prompt=asking.prompt_id, stage=stage.model_dump())
 
 
 def answer_by_model(
@@ -122,7 +124,7 @@ def answer_by_model(
         if leaf is not None:
             posed.append(question["question_id"])
             requests.append(Request(question["image_id"], asking.render(question, leaf), asking.prompt.system))
-    responses = dict(zip(posed, _complete(engine, requests, stage.max_new_tokens, "answer"), strict=True))
+    responses = dict(zip(posed, _complete(engine, requests, stage), strict=True))
     table = []
     for question in rows:
         response = responses.get(question["question_id"])
@@ -133,7 +135,7 @@ def answer_by_model(
         reading = parsing.read_choice(response.completion, question["options"], stage.form, response.finish_reason)
         published = parsing.published_index(response.completion, question["options"])
         table.append(_row("answer", pid, question["image_id"], question, reading, published_index=published, **_counts(response)))
-    _write(table, output, rule="answer_questions", seed=seed, weights=engine.digest, prompt=pid)
+    _write(table, output, rule="answer_questions", seed=seed, weights=engine.digest, prompt=pid, stage=stage.model_dump())
 
 
 def read_leaves(paths: Sequence[Path]) -> Mapping[str, parsing.Reading]:
@@ -157,31 +159,24 @@ def answer_by_lookup(ids: Sequence[str], taxa: Path, asked: Path, leaves: Sequen
             taxon, options = taxonomy.taxon(leaf, question["level"]), question["options"]
             reading = parsing.Reading("answered", taxon, options.index(taxon) if taxon in options else None)
         rows.append(_row("answer", "", question["image_id"], question, reading))
-    _write(rows, output, rule="answer_questions", seed=seed)
+    _write(rows, output, rule="answer_questions", seed=seed, weights=provenance.facts(leaves[0])["weights"])
 
 
 def answer_by_similarity(ids: Sequence[str], images: Path, taxa: Path, asked: Path, output: Path, seed: int) -> None:
     """Choose the option whose text embedding is nearest to the image embedding (cosine; the first of equals)."""
-    questions = _questions(asked, ids)
-    image_at, image_vectors = _vectors(images)
-    taxon_at, taxon_vectors = _vectors(taxa)
-    width = max((len(q["options"]) for q in questions), default=0)
-    picked = np.full((len(questions), width), -1)
-    for i, question in enumerate(questions):
-        picked[i, : len(question["options"])] = [taxon_at[option] for option in question["options"]]
-    of_image = image_vectors[[image_at[q["image_id"]] for q in questions]]
-    cosine = np.where(picked < 0, -np.inf, np.einsum("nod,nd->no", taxon_vectors[picked], of_image))
-    rows = [
-        _row("answer", "", q["image_id"], q, parsing.Reading("answered", q["options"][best], int(best)))
-        for q, best in zip(questions, cosine.argmax(1), strict=True)
-    ]
-    _write(rows, output, rule="answer_questions", seed=seed, weights=provenance.facts(images).get("weights", ""))
-
-
-def _vectors(path: Path) -> tuple[dict[str, int], np.ndarray]:
-    table = provenance.read_parquet(path)
-    flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return {name: i for i, name in enumerate(table["id"].to_pylist())}, flat.reshape(table.num_rows, -1)
+    rows, questions = [], _questions(asked, ids)
+    if questions:
+        names = sorted({option for question in questions for option in question["options"]})
+        place = {name: i for i, name in enumerate(names)}
+        picked = np.full((len(questions), max(len(q["options"]) for q in questions)), -1)
+        for i, question in enumerate(questions):
+            picked[i, : len(question["options"])] = [place[option] for option in question["options"]]
+        of_images = vectors_of(images, [question["image_id"] for question in questions])
+        cosine = np.einsum("nod,nd->no", vectors_of(taxa, names)[picked], of_images)
+        for question, best in zip(questions, np.where(picked < 0, -np.inf, cosine).argmax(1).tolist(), strict=True):
+            reading = parsing.Reading("answered", question["options"][best], best)
+            rows.append(_row("answer", "", question["image_id"], question, reading))
+    _write(rows, output, rule="answer_questions", seed=seed, weights=provenance.facts(images)["weights"])
 
 
 def answer_by_chance(ids: Sequence[str], asked: Path, output: Path, seed: int) -> None:

@@ -28,7 +28,9 @@ class TransformersEngine:
             self.digest += f"+{provenance.digest_file(adapter / 'adapter_model.safetensors')}"
         self._model = weights.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def generate(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[int, Response]]:
+    def generate(
+        self, requests: Sequence[Request], max_new_tokens: int, repetition_penalty: float = 1.0
+    ) -> Iterator[tuple[int, Response]]:
         """Complete requests in batches of similar length, the longest first, so that memory trouble shows at once."""
         texts = [
             self._processor.apply_chat_template(
@@ -40,9 +42,10 @@ class TransformersEngine:
         for start in range(0, len(order), self._spec.batch_size):
             batch = order[start : start + self._spec.batch_size]
             images = [self._images.resized(requests[i].image_id, self._spec.pixels, self._spec.min_pixels) for i in batch]
-            yield from zip(batch, self._complete([texts[i] for i in batch], images, max_new_tokens), strict=True)
+            settings = {"max_new_tokens": max_new_tokens, "repetition_penalty": repetition_penalty, "do_sample": False}
+            yield from zip(batch, self._complete([texts[i] for i in batch], images, settings), strict=True)
 
-    def _complete(self, texts: list[str], images: list[Any], max_new_tokens: int) -> list[Response]:
+    def _complete(self, texts: list[str], images: list[Any], settings: dict[str, Any]) -> list[Response]:
         import torch
 
         began = time.perf_counter()
@@ -50,9 +53,7 @@ class TransformersEngine:
         assert tokenizer.padding_side == "left", "a right-padded batch continues from padding"
         inputs = self._processor(text=texts, images=images, padding=True, return_tensors="pt").to(self._model.device)
         with torch.inference_mode():
-            output = self._model.generate(
-                **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
-            )
+            output = self._model.generate(**inputs, **settings, pad_token_id=tokenizer.pad_token_id)
         new = output[:, inputs["input_ids"].shape[1] :].tolist()
         ends = self._model.generation_config.eos_token_id
         stops = {ends} if isinstance(ends, int) else set(ends or ())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vltaxon import batches, checkpoint, provenance, schemas
 from vltaxon.errors import UserError
 from vltaxon.train import arguments, guards, samples
+from vltaxon.versions import VERSIONS
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -103,7 +104,15 @@ def train_step(
     policy = adapted(base, step.lora, previous)
     modules = guards.language_only(policy)
     before = digest(policy)
-    identity = {"base": checkpoint.digest(model), "adapter_before": before, "step": step.model_dump(mode="json"), "seed": seed}
+    identity = {
+        "base": checkpoint.digest(model),
+        "dtype": model.dtype,
+        "pixels": [model.min_pixels, model.pixels],
+        "adapter_before": before,
+        "step": step.model_dump(mode="json"),
+        "seed": seed,
+        "version": VERSIONS["vltaxon.train.run"],
+    }
     options = arguments.common(step, model.dtype, state=state, seed=seed, world=world, gpu=gpu)
     if step.kind == "sft":
         from vltaxon.train import sft

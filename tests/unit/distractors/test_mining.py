@@ -13,8 +13,9 @@ from vltaxon.data.images import ImageStore
 from vltaxon.data.ingest import ingest
 from vltaxon.demo import tiny_siglip
 from vltaxon.demo.clades import BIRD_RANKS, Clade, world, write_cub200, write_cub_classes
+from vltaxon.distractors.embedding import embed, vectors_of
 from vltaxon.distractors.encoder import Encoder
-from vltaxon.distractors.mining import embed, mine, nearest_wrong, vectors_of
+from vltaxon.distractors.mining import mine, nearest_wrong
 from vltaxon.provenance import facts, read_parquet, write_parquet
 from vltaxon.taxonomy import Taxonomy
 

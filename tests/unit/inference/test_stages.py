@@ -28,7 +28,7 @@ class Scripted:
     def __init__(self, say: Any) -> None:
         self.say, self.asked = say, list[Request]()
 
-    def generate(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[int, Response]]:
+    def generate(self, requests: Sequence[Request], *settings: float) -> Iterator[tuple[int, Response]]:
         self.asked = list(requests)
         for at in reversed(range(len(requests))):
             text, reason = self.say(requests[at])
@@ -128,7 +128,7 @@ def test_similarity_takes_the_nearest_option(world: World, tmp_path: Path) -> No
         width = len(taxa)
         flat = pa.array(np.concatenate(list(vectors.values())), pa.float16())
         table = pa.table({"id": list(vectors), "vector": pa.FixedSizeListArray.from_arrays(flat, width)})
-        provenance.write_parquet(table, path, schemas.embeddings(width))
+        provenance.write_parquet(table, path, schemas.embeddings(width), weights="w")
         return path
 
     of_images = {i: sum(axes[t] for t in lineage(int(i.split("/")[1][0]))) for i in world.column("images", "image_id")}
@@ -153,8 +153,8 @@ def test_chance_depends_on_the_seed_only(world: World, tmp_path: Path) -> None:
 
 def test_an_engine_that_loses_a_request_is_a_defect(world: World, tmp_path: Path) -> None:
     class Lossy(Scripted):
-        def generate(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[int, Response]]:
-            yield from list(super().generate(requests, max_new_tokens))[1:]
+        def generate(self, requests: Sequence[Request], *settings: float) -> Iterator[tuple[int, Response]]:
+            yield from list(super().generate(requests, *settings))[1:]
 
     ids = stages.test_images(world.tables["images"], 0, 1)
     with pytest.raises(RuntimeError, match="7 of 8"):
