@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vltaxon.errors import UserError
+from vltaxon.gpu import lease
 
 
 @contextmanager
-def job(log: Path | str, threads: int) -> Iterator[None]:
-    """Run a script's work with both output streams in `log`, C-level output and children's included.
+def job(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
+    """Run a script's work on its own devices, with both output streams in `log`, C-level output and children's included.
 
     Snakemake leaves the log of a `script:` empty (a `print` goes to the terminal), so the file descriptors are moved. Thread
     counts are set before torch is imported, or four jobs on two cores would start sixteen threads.
@@ -28,7 +29,8 @@ def job(log: Path | str, threads: int) -> Iterator[None]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        yield
+        with lease(gpus):
+            yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
