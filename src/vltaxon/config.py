@@ -89,6 +89,7 @@ class Vlm(Closed):
     pixels: PositiveInt = Field(description="Pixel budget: larger images are scaled down to it, once, for every use.")
     min_pixels: PositiveInt = Field(3136, description="Smaller images are scaled up to it.")
     batch_size: PositiveInt = Field(32, description="Requests generated together.")
+    max_new_tokens: PositiveInt | None = Field(None, description="Cap on a stage's own limit, for a model of short words.")
     threads: PositiveInt = Field(8, description="CPU cores of a job that runs or trains it, at most those of Snakemake.")
     licence: str
 

@@ -51,7 +51,7 @@ class Run:
         for step in steps:
             step |= {"batch_size": 16, "device_batch_size": 16}
         steps[0]["epochs"] = 10  # enough to learn the form, or no reward would vary
-        steps[1]["max_new_tokens"] = 48
+        steps[1] |= {"epochs": 1, "max_new_tokens": 48}
         recipe.write_text(yaml.safe_dump({"description": "small", "steps": steps}))
 
     def start(self, *args: str) -> subprocess.Popen[str]:

@@ -16,6 +16,12 @@ def _engine(images: Path, adapter: Path | None, model: Mapping[str, Any], batch_
     return TransformersEngine(Vlm.model_validate({**model, "batch_size": batch_size}), adapter, ImageStore(images))
 
 
+def _stage(values: Mapping[str, Any]) -> Stage:
+    """The stage, its token limit capped by the model's own."""
+    stage, cap = Stage.model_validate(values["stage"]), values.get("model", {}).get("max_new_tokens")
+    return stage if cap is None else stage.model_copy(update={"max_new_tokens": min(cap, stage.max_new_tokens)})
+
+
 def _asking(values: Mapping[str, Any]) -> stages.Asking:
     return stages.Asking(Prompt.model_validate(values["prompt"]), values["wording"], values["word"], tuple(values["ranks"]))
 
@@ -24,7 +30,7 @@ def predict_leaf(
     values: Mapping[str, Any], images: Path, adapter: Path | None, shard: int, batch_size: int, output: Path
 ) -> None:
     """Stage 1 of a shard. `values` are those of `plan.Plan.stage_values`."""
-    stage = Stage.model_validate(values["stage"])
+    stage = _stage(values)
     ids = stages.test_images(images, shard, values["shards"])
     engine = _engine(images, adapter, values["model"], batch_size)
     stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"])
@@ -43,7 +49,7 @@ def answer_questions(
     vectors: Sequence[Path] = (),
 ) -> None:
     """Stage 2 of a shard, by whoever the protocol says answers. `values` are those of `plan.Plan.stage_values`."""
-    stage, seed = Stage.model_validate(values["stage"]), values["seed"]
+    stage, seed = _stage(values), values["seed"]
     ids = stages.test_images(images, shard, values["shards"])
     match stage.by:
         case "model":
