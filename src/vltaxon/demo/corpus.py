@@ -44,11 +44,19 @@ MATCH = 'What is the {rank} of "{leaf}"?\n{options}\nThink from the most general
 
 @dataclass(frozen=True)
 class Lesson:
-    """A prompt with its answer, in pieces: the text of each, and whether it is to be learned. `species` is the one pictured."""
+    """A prompt with its answer, in pieces: the text of each, and whether it is to be learned.
+
+    Attributes:
+        prompt: what is given.
+        answer: the pieces.
+        species: the one pictured, if any.
+        about: for each piece, the species whose taxa it names (the one pictured, or the one that the prompt names).
+    """
 
     prompt: str
     answer: tuple[tuple[str, bool], ...]
     species: Species | None = None
+    about: tuple[Species | None, ...] = ()
 
 
 def turn(text: str, system: str = HELPFUL) -> str:
@@ -74,15 +82,15 @@ class Corpus:
         clades: the trees.
         words: further words for exercises in recall.
         seed: of the draws.
-        reasoned: every how-manieth species has a caption that lists the whole lineage.
+        reasoned: every how-manieth species has captions that list the whole lineage; the others' only name the leaf.
     """
 
-    def __init__(self, clades: Sequence[Clade], words: Sequence[str], seed: int, reasoned: int = 3) -> None:
+    def __init__(self, clades: Sequence[Clade], words: Sequence[str], seed: int, reasoned: int = 2) -> None:
         self.clades = {clade.name: clade for clade in clades}
         self.species = [s for clade in clades for s in clade.species]
         self.taxa = {c.name: [c.taxa(k) for k in range(1, len(c.ranks) + 1)] for c in clades}
         self.words = sorted(words)
-        self.reasoned = self.species[::reasoned]
+        self.reasoned = frozenset(s.name for s in self.species[::reasoned])
         self.rng = random.Random(seed)
 
     def _any(self) -> tuple[Clade, Species]:
@@ -150,33 +158,47 @@ class Corpus:
         return self.direct(clade, species, self.level(clade, leaf=False))
 
     def match(self) -> Lesson:
-        """Text alone: a name, options at some level, the lineage down to it, the letter."""
+        """A name, options at some level, the lineage down to it, the letter: plainly, as in stage 2, or with the image."""
         clade, species = self._any()
         level = self.level(clade, leaf=True)
         options, letter = self.options(clade, species, level)
-        text = MATCH.format(rank=clade.ranks[level - 1], leaf=species.name, options=listed(options))
-        answer = f"<think>{reasoning(clade, species, level)}</think><answer>"
-        return Lesson(turn(text), ((answer, True), (letter, True), (f"</answer>{END}", True)))
+        template, pictured = self.rng.choice(((MATCH, False), (ANSWER, False), (ANSWER, True)))
+        text = template.format(
+            word=clade.name[:-1],
+            rank=clade.ranks[level - 1],
+            leaf=species.name,
+            question=question(clade, level),
+            options=listed(options),
+        )
+        answer = ((f"<think>{reasoning(clade, species, level)}</think><answer>", True), (letter, True), (f"</answer>{END}", True))
+        about = (species, None, None)
+        return Lesson(turn(IMAGE + text), answer, species, about) if pictured else Lesson(turn(text), answer, about=about)
 
     def lineage(self) -> Lesson:
-        """Text alone: a name, its lineage."""
-        clade, species = self._any()
-        return Lesson(turn(LINEAGE.format(leaf=species.name)), ((reasoning(clade, species, len(clade.ranks)) + END, True),))
+        """Text alone: a name, its lineage; three times in one conversation."""
+        prompt = ""
+        answer: list[tuple[str, bool]] = []
+        about: list[Species | None] = []
+        for _ in range(3):
+            clade, species = self._any()
+            asked = LINEAGE.format(leaf=species.name)
+            if answer:
+                answer.append((f"\n<|im_start|>user\n{asked}{END}\n<|im_start|>assistant\n", False))
+            else:
+                prompt = turn(asked)
+            answer.append((reasoning(clade, species, len(clade.ranks)) + END, True))
+            about += [species] * (len(answer) - len(about))
+        return Lesson(prompt, tuple(answer), about=tuple(about))
 
     def name(self) -> Lesson:
         """An image and its leaf's name."""
         clade, species = self._any()
         return Lesson(turn(IMAGE + NAME.format(word=clade.name[:-1])), ((species.name + END, True),), species)
 
-    def leaf(self, clade: Clade | None = None, species: Species | None = None, reasoned: bool = False) -> Lesson:
-        """The stage 1 prompt, answered by the name alone, or after the lineage."""
+    def leaf(self, clade: Clade | None = None, species: Species | None = None) -> Lesson:
+        """The stage 1 prompt, answered after the lineage where the species has such captions, else by the name alone."""
         if clade is None or species is None:
             clade, species = self._any()
         text = LEAF.format(word=clade.name[:-1], ranks=", ".join(clade.ranks))
-        thought = f"<think>{reasoning(clade, species, len(clade.ranks))}</think>" if reasoned else ""
-        return Lesson(turn(IMAGE + text), ((f"{thought}<answer>{species.name}</answer>{END}", True),), species)
-
-    def listing(self) -> Lesson:
-        """The stage 1 prompt with a reasoned answer, about the few species that have such captions."""
-        species = self.rng.choice(self.reasoned)
-        return self.leaf(self.clades[species.clade], species, reasoned=True)
+        thought = f"<think>{reasoning(clade, species, len(clade.ranks))}</think>" if species.name in self.reasoned else ""
+        return Lesson(turn(IMAGE + text), ((f"{thought}<answer>{species.name}</answer>{END}", True),), species, (species,))
