@@ -124,6 +124,11 @@ class Plan:
         """File of a trained adapter's weights."""
         return f"results/adapters/{model}/{recipe}/{step}/adapter_model.safetensors"
 
+    def train_priority(self, wildcards: Wildcards) -> int:
+        """Steps that wait for this one, and one: the longest chain is trained first, and training goes before the rest."""
+        names = self.step_names(wildcards.recipe)
+        return len(names) - names.index(wildcards.step)
+
     def train_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """Training images and questions, the species' parts, the base model, and the adapter of the step before."""
         data = self.config.training.dataset

@@ -8,6 +8,7 @@ rule train:
         curve="results/adapters/{model}/{recipe}/{step}/curve.parquet",
     log:
         "results/logs/train/{model}/{recipe}/{step}.log",
+    priority: plan.train_priority
     threads: lambda wildcards: plan.model(wildcards.model).threads
     resources:
         gpu=1,
