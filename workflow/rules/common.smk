@@ -1,4 +1,5 @@
 # Reads the config once, checked; every rule asks `plan` for its files and values.
+import os
 import sys
 from itertools import chain
 from pathlib import Path
@@ -16,5 +17,5 @@ except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
 
-PACKAGE = Path(vltaxon.__file__).parent.relative_to(Path(workflow.basedir))
+PACKAGE = Path(os.path.relpath(Path(vltaxon.__file__).parent, workflow.basedir))
 METRICS, SITE = PACKAGE / "metrics", PACKAGE / "report" / "site"
