@@ -510,6 +510,10 @@ def load(config: Mapping[str, Any] | Path, folder: Path = Path("config"), files:
             for path in sorted((folder / kind).glob("*.yaml")):
                 if path.stem in named:
                     fetch(kind, path.stem, where)
+        systems = data.get("systems") if isinstance(data, Mapping) else None
+        for name, system in (systems if isinstance(systems, Mapping) else {}).items():
+            if isinstance(system, Mapping) and _checked(System, system, where, []) is not None:
+                _gather_system(f"{where}: systems.{name}", System.model_validate(system), fetch, problems)
     if problems or top is None:
         raise UserError("The config has errors:\n" + "\n".join(f"  {line}" for line in problems))
     return Experiment(config=top, **{kind: items for kind, items in found.items()})

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SPACES = re.compile(r"\s+")
 
@@ -29,7 +31,7 @@ class Taxonomy:
     lineages: Mapping[str, tuple[str | None, ...]]
 
     @classmethod
-    def from_table(cls, taxa: pa.Table) -> "Taxonomy":
+    def from_table(cls, taxa: "pa.Table") -> "Taxonomy":
         """Build from a `taxa` table (one row per leaf and level, schema `vltaxon.schemas.TAXA`)."""
         ranks: dict[int, str] = {}
         lineages: dict[str, dict[int, str]] = {}

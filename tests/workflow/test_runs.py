@@ -72,7 +72,7 @@ WRONG = [
     ("config.yaml", "systems", {"base": {"model": "tiny_vml", "protocol": "direct"}}, 'Did you mean "tiny_vlm"?'),
     ("config.yaml", "bootstraps", 10, 'Did you mean "bootstrap"?'),
     ("datasets/demo_plants.yaml", "scored_levels", [8], "out of range"),
-    ("datasets/demo_plants.yaml", "train", None, "a test split is never trained on"),
+    ("models/tiny_siglip.yaml", "template", "a photo", 'must hold "{}" once'),
 ]
 
 
