@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from vltaxon.config import Dataset, Split
 from vltaxon.data.archives import Archive
@@ -99,7 +100,7 @@ def test_unusable_labels(tmp_path: Path, document: object, words: str) -> None:
 def test_absent_annotations(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         _read(tmp_path, _document(), annotations=tmp_path / "elsewhere.json.tar.gz")
-    with pytest.raises(UserError, match="needs `annotations`"):
+    with pytest.raises(ValidationError, match="needs the JSON archive of every split"):
         _read(tmp_path, _document(), annotations=None)
 
 
