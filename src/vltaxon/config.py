@@ -43,6 +43,11 @@ class Split(Closed):
     annotations: Path | None = Field(None, description="The JSON archive beside it (inat21).")
     images_per_leaf: PositiveInt | None = Field(None, description="Draw this many images per leaf, seeded; all where absent.")
 
+    @property
+    def stem(self) -> str:
+        """Name of the archive without its endings: `val` for `val.tar.gz`."""
+        return self.archive.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+
 
 class Dataset(Closed):
     """A data set: where it comes from, its ranks, and how its questions are worded."""

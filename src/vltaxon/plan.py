@@ -21,11 +21,6 @@ class Wildcards(Protocol):
     def __getattr__(self, name: str) -> str: ...
 
 
-def stem(archive: Path) -> str:
-    """Name of an archive without its endings."""
-    return archive.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
-
-
 class Plan:
     """The experiment as paths and values. Methods that take wildcards are input or params functions of a rule."""
 
@@ -39,8 +34,8 @@ class Plan:
         found: dict[str, Path] = {}
         for dataset in self.experiment.datasets.values():
             for split in filter(None, (dataset.train, dataset.test)):
-                if found.setdefault(stem(split.archive), split.archive) != split.archive:
-                    other = found[stem(split.archive)]
+                if found.setdefault(split.stem, split.archive) != split.archive:
+                    other = found[split.stem]
                     raise UserError(f"two archives are called {split.archive.name}: {other} and {split.archive}")
         return found
 
@@ -53,7 +48,7 @@ class Plan:
     def splits(self, dataset: str) -> dict[str, str]:
         """Name of the archive of each split."""
         given = self.dataset(dataset)
-        return {kind: stem(split.archive) for kind in ("train", "test") if (split := getattr(given, kind)) is not None}
+        return {kind: split.stem for kind in ("train", "test") if (split := getattr(given, kind)) is not None}
 
     def tars(self, dataset: str) -> list[str]:
         """The unpacked archives of a data set."""

@@ -7,7 +7,7 @@ import pytest
 
 from vltaxon import config
 from vltaxon.errors import UserError
-from vltaxon.plan import Plan, stem
+from vltaxon.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,4 +53,4 @@ def test_two_archives_of_one_name_are_refused(plan: Plan) -> None:
 
 @pytest.mark.parametrize(("name", "said"), [("a/val.tar.gz", "val"), ("CUB_200_2011.tgz", "CUB_200_2011"), ("x.tar", "x")])
 def test_stem(name: str, said: str) -> None:
-    assert stem(Path(name)) == said
+    assert config.Split(archive=Path(name)).stem == said

@@ -47,15 +47,10 @@ class Archive:
             return os.pread(file.fileno(), found[0]["size"], found[0]["offset"])
 
 
-def stem(archive: Path) -> str:
-    """Name of an archive without its suffix: `val` for `val.tar.gz`."""
-    return archive.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
-
-
 def located(dataset: config.Dataset, folder: Path) -> dict[str, Archive]:
     """The unpacked archives of a data set's splits, as `unpack` leaves them in `folder`."""
     splits = {"train": dataset.train, "test": dataset.test}
-    names = {split: stem(part.archive) for split, part in splits.items() if part is not None}
+    names = {split: part.stem for split, part in splits.items() if part is not None}
     return {split: Archive(folder / f"{name}.tar", folder / f"{name}.parquet") for split, name in names.items()}
 
 

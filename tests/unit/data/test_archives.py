@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from vltaxon import schemas
-from vltaxon.data.archives import Archive, stem, unpack
+from vltaxon.config import Split
+from vltaxon.data.archives import Archive, unpack
 from vltaxon.errors import UserError
 from vltaxon.provenance import read_parquet
 
@@ -124,4 +125,4 @@ def test_same_archive_same_index(tmp_path: Path) -> None:
     ("name", "short"), [("val.tar.gz", "val"), ("val.json.tar.gz", "val.json"), ("CUB_200_2011.tgz", "CUB_200_2011")]
 )
 def test_stem(name: str, short: str) -> None:
-    assert stem(Path("raw") / name) == short
+    assert Split(archive=Path("raw") / name).stem == short
