@@ -19,13 +19,13 @@ rule demo_archives:
         "../scripts/demo_archives.py"
 
 
+# On one thread, so that its sums are the same on any number of cores; another draws the archives meanwhile.
 rule demo_siglip:
     output:
         config="results/demo/siglip/open_clip_config.json",
         weights="results/demo/siglip/open_clip_model.safetensors",
     log:
         "results/logs/demo_siglip.log",
-    threads: 2
     params:
         code=code_version("vltaxon.demo.tiny_siglip"),
     message:
@@ -40,7 +40,6 @@ rule demo_base:
         "results/demo/base/model.safetensors",
     log:
         "results/logs/demo_base.log",
-    threads: 2
     message:
         "Pre-training the tiny vision-language model"
     script:

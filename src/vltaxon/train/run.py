@@ -138,6 +138,7 @@ def train_step(
         groups = {
             "zero_variance_share": guards.varied(shares, step.zero_variance_limit),
             "zero_variance_limit": step.zero_variance_limit,
+            "reward": trend([value for _, metric, value in curve if metric == "reward"]),
         }
     guards.moved(before, after := digest(trained))
     record = {
@@ -239,6 +240,19 @@ def curve_of(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, float
     return [
         (entry["step"], name, float(entry[key])) for entry in history for key, name in CURVE.items() if entry.get(key) is not None
     ]
+
+
+def trend(rewards: Sequence[float]) -> dict[str, float]:
+    """Whether the reward rose: its mean in the first and last third of the steps, and Kendall's tau with the step, with its p.
+
+    A test by ranks, since a step's mean is of few prompts and far from normal.
+    """
+    from scipy.stats import kendalltau
+
+    third = max(1, len(rewards) // 3)
+    first, last = (sum(part) / third for part in (rewards[:third], rewards[-third:]))
+    tau = kendalltau(range(len(rewards)), rewards)
+    return {"first_third": first, "last_third": last, "tau": float(tau.statistic), "p": float(tau.pvalue)}
 
 
 def _write(folder: Path, curve: Sequence[tuple[int, str, float]], record: Mapping[str, Any], seed: int) -> None:

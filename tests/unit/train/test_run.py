@@ -100,6 +100,13 @@ def test_a_killed_step_goes_on_and_ends_the_same(
     assert curve(again, "loss") == curve(whole, "loss")
 
 
+def test_trend_tells_a_rise_from_noise() -> None:
+    rise = run.trend([1.0, 1.1, 1.0, 1.2, 1.3, 1.2, 1.4, 1.5, 1.4])
+    assert rise["first_third"] == pytest.approx(3.1 / 3) and rise["last_third"] == pytest.approx(4.3 / 3)
+    assert rise["tau"] > 0.7 and rise["p"] < 0.01
+    assert run.trend([1.0, 1.4, 1.1, 1.3, 1.2, 1.0, 1.4, 1.1, 1.3])["p"] > 0.3
+
+
 def test_curve_has_our_names_and_no_gaps() -> None:
     history = [
         {"step": 1, "loss": 0.5, "rewards/format_reward/mean": 1, "rewards/accuracy_reward/mean": None, "epoch": 0.5},
