@@ -9,15 +9,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -36,17 +39,92 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Source(Closed):
+    """Where a raw file is to be had: one of the two."""
+
+    url: str | None = Field(None, description="http(s) address: the original or a mirror.")
+    path: Path | None = Field(None, description="A local copy.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.url is None) == (self.path is None):
+            raise ValueError("needs one of url and path")
+        if self.url is not None and not re.fullmatch(r"https?://[^/\s]+/\S*", self.url):
+            raise ValueError(f'url: "{self.url}" is no http or https address')
+        return self
+
+    def __str__(self) -> str:
+        return str(self.url or self.path)
+
+
+class RawFile(Closed):
+    """A raw file with its checksum, verified before anything reads it: downloaded, or linked where it is here already."""
+
+    source: Source
+    md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)] | None = None
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)] | None = None
+    bytes: PositiveInt | None = Field(None, description="Exact size, where known: another is refused before the download starts.")
+    file: str | None = Field(None, description="Name of the file, where the address does not end in it.")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if not (self.md5 or self.sha256):
+            raise ValueError("needs md5 or sha256; a local file without checksum is given by its path alone")
+        if not re.fullmatch(r"\w[\w+-]*\.[\w.+-]*\w", self.name):
+            raise ValueError(f'file: "{self.name}" (of {self.source}) is no file name with an ending; give one as `file`')
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the file, from its address unless given."""
+        address = unquote(urlsplit(self.source.url).path) if self.source.url else str(self.source.path)
+        return self.file or address.rpartition("/")[2]
+
+    @property
+    def path(self) -> Path:
+        """Where it lies once it is verified, whatever its source."""
+        return Path("results/raw") / self.name
+
+    @property
+    def checksum(self) -> str:
+        """What makes it this file and no other."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
+
+
+def _path_or_raw(value: Any) -> str:
+    """Which of the two a value means, so that an error is about that one."""
+    return "(raw)" if isinstance(value, Mapping | RawFile) else "(path)"
+
+
+Raw = Annotated[Annotated[RawFile, Tag("(raw)")] | Annotated[Path, Tag("(path)")], Discriminator(_path_or_raw)]
+
+
+def local(file: Path | RawFile) -> Path:
+    """Path of a raw file on this machine, once it is there."""
+    return file.path if isinstance(file, RawFile) else file
+
+
 class Split(Closed):
     """Where one split of a data set comes from."""
 
-    archive: Path = Field(description="The raw archive, as downloaded.")
-    annotations: Path | None = Field(None, description="The JSON archive beside it (inat21).")
+    archive: Raw = Field(description="The raw archive: a path, or its source and checksum.")
+    annotations: Raw | None = Field(None, description="The JSON archive beside it (inat21), likewise.")
     images_per_leaf: PositiveInt | None = Field(None, description="Draw this many images per leaf, seeded; all where absent.")
 
     @property
     def stem(self) -> str:
         """Name of the archive without its endings: `val` for `val.tar.gz`."""
         return self.archive.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+
+    @property
+    def raw(self) -> dict[str, RawFile]:
+        """The files with a source, by key."""
+        given = {"archive": self.archive, "annotations": self.annotations}
+        return {key: file for key, file in given.items() if isinstance(file, RawFile)}
+
+    def here(self) -> Self:
+        """The same, with the paths of the verified files in place of their sources."""
+        return self.model_copy(update={key: file.path for key, file in self.raw.items()})
 
 
 class Dataset(Closed):
@@ -64,6 +142,15 @@ class Dataset(Closed):
     train: Split | None = Field(None, description="Images to learn from.")
     test: Split = Field(description="Images to be scored on.")
     licence: str = Field(description="Terms of use of the images.")
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that it has."""
+        return {key: split for key, split in (("train", self.train), ("test", self.test)) if split is not None}
+
+    def here(self) -> Self:
+        """The same, with the paths of verified files in place of their sources: what jobs see."""
+        return self.model_copy(update={key: split.here() for key, split in self.splits.items()})
 
     @model_validator(mode="after")
     def _levels_exist(self) -> Self:
@@ -398,7 +485,7 @@ def _problems(error: ValidationError, model: type[BaseModel], where: str) -> lis
     for item in error.errors():
         if item["type"] == "too_short" and item["loc"] in deeper:
             continue  # a list is too short only because its items were refused
-        path = [str(part) for part in item["loc"][2 * (model is Model) :]]
+        path = [str(part) for part in item["loc"][2 * (model is Model) :] if part not in ("(raw)", "(path)")]
         key = ".".join(path)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
@@ -436,11 +523,15 @@ def _legal_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
 
 
 def _resolve(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follow references and optional types to the object they mean."""
-    if "anyOf" in node:
-        node = next((option for option in node["anyOf"] if option.get("type") != "null"), node)
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    """Follow references and alternatives to the object they mean."""
+    while not node.get("properties"):
+        options = node.get("anyOf") or (node.get("oneOf") if "discriminator" not in node else None)
+        if options:
+            node = next((option for option in options if "$ref" in option or "oneOf" in option), options[0])
+        elif "$ref" in node:
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+        else:
+            break
     return node
 
 
@@ -537,6 +628,7 @@ def _strings(data: Any) -> Iterator[str]:
 
 def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
     """Fetch every file that config.yaml names and check the pieces against each other."""
+    files: dict[str, tuple[RawFile, str]] = {}
     for name in dict.fromkeys((*top.datasets, top.training.dataset)):
         dataset = fetch("datasets", name, f"{where}: datasets")
         if dataset is None:
@@ -545,6 +637,7 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
         if wordings is not None and dataset.variant >= len(wordings.variants):
             count = len(wordings.variants)
             problems.append(f"config/datasets/{name}.yaml: variant: {dataset.variant} is out of range, there are {count}")
+        _same_files(dataset, f"config/datasets/{name}.yaml", files, problems)
         if name == top.training.dataset and dataset.train is None:
             problems.append(f"{where}: training.dataset: {name} has no train split, and a test split is never trained on")
     about = top.report
@@ -565,6 +658,17 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
         problems.append(f"{where}: encoder: {top.encoder} is of engine {encoder.engine}, needed is zero_shot")
     for name, system in top.systems.items():
         _gather_system(f"{where}: systems.{name}", system, fetch, problems)
+
+
+def _same_files(dataset: Dataset, where: str, files: dict[str, tuple[RawFile, str]], problems: list[str]) -> None:
+    """Data sets may share a file: one name, one source, one checksum."""
+    for split, key, file in ((split, key, file) for split, part in dataset.splits.items() for key, file in part.raw.items()):
+        other, place = files.setdefault(file.name, (file, f"{where}: {split}.{key}"))
+        if file != other:
+            problems.append(
+                f"{where}: {split}.{key}: {file.name} from {file.source} ({file.checksum}) is not the file of {place}, from "
+                f"{other.source} ({other.checksum}); share one source and checksum, or name one of them otherwise by `file`"
+            )
 
 
 def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> None:

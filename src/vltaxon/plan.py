@@ -4,11 +4,12 @@ Light: read while the Snakefile is parsed. Values go to `params`, so a change in
 descriptions, licences) is left out of them here.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from vltaxon.config import Clip, Config, Dataset, Experiment, Stage, Step, Vlm
+from vltaxon.config import Clip, Config, Dataset, Experiment, Stage, Step, Vlm, local
 from vltaxon.errors import UserError
 
 Values = dict[str, Any]
@@ -25,7 +26,10 @@ class Plan:
     """The experiment as paths and values. Methods that take wildcards are input or params functions of a rule."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
+        uses = [(raw, d.licence) for d in experiment.datasets.values() for s in d.splits.values() for raw in s.raw.values()]
+        self.raw = {raw.name: raw for raw, _ in uses}
+        self.licences = {name: "; ".join(dict.fromkeys(said for raw, said in uses if raw.name == name)) for name in self.raw}
+        self.experiment = experiment.model_copy(update={"datasets": {n: d.here() for n, d in experiment.datasets.items()}})
         self.config: Config = experiment.config
         self.shards = [str(shard) for shard in range(self.config.shards)]
         self.archives = self._archives()
@@ -34,7 +38,7 @@ class Plan:
         found: dict[str, Path] = {}
         for dataset in self.experiment.datasets.values():
             for split in filter(None, (dataset.train, dataset.test)):
-                if found.setdefault(split.stem, split.archive) != split.archive:
+                if found.setdefault(split.stem, local(split.archive)) != split.archive:
                     other = found[split.stem]
                     raise UserError(f"two archives are called {split.archive.name}: {other} and {split.archive}")
         return found
@@ -44,6 +48,19 @@ class Plan:
     def dataset(self, name: str) -> Dataset:
         """A data set of the config."""
         return self.experiment.datasets[name]
+
+    @property
+    def raw_names(self) -> str:
+        """Regex of the names of raw files that have a source; matches nothing where there is none."""
+        return "|".join(map(re.escape, self.raw)) or r"(?!)"
+
+    def raw_checksums(self, wildcards: Wildcards) -> Values:
+        """What a raw file must be; where it comes from is no part of it, so that a mirror repeats nothing."""
+        return self.raw[wildcards.file].model_dump(include={"md5", "sha256"})
+
+    def raw_unpacked(self, wildcards: Wildcards) -> bool:
+        """Whether a raw file is an archive of images, to be unpacked beside it."""
+        return self.raw[wildcards.file].path in self.archives.values()
 
     def splits(self, dataset: str) -> dict[str, str]:
         """Name of the archive of each split."""

@@ -81,6 +81,7 @@ def spoil(data: dict[str, Any], where: str, value: Any) -> dict[str, Any]:
     return data
 
 
+MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 WRONG = [
     # file, key, value, what the message must say
     (
@@ -108,6 +109,41 @@ WRONG = [
     ("datasets/demo_plants.yaml", "ranks", ["genus", "genus", *"abcde"], ["names a rank twice"]),
     ("datasets/demo_plants.yaml", "test", {"archive": "x.tar.gz"}, ["annotations: inat21 needs"]),
     ("datasets/demo_birds.yaml", "classes", None, ["classes: cub200 needs"]),
+    ("datasets/demo_birds.yaml", "test.archive", {"source": {"url": "http://x/a.tgz"}}, ["test.archive: needs md5 or sha256"]),
+    ("datasets/demo_birds.yaml", "test.archive", {"md5": MD5}, ["test.archive.source: is missing"]),
+    ("datasets/demo_birds.yaml", "test.archive", {"source": {}, "md5": MD5}, ["test.archive.source: needs one of url and path"]),
+    (
+        "datasets/demo_birds.yaml",
+        "test.archive",
+        {"sorce": {"url": "http://x/a.tgz"}, "md5": MD5},
+        ["test.archive.sorce: unknown key", 'Did you mean "source"?'],
+    ),
+    (
+        "datasets/demo_birds.yaml",
+        "test.archive",
+        {"source": {"ulr": "http://x/a.tgz"}, "md5": MD5},
+        ["test.archive.source.ulr: unknown key", 'Did you mean "url"?'],
+    ),
+    (
+        "datasets/demo_birds.yaml",
+        "test.archive",
+        {"source": {"url": "s3://x/a.tgz"}, "md5": MD5},
+        ["is no http or https address"],
+    ),
+    ("datasets/demo_birds.yaml", "test.archive", {"source": {"url": "http://x/a.tgz"}, "md5": "f6f6"}, ["test.archive.md5"]),
+    (
+        "datasets/demo_birds.yaml",
+        "test.archive",
+        {"source": {"url": "http://x/files/content?id=3"}, "md5": MD5},
+        ['file: "content" (of http://x/files/content?id=3) is no file name with an ending; give one as `file`'],
+    ),
+    (
+        "datasets/demo_animals.yaml",
+        "test.annotations",
+        {"source": {"url": "http://x/a.json.tar.gz"}, "md5": MD5, "bytes": 0},
+        ["test.annotations.bytes: Input should be greater than 0"],
+    ),
+    ("datasets/demo_birds.yaml", "test.archive", 3, ["test.archive: Input is not a valid path"]),
     ("models/tiny_vlm.yaml", "engine", "transformer", ['engine "transformer" is not', 'Did you mean "transformers"?']),
     ("models/tiny_vlm.yaml", "checkpoint", "Qwen/Qwen2.5-VL-7B-Instruct", ["a hub id needs a revision"]),
     ("prompts/stage2.yaml", "text", "{leef}", ["placeholder ['leef'] is unknown"]),
@@ -156,3 +192,34 @@ def test_a_key_that_stands_twice_is_refused(folder: Path) -> None:
 def test_a_missing_config(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         config.load(tmp_path / "config.yaml", tmp_path)
+
+
+def test_data_sets_share_a_raw_file_only_if_they_agree_on_it(folder: Path) -> None:
+    given = {"source": {"url": "https://x/2021/val.tar.gz"}, "md5": MD5}
+    for name in ("demo_plants", "demo_animals"):
+        path = folder / "datasets" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(spoil(yaml.safe_load(path.read_text()), "test.archive", given)))
+    experiment = config.load(folder / "config.yaml", folder)
+    splits = [experiment.datasets[name].test for name in ("demo_plants", "demo_animals")]
+    assert [split.archive for split in splits] == [config.RawFile.model_validate(given)] * 2
+    given["source"] = {"url": "https://mirror/val.tar.gz"}
+    path.write_text(yaml.safe_dump(spoil(yaml.safe_load(path.read_text()), "test.archive", given)))
+    said = problems(folder)
+    assert "demo_animals.yaml: test.archive: val.tar.gz from https://mirror/val.tar.gz" in said
+    assert "is not the file of config/datasets/demo_plants.yaml: test.archive, from https://x/2021/val.tar.gz" in said
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "name"),
+    [
+        ({"url": "https://x/2021/val.tar.gz"}, {}, "val.tar.gz"),
+        ({"url": "https://x/CUB_200_2011.tgz?download=1"}, {}, "CUB_200_2011.tgz"),
+        ({"url": "https://x/a%2Bb.tar.gz"}, {}, "a+b.tar.gz"),
+        ({"url": "https://x/content"}, {"file": "val.tar.gz"}, "val.tar.gz"),
+        ({"path": "/data/val.tar.gz"}, {}, "val.tar.gz"),
+    ],
+)
+def test_a_raw_file_lies_in_one_place_whatever_its_source(source: dict[str, str], more: dict[str, str], name: str) -> None:
+    file = config.RawFile.model_validate({"source": source, "md5": MD5.upper(), **more})
+    assert (config.local(file), file.md5) == (Path("results/raw") / name, MD5)
+    assert config.Split(archive=file).stem == name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")

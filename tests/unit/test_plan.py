@@ -1,5 +1,6 @@
 """What the rules are told, on the embedded default."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,6 +50,33 @@ def test_two_archives_of_one_name_are_refused(plan: Plan) -> None:
     datasets = {**plan.experiment.datasets, "other": other}
     with pytest.raises(UserError, match="two archives are called"):
         Plan(plan.experiment.model_copy(update={"datasets": datasets}))
+
+
+def _with_source(plan: Plan, **source: str) -> Plan:
+    """The default, but val.tar.gz has a source and a checksum."""
+    datasets = dict(plan.experiment.datasets)
+    archive = config.RawFile.model_validate({"source": source, "md5": "0" * 32, "file": "val.tar.gz"})
+    for name in ("demo_plants", "demo_animals"):
+        test = datasets[name].test.model_copy(update={"archive": archive})
+        datasets[name] = datasets[name].model_copy(update={"test": test, "licence": f"of {name}"})
+    return Plan(plan.experiment.model_copy(update={"datasets": datasets}))
+
+
+def test_a_raw_file_with_a_source_is_fetched_once_and_then_a_path_like_any_other(plan: Plan) -> None:
+    fetched = _with_source(plan, url="https://x/val.tar.gz")
+    at = SimpleNamespace(file="val.tar.gz", dataset="demo_animals", archive="val")
+    assert list(fetched.raw) == ["val.tar.gz"] and fetched.raw_unpacked(at)
+    assert fetched.licences == {"val.tar.gz": "of demo_plants; of demo_animals"}
+    assert fetched.archives["val"] == Path("results/raw/val.tar.gz")
+    assert fetched.dataset_values(at)["test"]["archive"] == "results/raw/val.tar.gz"
+    assert fetched.ingest_inputs(at) == plan.ingest_inputs(at)
+    assert re.fullmatch(fetched.raw_names, "val.tar.gz") and not re.fullmatch(plan.raw_names, "val.tar.gz")
+
+
+def test_a_mirror_or_a_local_copy_repeats_nothing(plan: Plan) -> None:
+    at = SimpleNamespace(file="val.tar.gz", dataset="demo_animals")
+    plans = [_with_source(plan, **source) for source in ({"url": "https://x/val.tar.gz"}, {"url": "http://y/v"}, {"path": "/v"})]
+    assert len({str((one.dataset_values(at), one.raw_checksums(at), one.ingest_inputs(at))) for one in plans}) == 1
 
 
 @pytest.mark.parametrize(("name", "said"), [("a/val.tar.gz", "val"), ("CUB_200_2011.tgz", "CUB_200_2011"), ("x.tar", "x")])

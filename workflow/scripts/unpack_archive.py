@@ -11,5 +11,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake.log[0], snakemake.threads):
         from vltaxon.data.archives import unpack
+        from vltaxon.data.download import demand_unchanged
 
+        demand_unchanged(Path(snakemake.input[0]))
         unpack(Path(snakemake.input[0]), Path(snakemake.output.tar), Path(snakemake.output.index))

@@ -33,7 +33,7 @@ def read(dataset: config.Dataset, archives: Mapping[str, Archive]) -> tuple[dict
     images: list[Labelled] = []
     for split in archives:
         source = dataset.train if split == "train" else dataset.test
-        path = source.annotations if source is not None else None
+        path = config.local(source.annotations) if source is not None and source.annotations is not None else None
         if path is None:
             raise UserError(
                 f"the {split} split of an inat21 data set needs `annotations`, the .json.tar.gz beside {archives[split].tar}"
