@@ -56,8 +56,8 @@ def test_undeclared_split_is_left_out(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"rows": _CSV.replace("002.Anna", "003.Anna")}, "has no row for class 002.Anna"),
-        ({"rows": _CSV + "004.Anna,O,F,H,Anna\n"}, "004.Anna: the class or its leaf"),
-        ({"rows": _CSV.replace("genus", "genre")}, 'no rank "genus"'),
+        ({"rows": _CSV + "004.Anna,O,F,H,Anna\n"}, 'line 4: class 004.Anna or its leaf "Anna" has two rows'),
+        ({"rows": _CSV.replace("genus", "genre")}, 'no column "genus"'),
         ({"rows": _CSV.replace("O,F,H", "O,E,G")}, 'genus "G" has two lineages'),
         ({"image_class_labels": "1 1\n2 1\n"}, "image 3 .*has no class"),
         ({"image_class_labels": "1 1\n2 1\n3 9\n"}, "image 3 .*has no class"),
