@@ -175,7 +175,6 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
                             raise UserError(f"{archive}: {current}: occurs twice")
                         rows[name] = (info.offset_data, info.size)
                     end = stream.offset
-                current = "the last member"
                 while passing.read(_BLOCK):  # the checksum of gzip comes last
                     pass
                 _demand_zeros(copy, end)

@@ -82,4 +82,6 @@ def _in_two_kingdoms(one: Lineage, other: Lineage, ranks: tuple[str, ...]) -> bo
 
 
 def _written(path: Lineage) -> str:
-    return " > ".join(name or "?" for name in path)
+    """The lineage down to its last taxon."""
+    depth = max(level for level, name in enumerate(path, start=1) if name is not None)
+    return " > ".join(name or "?" for name in path[:depth])

@@ -152,3 +152,22 @@ def test_rank_goes_into_the_key_of_a_shared_name(tmp_path: Path) -> None:
     assert keys["genus"] == f"genus:{genus.lower()}"
     assert keys["species"] == f"species:{genus.lower()}"
     assert keys["order"] == clade.species[0].lineage[0].lower()
+
+
+def test_too_many_broken_images_stop_it(tmp_path: Path) -> None:
+    write_inat21(tmp_path, [_few("plants", 2)], {"train_mini": 4, "val": 2}, seed=0)
+    changes = {0: lambda c: c[:400], 1: lambda c: None, 2: lambda c: c[:500], 3: lambda c: b"<html>"}
+    _rewritten(tmp_path / "train_mini.tar.gz", lambda place, name, content: changes.get(place, lambda c: c)(content))
+    with pytest.raises(UserError) as caught:
+        _ingested(_plants(tmp_path, max_rejected=0.2), tmp_path / "out")
+    first, *reasons, last = str(caught.value).splitlines()
+    assert first == "4 of 12 chosen images (33.33%) are absent or broken, more than max_rejected (20.00%) allows:"
+    assert reasons[0].startswith("  2 x OSError: ") and reasons[0].count(".jpg of ") == 2
+    assert any(line.startswith("  1 x not in the archive: train_mini/") for line in reasons)
+    assert "raise max_rejected in the data set's file" in last
+    assert not list((tmp_path / "out").glob("images.parquet"))
+    assert _ingested(_plants(tmp_path, max_rejected=0.34), tmp_path / "out")["rejected"].num_rows == 4
+
+
+def test_one_in_a_thousand_is_the_default() -> None:
+    assert Dataset.model_fields["max_rejected"].default == 0.001

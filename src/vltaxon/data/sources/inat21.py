@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic import AfterValidator, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from vltaxon import config
 from vltaxon.data.archives import Archive
@@ -19,13 +19,20 @@ from vltaxon.errors import UserError, suggest
 _WANTED = {"id", "file_name", "name", "kingdom", "phylum", "class", "order", "family", "genus", "image_id", "category_id"}
 
 
-_Category = dict[StrictStr, StrictInt | StrictStr | None]
+def _whole(text: str) -> str:
+    """JSON can escape half a letter (a lone surrogate), which no file is called and no table can hold."""
+    text.encode()
+    return text
+
+
+_Text = Annotated[StrictStr, AfterValidator(_whole)]
+_Category = dict[StrictStr, StrictInt | _Text | None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Image:
     id: StrictInt
-    file_name: StrictStr
+    file_name: _Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ def _document(path: Path) -> _Document:
     try:
         with tarfile.open(path, "r:gz") as tar:
             inside = next((info for info in tar if info.isreg() and info.name.endswith(".json")), None)
-            if inside is not None and inside.size > _PLAUSIBLE * path.stat().st_size:
+            if inside is not None and inside.size > max(1 << 20, _PLAUSIBLE * path.stat().st_size):
                 raise UserError(
                     f"{path}: {inside.name}: claims {inside.size} bytes, far more than text is packed to; not trusted"
                 )
