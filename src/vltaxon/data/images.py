@@ -89,7 +89,9 @@ class ImageStore:
                 data = Path(archive).read_bytes()
             else:
                 if archive not in self._files:
-                    self._files[archive] = os.open(archive, os.O_RDONLY)
+                    file = os.open(archive, os.O_RDONLY)
+                    if self._files.setdefault(archive, file) != file:  # another thread was faster
+                        os.close(file)
                 data = os.pread(self._files[archive], size, offset)
         except OSError as error:
             raise UserError(f"{archive}: {error.strerror}, but {image_id} lies in it; run the workflow again") from error

@@ -83,7 +83,6 @@ archives = st.one_of(
 )
 
 
-@given(archives)
 def check_tar(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -113,7 +112,6 @@ texts = st.one_of(
 )
 
 
-@given(texts, st.booleans())
 def check_csv(data: bytes, both: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         table = Path(temporary) / "t.csv"
@@ -168,7 +166,6 @@ def documents(draw: st.DrawFn) -> bytes:
     return draw(damaged(text, st.integers(0, len(text)))) if draw(st.integers(0, 3)) == 0 else text
 
 
-@given(documents(), st.sampled_from([None, "P"]))
 def check_json(data: bytes, kingdom: str | None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "val.json.tar.gz"
@@ -195,7 +192,6 @@ def _saved(form: str) -> bytes:
 PICTURES = [_saved(form) for form in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")]
 
 
-@given(st.sampled_from(PICTURES).flatmap(lambda data: damaged(data, st.integers(0, len(data)))))
 def check_image(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -205,19 +201,28 @@ def check_image(data: bytes) -> None:
             assert str(error)
 
 
-CHECKS = [check_tar, check_csv, check_json, check_image]
+PICTURE = st.sampled_from(PICTURES).flatmap(lambda data: damaged(data, st.integers(0, len(data))))
+CHECKS: dict[Callable[..., None], tuple[st.SearchStrategy[Any], ...]] = {
+    check_tar: (archives,),
+    check_csv: (texts, st.booleans()),
+    check_json: (documents(), st.sampled_from([None, "P"])),
+    check_image: (PICTURE,),
+}
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 LONG = settings(QUICK, max_examples=1000, derandomize=False)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_nothing_but_words(check: Callable[[], None]) -> None:
-    QUICK(check)()
+def test_nothing_but_words(check: Callable[..., None]) -> None:
+    QUICK(given(*CHECKS[check])(check))()
 
 
 @pytest.mark.slow
 def test_nothing_but_words_for_long() -> None:
     end = time.monotonic() + float(os.environ.get("VLTAXON_FUZZ_SECONDS", "60"))
+    rounds = 0
     while time.monotonic() < end:
-        for check in CHECKS:
-            LONG(check)()
+        for check, strategies in CHECKS.items():
+            LONG(given(*strategies)(check))()
+        rounds += 1
+    print(f"{rounds} rounds of {LONG.max_examples} examples for each of {len(CHECKS)} readers")
