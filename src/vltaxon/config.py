@@ -29,6 +29,8 @@ from pydantic import (
 from vltaxon import batches, prompts
 from vltaxon.errors import UserError, suggest
 
+CUB200_CLASSES = Path(__file__).parent / "data" / "sources" / "cub200_classes.csv"  # the 200 classes of CUB, with their ranks
+
 M = TypeVar("M", bound=BaseModel)
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 
@@ -107,14 +109,20 @@ def local(file: Path | RawFile) -> Path:
 class Split(Closed):
     """Where one split of a data set comes from."""
 
-    archive: Raw = Field(description="The raw archive: a path, or its source and checksum.")
+    archive: Raw | None = Field(None, description="The raw archive (inat21, cub200): a path, or its source and checksum.")
     annotations: Raw | None = Field(None, description="The JSON archive beside it (inat21), likewise.")
+    folder: Path | None = Field(None, description="The data set's folder, as downloaded (terra_incognita).")
+    table: Path | None = Field(
+        None,
+        description="CSV or Parquet: path (from the table's folder), a column per rank, and split where one table serves both "
+        "splits (folder).",
+    )
     images_per_leaf: PositiveInt | None = Field(None, description="Draw this many images per leaf, seeded; all where absent.")
 
     @property
     def stem(self) -> str:
-        """Name of the archive without its endings: `val` for `val.tar.gz`."""
-        return self.archive.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+        """Name of the archive without its endings: `val` for `val.tar.gz`; none where there is no archive."""
+        return "" if self.archive is None else self.archive.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
 
     @property
     def raw(self) -> dict[str, RawFile]:
@@ -131,9 +139,15 @@ class Dataset(Closed):
     """A data set: where it comes from, its ranks, and how its questions are worded."""
 
     description: str = ""
-    source: Literal["inat21", "cub200"] = Field(description="The reader of the raw archives.")
+    source: Literal["inat21", "cub200", "terra_incognita", "folder"] = Field(description="The reader of the raw data.")
     kingdom: str | None = Field(None, description="Keep this kingdom only (inat21).")
-    classes: Path | None = Field(None, description="CSV with class_name, order, family, genus, species (cub200).")
+    classes: Path | None = Field(
+        None, description="CSV with class_name, order, family, genus, species (cub200); where absent, the one of the package."
+    )
+    subset: Literal["known", "novel"] | None = Field(None, description="Which of the two halves (terra_incognita).")
+    max_rejected: float = Field(
+        0.001, ge=0, le=1, description="Share of the chosen images that may be broken or absent; beyond it ingest stops."
+    )
     word: str = Field(description="What the prompts call the organism: plant, animal, bird.")
     ranks: tuple[str, ...] = Field(min_length=1, description="Names of the levels, root first.")
     scored_levels: tuple[PositiveInt, ...] = Field(min_length=1, description="1-based levels that count.")
@@ -163,8 +177,15 @@ class Dataset(Closed):
         splits = [split for split in (self.train, self.test) if split is not None]
         if self.source == "inat21" and any(split.annotations is None for split in splits):
             raise ValueError("annotations: inat21 needs the JSON archive of every split")
-        if self.source == "cub200" and self.classes is None:
-            raise ValueError("classes: cub200 needs the table of its classes")
+        wanted = {"terra_incognita": "folder", "folder": "table"}.get(self.source, "archive")
+        for split in splits:
+            given = [key for key in ("archive", "folder", "table") if getattr(split, key) is not None]
+            if given != [wanted]:
+                raise ValueError(f"train and test: {self.source} takes `{wanted}`, and was given {', '.join(given) or 'none'}")
+        if (self.source == "terra_incognita") != (self.subset is not None):
+            raise ValueError("subset: terra_incognita needs one, known or novel; no other source has any")
+        if self.source == "terra_incognita" and self.train is not None:
+            raise ValueError("train: terra_incognita has no training split")
         if self.train is not None and self.train.archive == self.test.archive and self.source == "inat21":
             raise ValueError("train and test name the same archive")
         return self

@@ -4,12 +4,13 @@ Light: read while the Snakefile is parsed. Values go to `params`, so a change in
 descriptions, licences) is left out of them here.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from vltaxon.config import Clip, Config, Dataset, Experiment, Stage, Step, Vlm, local
+from vltaxon.config import CUB200_CLASSES, Clip, Config, Dataset, Experiment, Stage, Step, Vlm, local
 from vltaxon.errors import UserError
 
 Values = dict[str, Any]
@@ -38,6 +39,8 @@ class Plan:
         found: dict[str, Path] = {}
         for dataset in self.experiment.datasets.values():
             for split in filter(None, (dataset.train, dataset.test)):
+                if split.archive is None:
+                    continue
                 if found.setdefault(split.stem, local(split.archive)) != split.archive:
                     other = found[split.stem]
                     raise UserError(f"two archives are called {split.archive.name}: {other} and {split.archive}")
@@ -63,28 +66,33 @@ class Plan:
         return self.raw[wildcards.file].path in self.archives.values()
 
     def splits(self, dataset: str) -> dict[str, str]:
-        """Name of the archive of each split."""
+        """Name of the archive of each split; none of a split that is a folder."""
         given = self.dataset(dataset)
-        return {kind: split.stem for kind in ("train", "test") if (split := getattr(given, kind)) is not None}
+        return {kind: split.stem for kind in ("train", "test") if (split := getattr(given, kind)) is not None and split.stem}
 
     def tars(self, dataset: str) -> list[str]:
         """The unpacked archives of a data set."""
         return [f"results/data/archives/{name}.tar" for name in dict.fromkeys(self.splits(dataset).values())]
 
     def ingest_inputs(self, wildcards: Wildcards) -> dict[str, list[str]]:
-        """Unpacked archives, their indexes, annotations and class tables."""
+        """Unpacked archives, their indexes, and the tables of labels."""
         given = self.dataset(wildcards.dataset)
         tars = self.tars(wildcards.dataset)
-        extra = [s.annotations for s in (given.train, given.test) if s is not None and s.annotations] + [given.classes]
+        splits = [split for split in (given.train, given.test) if split is not None]
+        extra = [path for split in splits for path in (split.annotations, split.table)]
+        if given.source == "cub200":
+            extra.append(given.classes or Path(os.path.relpath(CUB200_CLASSES)))
+        if given.test.folder is not None:
+            extra.append(given.test.folder / f"metadata_{given.subset}.csv")
         return {
             "tars": tars,
             "indexes": [tar.removesuffix(".tar") + ".parquet" for tar in tars],
-            "tables": [str(path) for path in extra if path is not None],
+            "tables": [str(path) for path in dict.fromkeys(extra) if path is not None],
         }
 
     def dataset_values(self, wildcards: Wildcards) -> Values:
         """What of a data set shapes its images and taxa."""
-        kept = {"source", "kingdom", "classes", "ranks", "train", "test"}
+        kept = {"source", "kingdom", "classes", "subset", "max_rejected", "ranks", "train", "test"}
         blank = {"word": "", "questions": "none", "licence": "", "scored_levels": [1]}
         return self.dataset(wildcards.dataset).model_dump(mode="json", include=kept) | blank
 

@@ -82,3 +82,24 @@ def test_a_mirror_or_a_local_copy_repeats_nothing(plan: Plan) -> None:
 @pytest.mark.parametrize(("name", "said"), [("a/val.tar.gz", "val"), ("CUB_200_2011.tgz", "CUB_200_2011"), ("x.tar", "x")])
 def test_stem(name: str, said: str) -> None:
     assert config.Split(archive=Path(name)).stem == said
+
+
+def test_data_that_is_no_archive_is_an_input_by_its_table(plan: Plan) -> None:
+    birds = plan.experiment.datasets["demo_birds"].model_copy(update={"classes": None})
+    table = config.Split(table=Path("mine/t.csv"))
+    words = birds.model_dump(include={"word", "ranks", "scored_levels", "questions", "licence"})
+    others = {
+        "birds": birds,
+        "mine": config.Dataset(source="folder", train=table, test=table, **words),
+        "insects": config.Dataset(source="terra_incognita", subset="known", test=config.Split(folder=Path("terra")), **words),
+    }
+    whole = Plan(plan.experiment.model_copy(update={"datasets": {**plan.experiment.datasets, **others}}))
+
+    def inputs(name: str) -> dict[str, list[str]]:
+        return whole.ingest_inputs(SimpleNamespace(dataset=name))
+
+    assert inputs("mine") == {"tars": [], "indexes": [], "tables": ["mine/t.csv"]}
+    assert inputs("insects") == {"tars": [], "indexes": [], "tables": ["terra/metadata_known.csv"]}
+    assert inputs("birds")["tables"] == ["src/vltaxon/data/sources/cub200_classes.csv"]
+    assert whole.splits("mine") == {} and whole.tars("insects") == []
+    assert whole.dataset_values(SimpleNamespace(dataset="insects"))["subset"] == "known"

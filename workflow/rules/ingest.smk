@@ -23,6 +23,7 @@ rule ingest:
         rejected="results/data/{dataset}/rejected.parquet",
     log:
         "results/logs/ingest/{dataset}.log",
+    threads: 8
     params:
         code=code_version("vltaxon.data.ingest"),
         dataset=plan.dataset_values,

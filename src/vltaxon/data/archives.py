@@ -1,25 +1,29 @@
-"""Archives as downloaded, turned into a plain tar and an index of byte ranges, so that any image is one seek away."""
+"""Where images lie: folders, and archives, turned into a plain tar and an index of byte ranges for reads by seek."""
 
-import gzip
 import os
 import posixpath
+import shutil
 import tarfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Protocol
+from stat import S_ISREG
+from typing import IO, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from isal import igzip_threaded
 from tqdm import tqdm
 
 from vltaxon import config, schemas
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic, read_parquet, write_parquet
 
-_BLOCK = 1 << 18  # tarfile copies the rest of a block at each small read, so larger is slower
+_BLOCK = 1 << 20
+_PLAUSIBLE = 20  # times its size, to which an archive of images and tables unpacks at most; a bomb reaches 1,032
+_FREE = 1 << 26  # bytes below which the ratio is not looked at: a tar of a few small files is mostly padding
+_LONGEST = 1 << 20  # bytes of a header's extension (a long name), which tarfile takes into memory
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,21 @@ class Archive:
 
     tar: Path
     index: Path
+    absent = "not in the archive"
+
+    def __str__(self) -> str:
+        return str(self.tar)
 
     @cached_property
     def members(self) -> pa.Table:
         """The index: member, offset, size."""
         return read_parquet(self.index, schemas.ARCHIVE)
+
+    def find(self, members: Sequence[str]) -> pa.Table:
+        """Archive, offset and size of each member; the offset and size of an absent one are null."""
+        found = pc.index_in(pa.array(members, pa.string()), value_set=self.members["member"].combine_chunks())
+        places = {name: self.members[name].take(found) for name in ("offset", "size")}
+        return pa.table({"archive": pa.array([self.tar.as_posix()] * len(members), pa.string()), **places})
 
     def read(self, member: str) -> bytes:
         """The bytes of one member.
@@ -47,27 +61,85 @@ class Archive:
             return os.pread(file.fileno(), found[0]["size"], found[0]["offset"])
 
 
-def located(dataset: config.Dataset, folder: Path) -> dict[str, Archive]:
-    """The unpacked archives of a data set's splits, as `unpack` leaves them in `folder`."""
-    splits = {"train": dataset.train, "test": dataset.test}
-    names = {split: part.stem for split, part in splits.items() if part is not None}
-    return {split: Archive(folder / f"{name}.tar", folder / f"{name}.parquet") for split, name in names.items()}
+@dataclass(frozen=True)
+class Folder:
+    """Image files as somebody keeps them. Each is an archive of its own, which begins at offset 0 as no member of a tar does."""
+
+    root: Path
+    absent = "no such file"
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def find(self, members: Sequence[str]) -> pa.Table:
+        """Archive, offset and size of each file; the offset and size of an absent one are null."""
+        sizes = [_size(self.root / member) for member in members]
+        return pa.table(
+            {
+                "archive": pa.array([(self.root / member).as_posix() for member in members], pa.string()),
+                "offset": pa.array([None if size is None else 0 for size in sizes], pa.int64()),
+                "size": pa.array(sizes, pa.int64()),
+            }
+        )
+
+
+def _size(path: Path) -> int | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # a path with a NUL is a ValueError
+        return None
+    return found.st_size if S_ISREG(found.st_mode) else None
+
+
+def located(dataset: config.Dataset, folder: Path) -> dict[str, Archive | Folder]:
+    """Where the images of a data set's splits lie: in archives, as `unpack` leaves them in `folder`, or in folders."""
+    places: dict[str, Archive | Folder] = {}
+    for split, part in (("train", dataset.train), ("test", dataset.test)):
+        if part is None:
+            continue
+        root = part.table.parent if part.table is not None else part.folder
+        archive = Archive(folder / f"{part.stem}.tar", folder / f"{part.stem}.parquet")
+        places[split] = archive if root is None else Folder(root)
+    return places
 
 
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class _Tee:
-    """Reads one stream and keeps a copy of all that passes."""
+class _Passing:
+    """The unpacked stream as tarfile reads it, forward only; what passes is written to `copy`, `limit` bytes at most."""
 
-    def __init__(self, source: _Readable, copy: IO[bytes]) -> None:
-        self._source, self._copy = source, copy
+    def __init__(self, source: _Readable, copy: IO[bytes], limit: int) -> None:
+        self._source, self._copy, self._limit, self._place = source, copy, limit, 0
+
+    def tell(self) -> int:
+        return self._place
 
     def read(self, size: int) -> bytes:
         data = self._source.read(size)
+        self._place += len(data)
+        if self._place > self._limit:
+            raise tarfile.ReadError(f"unpacks to more than {_PLAUSIBLE} times its size, which no images do")
         self._copy.write(data)
         return data
+
+    def seek(self, place: int) -> None:
+        if place < self._place:
+            raise tarfile.ReadError("a header is unreadable")
+        while self._place < place and self.read(min(_BLOCK, place - self._place)):
+            pass
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose size can be believed: tarfile reads its extensions into memory, however long they claim to be."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.size > _LONGEST and not header.isreg()):
+            raise tarfile.ReadError("a header is unreadable")
+        return header
 
 
 def unpack(archive: Path, tar: Path, index: Path) -> None:
@@ -76,34 +148,50 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
     Memory grows with the number of members only. Nothing is extracted to the file system.
 
     Raises:
-        UserError: the archive is missing, damaged, or holds what no data set has: links, devices, sparse files,
-            two members of one name, absolute paths or paths with `..`.
+        UserError: the archive is missing or damaged, does not fit on the disk, unpacks to far more than images do, or holds what
+            no data set has: links, devices, sparse files, two members of one name, absolute paths or paths with `..`.
     """
     if not archive.is_file():
         raise UserError(f"{archive}: no such archive; download it there, or name it in the data set's file")
+    packed = archive.stat().st_size
+    limit = max(_FREE, _PLAUSIBLE * packed)
     rows: dict[str, tuple[int, int]] = {}
     current = "the start"
     with atomic(tar) as part:
+        if (free := shutil.disk_usage(part.parent).free) < packed:
+            raise UserError(
+                f"{archive}: takes {packed / 1e9:.1f} GB and more, unpacked; {part.parent} has {free / 1e9:.1f} GB left"
+            )
         try:
-            with open(part, "w+b") as copy, gzip.open(archive, "rb") as source:
-                tee = _Tee(source, copy)
-                with tarfile.open(fileobj=tee, mode="r|", bufsize=_BLOCK) as stream:  # type: ignore[call-overload]
+            with open(part, "w+b") as copy, igzip_threaded.open(archive, "rb") as source:
+                passing = _Passing(source, copy, limit)
+                with tarfile.open(fileobj=passing, mode="r:", tarinfo=_Header) as stream:  # type: ignore[call-overload]
                     for info in tqdm(_members(stream), desc=f"unpack {archive.name}", unit=" members", mininterval=5):
-                        current = info.name
+                        current = f"member {info.name!a}"
+                        name = _checked(info, archive, limit)
                         if info.isdir():
                             continue
-                        name = _checked(info, archive)
                         if name in rows:
-                            raise UserError(f"{archive}: member {name}: occurs twice")
+                            raise UserError(f"{archive}: {current}: occurs twice")
                         rows[name] = (info.offset_data, info.size)
                     end = stream.offset
-                while tee.read(_BLOCK):  # the checksum of gzip comes last
+                while passing.read(_BLOCK):  # the checksum of gzip comes last
                     pass
                 _demand_zeros(copy, end)
-        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise UserError(f"{archive}: damaged, after {current}: {error}; download it again") from error
+        except (UserError, MemoryError):
+            raise
+        except OSError as error:
+            if error.errno is None:  # gzip's own
+                raise _damaged(archive, current, error) from error
+            raise UserError(f"{archive}: cannot be unpacked to {tar}, at {current}: {error.strerror}") from error
+        except Exception as error:  # damaged bytes make tarfile raise nearly anything
+            raise _damaged(archive, current, error) from error
         columns = [list(rows), [offset for offset, _ in rows.values()], [size for _, size in rows.values()]]
         write_parquet(pa.table(columns, schema=schemas.ARCHIVE), index, schemas.ARCHIVE, rule="unpack", archive=archive.name)
+
+
+def _damaged(archive: Path, current: str, error: Exception) -> UserError:
+    return UserError(f"{archive}: damaged, after {current}: {error}; download it again")
 
 
 def _members(stream: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -112,16 +200,18 @@ def _members(stream: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         stream.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
 
 
-def _checked(info: tarfile.TarInfo, archive: Path) -> str:
-    """The member's path without `./`, refused unless it is a plain file with a plain relative path."""
+def _checked(info: tarfile.TarInfo, archive: Path, limit: int) -> str:
+    """The member's path without `./`, refused unless it is a plain file or a folder with a plain relative path."""
     name = posixpath.normpath(info.name)
     problem = ""
-    if not info.isreg() or info.issparse():
+    if not (info.isreg() or info.isdir()) or info.issparse():
         problem = "is a link, a device or a sparse file, not a plain file"
     elif name.startswith("/") or ".." in info.name.split("/"):
         problem = "has a path that leads out of the archive"
     elif any(0xD800 <= ord(letter) <= 0xDFFF for letter in name):
         problem = "has a name that is not UTF-8"
+    elif not 0 <= info.size <= limit:
+        problem = f"claims {info.size} bytes, more than {_PLAUSIBLE} times the whole archive"
     if problem:
         raise UserError(f"{archive}: member {info.name!a}: {problem}; data sets have none, so it is not trusted")
     return name

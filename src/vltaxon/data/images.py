@@ -1,4 +1,4 @@
-"""Pixels: byte ranges of tars, decoded once, upright, in RGB, and scaled to a pixel budget."""
+"""Pixels: byte ranges of tars or whole files, decoded once, upright, in RGB, and scaled to a pixel budget."""
 
 import io
 import os
@@ -13,19 +13,26 @@ from vltaxon import schemas
 from vltaxon.errors import UserError
 from vltaxon.provenance import read_parquet
 
+# What cameras and the web give. Pillow knows more, among them PostScript, which it would have another program execute.
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")
+
 
 class BrokenImage(Exception):
     """Bytes that are no whole image; the message is the reason."""
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode an image to RGB, turned upright by its EXIF orientation; transparent parts become white.
+    """Decode an image to RGB, turned upright by its EXIF orientation; transparent parts become white, and of an animation the
+    first picture counts.
 
     Raises:
-        BrokenImage: the bytes are no image, are cut short, or claim more pixels than Pillow deems safe.
+        BrokenImage: the bytes are no image, are cut short, claim more pixels than Pillow deems safe (those are not decoded), or
+            have 32 bits a pixel without saying what is black and what white.
     """
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=_FORMATS))
+        if image.mode in ("I", "F"):
+            raise ValueError(f"pixels of 32 bits (mode {image.mode}), of unknown range")
         if image.mode.startswith("I;16"):
             image = image.point(lambda value: value / 256, "L")
         if image.has_transparency_data:
@@ -74,15 +81,24 @@ class ImageStore:
         """The encoded image.
 
         Raises:
-            UserError: its archive is gone, or shorter than its index says.
+            UserError: its archive is gone or not readable, or has another size than when it was indexed.
         """
         archive, offset, size = self._places[image_id]
-        if archive not in self._files:
-            try:
-                self._files[archive] = os.open(archive, os.O_RDONLY)
-            except FileNotFoundError as error:
-                raise UserError(f"{archive}: no such file, but {image_id} lies in it; run the workflow again") from error
-        data = os.pread(self._files[archive], size, offset)
+        try:
+            if offset == 0:  # a file of a folder: there may be a million, too many to keep open
+                data = Path(archive).read_bytes()
+            else:
+                if archive not in self._files:
+                    file = os.open(archive, os.O_RDONLY)
+                    if self._files.setdefault(archive, file) != file:  # another thread was faster
+                        os.close(file)
+                data = os.pread(self._files[archive], size, offset)
+        except OSError as error:
+            raise UserError(f"{archive}: {error.strerror}, but {image_id} lies in it; run the workflow again") from error
+        if len(data) != size and offset == 0:
+            raise UserError(
+                f"{archive}: has changed since it was ingested; touch the data set's table and run the workflow again"
+            )
         if len(data) != size:
             raise UserError(f"{archive}: ends before {image_id}; delete it and run the workflow again")
         return data

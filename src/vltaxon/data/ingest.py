@@ -2,30 +2,38 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
 from vltaxon import config, schemas
-from vltaxon.data.archives import Archive
+from vltaxon.data.archives import Archive, Folder
 from vltaxon.data.images import BrokenImage, ImageStore, decode
 from vltaxon.data.labels import Labelled, Lineage
-from vltaxon.data.sources import cub200, inat21
+from vltaxon.data.sources import cub200, folder, inat21, terra_incognita
 from vltaxon.errors import UserError
 from vltaxon.lots import lots
 from vltaxon.provenance import write_parquet
 from vltaxon.taxonomy import normalise
 
-_SOURCES = {"inat21": inat21.read, "cub200": cub200.read}
+_Read = Callable[[config.Dataset, Any], tuple[dict[str, Lineage], list[Labelled]]]
+_SOURCES: dict[str, _Read] = {
+    "inat21": inat21.read,
+    "cub200": cub200.read,
+    "terra_incognita": terra_incognita.read,
+    "folder": folder.read,
+}
+_BATCH = 4096  # images whose futures are in memory at once
 
 
 def ingest(
     dataset: config.Dataset,
-    archives: Mapping[str, Archive],
+    archives: Mapping[str, Archive | Folder],
     seed: int,
     taxa: Path,
     images: Path,
@@ -36,7 +44,7 @@ def ingest(
 
     Args:
         dataset: names the source, the ranks, and how many images a leaf gives.
-        archives: unpacked archives, by split (`located`); both splits may share one.
+        archives: where the images lie, by split (`located`); both splits may share one.
         seed: of the choice of images.
         taxa: written, schema `TAXA`; a missing rank is a row without taxon.
         images: written, schema `IMAGES`, ordered by image_id; width and height are those of the upright image.
@@ -44,18 +52,18 @@ def ingest(
         threads: images decoded at once.
 
     Raises:
-        UserError: the labels are wrong (see the sources), an id occurs twice, or no test image is left.
+        UserError: the labels are wrong (see the sources), an id occurs twice, more than `max_rejected` of the chosen images are
+            absent or broken, or a split has no image left.
     """
     lineages, labelled = _SOURCES[dataset.source](dataset, archives)
     chosen = _chosen(dataset, labelled, seed)
     rows, lost = _placed(chosen, archives)
     measured, broken = _measured(rows, threads)
+    _demand_whole([*lost, *broken], len(chosen), dataset.max_rejected)
     kept, leaked = _unleaked(measured)
     for split in archives:
         if not pc.any(pc.equal(kept["split"], split)).as_py():
-            raise UserError(
-                f"no image of the {split} split could be read from {archives[split].tar}; see the labels and archives"
-            )
+            raise UserError(f"no image of the {split} split could be read from {archives[split]}; see the labels and archives")
     facts = {"rule": "ingest", "source": dataset.source, "seed": seed}
     write_parquet(_taxa(lineages, dataset.ranks), taxa, schemas.TAXA, **facts)
     write_parquet(kept.sort_by("image_id"), images, schemas.IMAGES, **facts)
@@ -77,27 +85,17 @@ def _chosen(dataset: config.Dataset, labelled: list[Labelled], seed: int) -> lis
     return [image for split, group in ordered for _, image in group[: limits[split]]]
 
 
-def _placed(chosen: list[Labelled], archives: Mapping[str, Archive]) -> tuple[pa.Table, list[dict[str, str]]]:
-    """Join the chosen images with the indexes, in the order in which they lie on the disk."""
+def _placed(chosen: list[Labelled], archives: Mapping[str, Archive | Folder]) -> tuple[pa.Table, list[dict[str, str]]]:
+    """Find the chosen images, in the order in which they lie on the disk, and list those that are not there."""
     tables, lost = [], []
     for split, archive in archives.items():
         mine = [image for image in chosen if image.split == split]
-        members = pa.array([image.member for image in mine], pa.string())
-        found = pc.index_in(members, value_set=archive.members["member"].combine_chunks())
-        table = pa.table(
-            {
-                "image_id": pa.array([image.image_id for image in mine], pa.string()),
-                "split": pa.array([split] * len(mine), pa.string()),
-                "leaf": pa.array([image.leaf for image in mine], pa.string()),
-                "archive": pa.array([archive.tar.as_posix()] * len(mine), pa.string()),
-                "member": members,
-                "offset": archive.members["offset"].take(found),
-                "size": archive.members["size"].take(found),
-            }
-        )
+        table = archive.find([image.member for image in mine])
+        for place, name in enumerate(("image_id", "split", "leaf")):
+            table = table.add_column(place, name, pa.array([getattr(image, name) for image in mine], pa.string()))
+        table = table.add_column(4, "member", pa.array([image.member for image in mine], pa.string()))
         absent = pc.is_null(table["offset"])
-        names = table.filter(absent)["member"].to_pylist()
-        lost += [{"archive": archive.tar.as_posix(), "member": name, "reason": "not in the archive"} for name in names]
+        lost += [row | {"reason": archive.absent} for row in table.filter(absent).select(["archive", "member"]).to_pylist()]
         tables.append(table.filter(pc.invert(absent)))
     return pa.concat_tables(tables).sort_by([("archive", "ascending"), ("offset", "ascending")]), lost
 
@@ -113,9 +111,12 @@ def _measured(table: pa.Table, threads: int) -> tuple[pa.Table, list[dict[str, s
         except BrokenImage as error:
             return str(error)
 
-    ids = table["image_id"].to_pylist()
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        found = list(tqdm(pool.map(look, ids), total=len(ids), desc="ingest", unit=" images", mininterval=5))
+    ids, found = table["image_id"].to_pylist(), []
+    with ThreadPoolExecutor(max(1, threads)) as pool, tqdm(total=len(ids), desc="ingest", unit=" images", mininterval=5) as bar:
+        for start in range(0, len(ids), _BATCH):
+            for item in pool.map(look, ids[start : start + _BATCH]):
+                found.append(item)
+                bar.update()
     whole = pa.array([not isinstance(item, str) for item in found], pa.bool_())
     places = table.select(["archive", "member"]).filter(pc.invert(whole)).to_pylist()
     reasons = [item for item in found if isinstance(item, str)]
@@ -123,6 +124,27 @@ def _measured(table: pa.Table, threads: int) -> tuple[pa.Table, list[dict[str, s
     for place, (name, kind) in enumerate((("width", pa.int32()), ("height", pa.int32()), ("sha256", pa.string()))):
         kept = kept.append_column(name, pa.array([size[place] for size in sizes], kind))
     return kept, [row | {"reason": reason} for row, reason in zip(places, reasons, strict=True)]
+
+
+def _demand_whole(rejected: list[dict[str, str]], chosen: int, limit: float) -> None:
+    """Stop where too many images are absent or broken: a damaged download would go unseen into every number.
+
+    Training images left out since they equal a test image do not count; they are no damage.
+    """
+    if len(rejected) <= limit * chosen:
+        return
+    examples: dict[str, list[str]] = defaultdict(list)
+    for row in rejected:
+        kind = row["reason"].split(" (")[0]  # Pillow gives the bytes that are missing in brackets
+        examples[kind].append(
+            row["archive"] if row["archive"].endswith(row["member"]) else f"{row['member']} of {row['archive']}"
+        )
+    common = sorted(examples.items(), key=lambda item: (-len(item[1]), item[0]))
+    reasons = "\n".join(f"  {len(names)} x {kind}: {', '.join(names[:2])}" for kind, names in common[:5])
+    raise UserError(
+        f"{len(rejected)} of {chosen} chosen images ({len(rejected) / chosen:.2%}) are absent or broken, more than max_rejected "
+        f"({limit:.2%}) allows:\n{reasons}\nGet whole files, or raise max_rejected in the data set's file to go on without these."
+    )
 
 
 def _unleaked(table: pa.Table) -> tuple[pa.Table, list[dict[str, str]]]:

@@ -2,15 +2,19 @@
 
 import gzip
 import io
+import resource
+import shutil
+import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vltaxon import schemas
 from vltaxon.config import Split
-from vltaxon.data.archives import Archive, unpack
+from vltaxon.data.archives import Archive, Folder, unpack
 from vltaxon.errors import UserError
 from vltaxon.provenance import read_parquet
 
@@ -126,3 +130,36 @@ def test_same_archive_same_index(tmp_path: Path) -> None:
 )
 def test_stem(name: str, short: str) -> None:
     assert Split(archive=Path("raw") / name).stem == short
+
+
+def test_no_room_is_said_before_and_while_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = _tgz(tmp_path / "x.tar.gz", [(_file("a"), b"1" * 3000)])
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(UserError, match=r"x\.tar\.gz: takes 0\.0 GB and more, unpacked; .* has 0\.0 GB"),
+    ):
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+        _unpacked(raw)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        with pytest.raises(UserError, match=r"x\.tar\.gz: cannot be unpacked to .*a\.tar, at member 'a': File too large"):
+            _unpacked(raw)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_places_of_members_and_of_files(tmp_path: Path) -> None:
+    archive = _unpacked(_tgz(tmp_path / "x.tgz", [(_file("a"), b"11"), (_file("b"), b"2")]))
+    assert archive.find(["b", "c"]).to_pylist() == [
+        {"archive": str(archive.tar), "offset": 512 * 3, "size": 1},
+        {"archive": str(archive.tar), "offset": None, "size": None},
+    ]
+    (tmp_path / "f.jpg").write_bytes(b"123")
+    assert Folder(tmp_path).find(["f.jpg", "out", "g.jpg"]).to_pylist() == [
+        {"archive": str(tmp_path / name), "offset": offset, "size": size}
+        for name, offset, size in (("f.jpg", 0, 3), ("out", None, None), ("g.jpg", None, None))
+    ]

@@ -144,5 +144,5 @@ def test_store_names_a_lost_or_short_archive(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="ends before blue"):
         ImageStore(table).read("blue")
     (tmp_path / "a.tar").unlink()
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="No such file"):
         ImageStore(table).read("blue")

@@ -34,7 +34,7 @@ def _plants(raw: Path, **options: Any) -> Dataset:
         for split, name in (("train", "train_mini"), ("test", "val"))
     }
     kingdom = world()["plants"].species[0].lineage[0]
-    words = {"word": "plant", "questions": "inat21", "licence": "-"}
+    words = {"word": "plant", "questions": "inat21", "licence": "-", "max_rejected": options.get("max_rejected", 0.001)}
     return Dataset(source="inat21", kingdom=kingdom, ranks=SEVEN_RANKS, scored_levels=(2, 7), **words, **splits)
 
 
@@ -123,7 +123,7 @@ def test_broken_absent_leaked_and_turned_images(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(turned, "JPEG", exif=exif)
     changes = {0: lambda c: c[:400], 1: lambda c: None, 2: lambda c: kept[0], 3: lambda c: turned.getvalue()}
     _rewritten(tmp_path / "train_mini.tar.gz", lambda place, name, content: changes.get(place, lambda c: c)(content))
-    tables = _ingested(_plants(tmp_path), tmp_path / "out")
+    tables = _ingested(_plants(tmp_path, max_rejected=2 / 12), tmp_path / "out")
     reasons = sorted(tables["rejected"]["reason"].to_pylist())
     assert [reason.split(":")[0] for reason in reasons] == ["OSError", "not in the archive", "same bytes as a test image"]
     assert tables["images"].num_rows == 12 - 3
@@ -134,7 +134,7 @@ def test_a_split_without_images(tmp_path: Path) -> None:
     write_inat21(tmp_path, [_few("plants", 1)], {"train_mini": 1, "val": 1}, seed=0)
     _rewritten(tmp_path / "val.tar.gz", lambda place, name, content: b"no image")
     with pytest.raises(UserError, match="no image of the test split"):
-        _ingested(_plants(tmp_path), tmp_path)
+        _ingested(_plants(tmp_path, max_rejected=1), tmp_path)
 
 
 def test_rank_goes_into_the_key_of_a_shared_name(tmp_path: Path) -> None:
@@ -152,3 +152,22 @@ def test_rank_goes_into_the_key_of_a_shared_name(tmp_path: Path) -> None:
     assert keys["genus"] == f"genus:{genus.lower()}"
     assert keys["species"] == f"species:{genus.lower()}"
     assert keys["order"] == clade.species[0].lineage[0].lower()
+
+
+def test_too_many_broken_images_stop_it(tmp_path: Path) -> None:
+    write_inat21(tmp_path, [_few("plants", 2)], {"train_mini": 4, "val": 2}, seed=0)
+    changes = {0: lambda c: c[:400], 1: lambda c: None, 2: lambda c: c[:500], 3: lambda c: b"<html>"}
+    _rewritten(tmp_path / "train_mini.tar.gz", lambda place, name, content: changes.get(place, lambda c: c)(content))
+    with pytest.raises(UserError) as caught:
+        _ingested(_plants(tmp_path, max_rejected=0.2), tmp_path / "out")
+    first, *reasons, last = str(caught.value).splitlines()
+    assert first == "4 of 12 chosen images (33.33%) are absent or broken, more than max_rejected (20.00%) allows:"
+    assert reasons[0].startswith("  2 x OSError: ") and reasons[0].count(".jpg of ") == 2
+    assert any(line.startswith("  1 x not in the archive: train_mini/") for line in reasons)
+    assert "raise max_rejected in the data set's file" in last
+    assert not list((tmp_path / "out").glob("images.parquet"))
+    assert _ingested(_plants(tmp_path, max_rejected=0.34), tmp_path / "out")["rejected"].num_rows == 4
+
+
+def test_one_in_a_thousand_is_the_default() -> None:
+    assert Dataset.model_fields["max_rejected"].default == 0.001

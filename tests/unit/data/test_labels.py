@@ -39,3 +39,27 @@ def test_no_tree(other: tuple[str | None, ...], words: str) -> None:
     with pytest.raises(UserError) as caught:
         tree([("one", ("O", "G", "G x")), ("two", other)], RANKS)
     assert str(caught.value) == words
+
+
+def test_a_leaf_may_be_missing() -> None:
+    assert lineage({"order": "O", "genus": "", "species": ""}, RANKS, "row 1", partial=True) == ("O", None, None)
+    with pytest.raises(UserError, match="row 1: names no taxon"):
+        lineage(dict.fromkeys(RANKS, " "), RANKS, "row 1", partial=True)
+
+
+def test_leaves_of_one_name_are_called_by_their_lineages() -> None:
+    ranks = ("kingdom", "genus", "species")
+    paths = [("P", "Aa", "Aa x"), ("A", "Aa", None), ("P", "Aa", None), ("P", "Bb", "Bb"), ("P", "Bb", None), ("A", None, "C c")]
+    assert tree([(str(n), path) for n, path in enumerate(paths)], ranks) == {
+        "Aa x": paths[0],
+        "A > Aa": paths[1],
+        "P > Aa": paths[2],
+        "P > Bb > Bb": paths[3],
+        "P > Bb": paths[4],
+        "C c": paths[5],
+    }
+
+
+def test_homonyms_need_two_kingdoms() -> None:
+    with pytest.raises(UserError, match=r'genus "Aa" has two lineages: P > Aa \(1\), and \? > Aa \(2\)'):
+        tree([("1", ("P", "Aa", None)), ("2", (None, "Aa", "Aa x"))], ("kingdom", "genus", "species"))

@@ -1,12 +1,12 @@
 """CUB-200-2011: images and five tables of text in one .tgz; the ranks come from a table of our own (README of the data set)."""
 
-import csv
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from vltaxon import config
 from vltaxon.data.archives import Archive
 from vltaxon.data.labels import Labelled, Lineage, lineage, tree
+from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
 _ROOT = "CUB_200_2011"
@@ -16,8 +16,9 @@ def read(dataset: config.Dataset, archives: Mapping[str, Archive]) -> tuple[dict
     """Read the labels of a data set's splits.
 
     Args:
-        dataset: its `classes` names the CSV with a row per folder: class_name and the ranks. The leaf is the English name;
-            no rule leads from the folder to it (apostrophes and hyphens are lost), so the table is the authority.
+        dataset: its `classes` names the CSV with a row per folder: class_name and the ranks; without it the table beside this
+            module serves, which has the 200 classes of CUB. The leaf is the English name; no rule leads from the folder to it
+            (apostrophes and hyphens are lost), so the table is the authority.
         archives: by split, commonly one and the same; `train_test_split.txt` says which image is whose.
 
     Returns:
@@ -32,7 +33,9 @@ def read(dataset: config.Dataset, archives: Mapping[str, Archive]) -> tuple[dict
     for split, archive in archives.items():
         names = _table(archive, "classes.txt")
         if absent := sorted(set(names.values()) - known.keys()):
-            raise UserError(f"{dataset.classes}: has no row for class {', '.join(absent[:5])} ({len(absent)} in all)")
+            raise UserError(
+                f"{dataset.classes or config.CUB200_CLASSES}: has no row for class {', '.join(absent[:5])} ({len(absent)} in all)"
+            )
         lineages += [(name, known[name]) for name in names.values()]
         labels, trains = _table(archive, "image_class_labels.txt"), _table(archive, "train_test_split.txt")
         for number, file in _table(archive, "images.txt").items():
@@ -46,28 +49,22 @@ def read(dataset: config.Dataset, archives: Mapping[str, Archive]) -> tuple[dict
 
 def _classes(dataset: config.Dataset) -> dict[str, Lineage]:
     """Class name (the folder) -> lineage."""
-    path: Path | None = dataset.classes
-    if path is None or not path.is_file():
-        raise UserError(
-            f"{path or 'classes'}: no such file; a cub200 data set needs `classes`, a CSV: class_name, {', '.join(dataset.ranks)}"
-        )
+    path = dataset.classes or config.CUB200_CLASSES
     found: dict[str, Lineage] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for row in csv.DictReader(file):
-            where = f"{path}: class {row.get('class_name')}"
-            taxa = lineage(row, dataset.ranks, where)
-            if row.get("class_name") in found or taxa[-1] in {other[-1] for other in found.values()}:
-                raise UserError(f'{where}: the class or its leaf "{taxa[-1]}" has two rows')
-            found[row["class_name"]] = taxa
+    for where, row in rows(path, ("class_name", *dataset.ranks)):
+        taxa = lineage(row, dataset.ranks, where)
+        if row["class_name"] in found or taxa[-1] in {other[-1] for other in found.values()}:
+            raise UserError(f'{where}: class {row["class_name"]} or its leaf "{taxa[-1]}" has two rows')
+        found[row["class_name"]] = taxa
     return found
 
 
 def _table(archive: Archive, name: str) -> dict[str, str]:
     """A table of `id value` lines."""
-    rows: dict[str, str] = {}
-    for number, line in enumerate(archive.read(f"{_ROOT}/{name}").decode().splitlines(), start=1):
+    found: dict[str, str] = {}
+    for number, line in enumerate(archive.read(f"{_ROOT}/{name}").decode(errors="replace").splitlines(), start=1):
         key, _, value = line.strip().partition(" ")
-        if not value or key in rows:
-            raise UserError(f'{archive.tar}: {name}, line {number}: "{line}" is not `id value` with a new id')
-        rows[key] = value
-    return rows
+        if not value or key in found or "\ufffd" in value:
+            raise UserError(f'{archive.tar}: {name}, line {number}: "{line}" is not `id value` in UTF-8 with a new id')
+        found[key] = value
+    return found

@@ -5,8 +5,11 @@ import json
 import tarfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from vltaxon import config
 from vltaxon.data.archives import Archive
@@ -14,6 +17,39 @@ from vltaxon.data.labels import Labelled, Lineage, lineage, tree
 from vltaxon.errors import UserError, suggest
 
 _WANTED = {"id", "file_name", "name", "kingdom", "phylum", "class", "order", "family", "genus", "image_id", "category_id"}
+
+
+def _whole(text: str) -> str:
+    """JSON can escape half a letter (a lone surrogate), which no file is called and no table can hold."""
+    text.encode()
+    return text
+
+
+_Text = Annotated[StrictStr, AfterValidator(_whole)]
+_Category = dict[StrictStr, StrictInt | _Text | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    id: StrictInt
+    file_name: _Text
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    image_id: StrictInt
+    category_id: StrictInt
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    images: list[_Image]
+    categories: list[_Category]
+    annotations: list[_Label]
+
+
+_PLAUSIBLE = 200  # times its size, to which packed JSON unpacks at most; it is read into memory
+_FORM = TypeAdapter(_Document)
 
 
 def read(dataset: config.Dataset, archives: Mapping[str, Archive]) -> tuple[dict[str, Lineage], list[Labelled]]:
@@ -39,13 +75,13 @@ def read(dataset: config.Dataset, archives: Mapping[str, Archive]) -> tuple[dict
                 f"the {split} split of an inat21 data set needs `annotations`, the .json.tar.gz beside {archives[split].tar}"
             )
         document = _document(path)
-        leaves = _leaves(dataset, document["categories"], path)
+        leaves = _leaves(dataset, document.categories, path)
         lineages += [(f"{path}, category {number}", taxa) for number, taxa in leaves.items()]
         images += _labelled(document, {number: str(taxa[-1]) for number, taxa in leaves.items()}, split, path)
     return tree(lineages, dataset.ranks), images
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _document(path: Path) -> _Document:
     """The JSON inside a .json.tar.gz; fields not needed are dropped while parsing, since 2.7 million dicts are large."""
 
     def trimmed(item: dict[str, Any]) -> dict[str, Any]:
@@ -54,41 +90,58 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         with tarfile.open(path, "r:gz") as tar:
             inside = next((info for info in tar if info.isreg() and info.name.endswith(".json")), None)
+            if inside is not None and inside.size > max(1 << 20, _PLAUSIBLE * path.stat().st_size):
+                raise UserError(
+                    f"{path}: {inside.name}: claims {inside.size} bytes, far more than text is packed to; not trusted"
+                )
             file = tar.extractfile(inside) if inside else None
-            document: dict[str, Any] = json.load(file, object_hook=trimmed) if file else {}
+            document: Any = json.load(file, object_hook=trimmed) if file else {}
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; download the annotations beside the images") from error
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged: {error}; download it again") from error
-    if absent := {"images", "categories", "annotations"} - document.keys():
-        raise UserError(f"{path}: has no {', '.join(sorted(absent))}; the public test of iNat21 has no labels and cannot be used")
-    return document
+    if not isinstance(document, dict) or (absent := {"images", "categories", "annotations"} - document.keys()):
+        lacks = ", ".join(sorted(absent)) if isinstance(document, dict) else "images"
+        raise UserError(f"{path}: has no {lacks}; the public test of iNat21 has no labels and cannot be used")
+    try:
+        return _FORM.validate_python(document)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {place}: {first['msg']}; is it the annotation file of iNat21?") from error
 
 
-def _leaves(dataset: config.Dataset, categories: list[dict[str, Any]], path: Path) -> dict[int, Lineage]:
+def _leaves(dataset: config.Dataset, categories: list[_Category], path: Path) -> dict[int, Lineage]:
     """Category id -> lineage, of the data set's kingdom."""
     kingdoms = {str(category.get("kingdom")) for category in categories}
     if dataset.kingdom is not None and dataset.kingdom not in kingdoms:
         raise UserError(f'{path}: kingdom "{dataset.kingdom}" is not {suggest(dataset.kingdom, kingdoms)}')
-    kept = [c for c in categories if dataset.kingdom in (None, c.get("kingdom"))]
-    leaves = {c["id"]: lineage(c | {"species": c["name"]}, dataset.ranks, f"{path}: category {c['id']}") for c in kept}
+    leaves: dict[int, Lineage] = {}
     names: dict[str | None, int] = {}
-    for number, taxa in leaves.items():
+    for category in categories:
+        if dataset.kingdom not in (None, category.get("kingdom")):
+            continue
+        number, name = category.get("id"), category.get("name")
+        if not isinstance(number, int) or number in leaves:
+            raise UserError(f"{path}: category {number} ({name}): its id is no number, or occurs twice")
+        leaves[number] = taxa = lineage(category | {"species": name}, dataset.ranks, f"{path}: category {number}")
         if (other := names.setdefault(taxa[-1], number)) != number:
             raise UserError(f'{path}: categories {other} and {number} are both "{taxa[-1]}"')
     return leaves
 
 
-def _labelled(document: dict[str, Any], leaves: Mapping[int, str], split: str, path: Path) -> list[Labelled]:
+def _labelled(document: _Document, leaves: Mapping[int, str], split: str, path: Path) -> list[Labelled]:
     category: dict[int, int] = {}
-    for note in document["annotations"]:
-        if category.setdefault(note["image_id"], note["category_id"]) != note["category_id"]:
-            raise UserError(f"{path}: image {note['image_id']} has two labels")
+    for note in document.annotations:
+        if category.setdefault(note.image_id, note.category_id) != note.category_id:
+            raise UserError(f"{path}: image {note.image_id} has two labels")
     images = []
-    for image in document["images"]:
-        if image["id"] not in category:
-            raise UserError(f"{path}: image {image['file_name']} has no annotation")
-        if (leaf := leaves.get(category[image["id"]])) is not None:
-            file = PurePosixPath(image["file_name"])
+    for image in document.images:
+        if image.id not in category:
+            raise UserError(f"{path}: image {image.file_name} has no annotation")
+        file = PurePosixPath(image.file_name)
+        if len(file.parts) < 2:
+            raise UserError(f'{path}: image {image.id} has file_name "{image.file_name}", not split/folder/file')
+        if (leaf := leaves.get(category[image.id])) is not None:
             images.append(Labelled(f"inat21/{file.parts[0]}/{file.stem}", split, leaf, str(file)))
     return images

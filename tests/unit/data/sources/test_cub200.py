@@ -1,16 +1,19 @@
 """The CUB reader on a hand-made archive: splits, names that no rule recovers, and tables that do not agree."""
 
 import io
+import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vltaxon.config import Dataset, Split
+from vltaxon.config import CUB200_CLASSES, Dataset, Split
 from vltaxon.data.archives import Archive, unpack
-from vltaxon.data.labels import Labelled
+from vltaxon.data.labels import Labelled, lineage, tree
 from vltaxon.data.sources.cub200 import read
+from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
 _CSV = "class_name,order,family,genus,species\n001.Brandt_Cormorant,O,F,G,Brandt's Cormorant\n002.Anna,O,F,H,Anna\n"
@@ -22,7 +25,7 @@ _TABLES = {
 }
 
 
-def _read(folder: Path, rows: str = _CSV, splits: tuple[str, ...] = ("train", "test"), **tables: str) -> Any:
+def _read(folder: Path, rows: str | None = _CSV, splits: tuple[str, ...] = ("train", "test"), **tables: str) -> Any:
     raw = folder / "CUB_200_2011.tgz"
     with tarfile.open(raw, "w:gz") as tar:
         for name, text in (_TABLES | {f"{key}.txt": value for key, value in tables.items()}).items():
@@ -31,10 +34,12 @@ def _read(folder: Path, rows: str = _CSV, splits: tuple[str, ...] = ("train", "t
             tar.addfile(info, io.BytesIO(text.encode()))
     archive = Archive(folder / "c.tar", folder / "c.parquet")
     unpack(raw, archive.tar, archive.index)
-    (folder / "classes.csv").write_text(rows, encoding="utf-8")
+    classes = folder / "classes.csv" if rows is not None else None
+    if classes is not None and rows is not None:
+        classes.write_text(rows, encoding="utf-8")
     ranks = {"ranks": ("order", "family", "genus", "species"), "scored_levels": (1, 2, 3, 4)}
     fixed = {"source": "cub200", "word": "bird", "questions": "cub200", "licence": "-", "test": Split(archive=raw)}
-    return read(Dataset(classes=folder / "classes.csv", **fixed, **ranks), dict.fromkeys(splits, archive))
+    return read(Dataset(classes=classes, **fixed, **ranks), dict.fromkeys(splits, archive))
 
 
 def test_splits_and_lineages(tmp_path: Path) -> None:
@@ -56,8 +61,8 @@ def test_undeclared_split_is_left_out(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"rows": _CSV.replace("002.Anna", "003.Anna")}, "has no row for class 002.Anna"),
-        ({"rows": _CSV + "004.Anna,O,F,H,Anna\n"}, "004.Anna: the class or its leaf"),
-        ({"rows": _CSV.replace("genus", "genre")}, 'no rank "genus"'),
+        ({"rows": _CSV + "004.Anna,O,F,H,Anna\n"}, 'line 4: class 004.Anna or its leaf "Anna" has two rows'),
+        ({"rows": _CSV.replace("genus", "genre")}, 'no column "genus"'),
         ({"rows": _CSV.replace("O,F,H", "O,E,G")}, 'genus "G" has two lineages'),
         ({"image_class_labels": "1 1\n2 1\n"}, "image 3 .*has no class"),
         ({"image_class_labels": "1 1\n2 1\n3 9\n"}, "image 3 .*has no class"),
@@ -69,3 +74,33 @@ def test_undeclared_split_is_left_out(tmp_path: Path) -> None:
 def test_tables_that_do_not_agree(tmp_path: Path, changes: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         _read(tmp_path, **changes)
+
+
+RANKS = ("order", "family", "genus", "species")
+REFERENCE = Path(os.environ.get("VLTAXON_REFERENCE", Path(__file__).parents[5] / "shared" / "reference"))
+
+
+def test_the_shipped_classes_are_a_tree_of_200() -> None:
+    table = [(row["class_name"], lineage(row, RANKS, where)) for where, row in rows(CUB200_CLASSES, ("class_name", *RANKS))]
+    assert [int(name[:3]) for name, _ in table] == list(range(1, 201))
+    paths = tree(table, RANKS)
+    assert [len({path[:level] for path in paths.values()}) for level in range(1, 5)] == [13, 37, 124, 200]
+
+
+def test_the_shipped_classes_are_those_of_the_benchmark() -> None:
+    path = REFERENCE / "taxonomies" / "cub_folder_to_path.json"
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    ours = {row["class_name"]: {rank: row[rank].lower() for rank in RANKS} for _, row in rows(CUB200_CLASSES, ())}
+    published = json.loads(path.read_text(encoding="utf-8"))
+    assert ours == {name: {rank: taxa[rank] for rank in RANKS} for name, taxa in published.items()}
+
+
+def test_without_a_table_the_shipped_one_serves(tmp_path: Path) -> None:
+    tables = {"classes": "1 001.Black_footed_Albatross\n2 200.Common_Yellowthroat\n"}
+    images = "1 001.Black_footed_Albatross/B_1.jpg\n2 200.Common_Yellowthroat/B_2.jpg\n3 001.Black_footed_Albatross/A_3.jpg\n"
+    lineages, labelled = _read(tmp_path, rows=None, images=images, image_class_labels="1 1\n2 2\n3 1\n", **tables)
+    assert lineages["Common Yellowthroat"] == ("Passeriformes", "Parulidae", "Geothlypis", "Common Yellowthroat")
+    assert labelled[0].leaf == "Black-footed Albatross"
+    with pytest.raises(UserError, match=r"cub200_classes\.csv: has no row for class 001.Brandt_Cormorant, 002.Anna"):
+        _read(tmp_path, rows=None)
