@@ -19,7 +19,7 @@ wildcard_constraints:
     model=r"[a-z0-9_.-]+",
     recipe=r"[a-z0-9_.-]+",
     step=r"\d+-(sft|grpo)",
-    choices=r"similar|random",
+    choices=r"similar|random|published",
     shard=r"\d+",
 
 
@@ -28,6 +28,7 @@ include: "workflow/rules/demo.smk"
 include: "workflow/rules/download.smk"
 include: "workflow/rules/ingest.smk"
 include: "workflow/rules/questions.smk"
+include: "workflow/rules/published.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/metrics.smk"

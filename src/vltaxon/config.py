@@ -33,6 +33,7 @@ CUB200_CLASSES = Path(__file__).parent / "data" / "sources" / "cub200_classes.cs
 
 M = TypeVar("M", bound=BaseModel)
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+Choices = Literal["similar", "random", "published"]
 
 
 class Closed(BaseModel):
@@ -135,6 +136,19 @@ class Split(Closed):
         return self.model_copy(update={key: file.path for key, file in self.raw.items()})
 
 
+class Published(Closed):
+    """The benchmark's own questions about a data set's test images."""
+
+    annotations: Path = Field(description="The benchmark's JSON lines, as downloaded.")
+    blob: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")] | None = Field(
+        None, description="Its git blob digest (git hash-object FILE), verified before use."
+    )
+    taxonomy: Path | None = Field(None, description="The benchmark's JSON of leaf -> path; rows and options must be of it.")
+    parts: PositiveInt = Field(
+        2, description="How many last parts of an image's path tell it: 2 are class folder and file, 1 is the file name."
+    )
+
+
 class Dataset(Closed):
     """A data set: where it comes from, its ranks, and how its questions are worded."""
 
@@ -155,6 +169,7 @@ class Dataset(Closed):
     variant: int = Field(0, ge=0, description="Which of the wordings is asked.")
     train: Split | None = Field(None, description="Images to learn from.")
     test: Split = Field(description="Images to be scored on.")
+    published: Published | None = Field(None, description="The benchmark's own questions, where it has any about these images.")
     licence: str = Field(description="Terms of use of the images.")
 
     @property
@@ -430,7 +445,7 @@ class Report(Closed):
     """What the report page is about."""
 
     dataset: Name = Field(description="Data set of the headline and of the examples.")
-    choices: Literal["similar", "random"] = "similar"
+    choices: Choices = "similar"
     system: Name = Field(description="System that the headline is about.")
     baseline: Name = Field(description="System that it is compared with.")
     examples: PositiveInt = Field(20, description="Images shown.")
@@ -448,7 +463,9 @@ class Config(Closed):
 
     seed: int = Field(0, ge=0)
     datasets: tuple[Name, ...] = Field(min_length=1)
-    choices: tuple[Literal["similar", "random"], ...] = Field(("similar",), min_length=1)
+    choices: tuple[Choices, ...] = Field(
+        ("similar",), min_length=1, description="Kinds of options; `published` are asked of the data sets that have them."
+    )
     encoder: Name = Field(description="Model file (engine zero_shot) that mines the similar distractors.")
     training: Training
     systems: dict[Name, System] = Field(min_length=1)
@@ -679,6 +696,12 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
         problems.append(f"{where}: encoder: {top.encoder} is of engine {encoder.engine}, needed is zero_shot")
     for name, system in top.systems.items():
         _gather_system(f"{where}: systems.{name}", system, fetch, problems)
+    if "published" in top.choices:
+        have = [name for name in top.datasets if (given := fetch("datasets", name, where)) is None or given.published]
+        if not have:
+            problems.append(f"{where}: choices: published, but no data set's file has `published`, the benchmark's annotations")
+        elif about.choices == "published" and about.dataset in top.datasets and about.dataset not in have:
+            problems.append(f"{where}: report.choices: published, but config/datasets/{about.dataset}.yaml has no `published`")
 
 
 def _same_files(dataset: Dataset, where: str, files: dict[str, tuple[RawFile, str]], problems: list[str]) -> None:

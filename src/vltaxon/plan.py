@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from vltaxon.config import CUB200_CLASSES, Clip, Config, Dataset, Experiment, Stage, Step, Vlm, local
+from vltaxon.config import CUB200_CLASSES, Clip, Config, Dataset, Experiment, Published, Stage, Step, Vlm, local
 from vltaxon.errors import UserError
 
 Values = dict[str, Any]
@@ -104,6 +104,51 @@ class Plan:
         """The same, and who mines."""
         encoder = self.config.encoder
         return self.question_values(wildcards) | {"encoder": encoder, "template": self.model(encoder).template}
+
+    def published(self, dataset: str) -> Published:
+        """The benchmark's own questions about a data set."""
+        given = self.dataset(dataset).published
+        if given is None:
+            raise UserError(f"config/datasets/{dataset}.yaml has no `published`, so there are no published questions to ask")
+        return given
+
+    def taxonomy(self, wildcards: Wildcards) -> list[str]:
+        """The benchmark's taxonomy file of a data set, as a list of none or one."""
+        return [str(path) for path in [self.published(wildcards.dataset).taxonomy] if path is not None]
+
+    def published_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """The benchmark's annotations, and what of the data set they are matched with."""
+        data = wildcards.dataset
+        index = [f"results/data/archives/{name}.parquet" for kind, name in self.splits(data).items() if kind == "test"]
+        return {
+            "annotations": str(self.published(data).annotations),
+            "taxa": f"results/data/{data}/taxa.parquet",
+            "images": f"results/data/{data}/images.parquet",
+            "rejected": f"results/data/{data}/rejected.parquet",
+            "index": index,
+            "taxonomy": [f"results/published/{data}/taxa.parquet" for _ in self.taxonomy(wildcards)],
+        }
+
+    def published_values(self, wildcards: Wildcards) -> Values:
+        """What else shapes the published questions of a data set."""
+        given = self.dataset(wildcards.dataset)
+        values = self.published(wildcards.dataset)
+        return {
+            "blob": values.blob,
+            "parts": values.parts,
+            "scored_levels": list(given.scored_levels),
+            "drawn": given.test.images_per_leaf is not None,
+        }
+
+    def question_files(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Questions to export, whose images they are, and for published ones the records they came in."""
+        data, choices = wildcards.dataset, wildcards.choices
+        return {
+            "questions": f"results/questions/{data}/{choices}.parquet",
+            "images": f"results/data/{data}/images.parquet",
+            "taxa": f"results/data/{data}/taxa.parquet",
+            "records": [f"results/questions/{data}/published_records.parquet"] if choices == "published" else [],
+        }
 
     # -- models ------------------------------------------------------------------------------------------------------------
 
@@ -235,7 +280,7 @@ class Plan:
         }
         if stage.by == "model":
             inputs |= self.leaf_inputs(wildcards)
-        if stage.by == "lookup":
+        if stage.by in ("lookup", "similarity"):
             inputs["taxa"] = f"results/data/{data}/taxa.parquet"
         if stage.by == "lookup" or stage.condition == "leaf":
             inputs["leaves"] = self.leaf_shards(wildcards.system, data)
@@ -271,7 +316,31 @@ class Plan:
         """Requests generated together; a resource, since it must not change results."""
         return int(getattr(self.model(self.config.systems[wildcards.system].model), "batch_size", 1))
 
+    def answer_shards(self, wildcards: Wildcards) -> list[str]:
+        """Stage 2 tables of a system, a data set and a kind of choices."""
+        self._stage(wildcards.system, "answer")
+        folder = f"{_PREDICTIONS}/{wildcards.system}/{wildcards.dataset}/{wildcards.choices}"
+        return [f"{folder}/{shard}.parquet" for shard in self.shards]
+
     # -- results -----------------------------------------------------------------------------------------------------------
+
+    def asked(self) -> list[tuple[str, str]]:
+        """Data sets and the kinds of choices asked of each: `published` where the benchmark has questions about it."""
+        return [
+            (dataset, choices)
+            for dataset in self.config.datasets
+            for choices in self.config.choices
+            if choices != "published" or self.dataset(dataset).published is not None
+        ]
+
+    def questions(self) -> dict[tuple[str, str], str]:
+        """Tables of questions by (dataset, choices)."""
+        return {(dataset, choices): f"results/questions/{dataset}/{choices}.parquet" for dataset, choices in self.asked()}
+
+    def exports(self) -> list[str]:
+        """All questions and answers in the benchmark's formats."""
+        questions = [f"results/published/{dataset}/{choices}.jsonl" for dataset, choices in self.asked()]
+        return questions + [f"results/published/{'/'.join(key)}.json" for key in self.answers()]
 
     def answers(self) -> dict[tuple[str, str, str], list[str]]:
         """Stage 2 tables by (system, dataset, choices)."""
@@ -279,8 +348,7 @@ class Plan:
             (system, dataset, choices): [f"{_PREDICTIONS}/{system}/{dataset}/{choices}/{shard}.parquet" for shard in self.shards]
             for system in self.config.systems
             if self.stage(system, "answer") is not None
-            for dataset in self.config.datasets
-            for choices in self.config.choices
+            for dataset, choices in self.asked()
         }
 
     def leaves(self) -> dict[tuple[str, str], list[str]]:
@@ -292,7 +360,7 @@ class Plan:
         """Which file belongs to which row of the scores: keys are joined by `/`, as they are in the paths."""
         data, training = self.config.datasets, self.config.training.dataset
         return {
-            "questions": {f"{d}/{c}": f"results/questions/{d}/{c}.parquet" for d in data for c in self.config.choices},
+            "questions": {"/".join(key): path for key, path in self.questions().items()},
             "images": {d: f"results/data/{d}/images.parquet" for d in data},
             "taxa": {d: f"results/data/{d}/taxa.parquet" for d in data},
             "answers": {"/".join(key): paths for key, paths in self.answers().items()},

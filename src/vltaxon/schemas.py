@@ -42,6 +42,17 @@ QUESTIONS = pa.schema(
     ]
 )
 
+# A row per record of the benchmark's file, in its order: what no question holds of it, and why it is not asked where it is not.
+PUBLISHED = pa.schema(
+    [
+        ("line", _i32),
+        ("image", _str),  # the path as the file has it
+        ("image_id", _str),  # null where the image is not asked
+        ("reason", _str),  # null where it is
+        ("rest", _str),  # JSON: label, split, null levels
+    ]
+)
+
 PARTS = pa.schema([("leaf", _str), ("part", _str), ("seed", _i64)])
 
 OUTCOMES = ("answered", "unparsed", "truncated", "empty", "refused", "error")

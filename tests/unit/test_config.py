@@ -148,6 +148,16 @@ WRONG = [
     ("datasets/demo_birds.yaml", "test", {"archive": "x.tgz", "table": "x.csv"}, ["and was given archive, table"]),
     ("datasets/demo_birds.yaml", "subset", "novel", ["subset: terra_incognita needs one", "no other source has any"]),
     ("datasets/demo_birds.yaml", "max_rejected", 1.5, ["max_rejected: Input should be less than or equal to 1"]),
+    ("config.yaml", "choices", ["similar", "published"], ["choices: published, but no data set's file has `published`"]),
+    ("config.yaml", "training.choices", "published", ["training.choices", '"published" is not one of random, similar']),
+    ("datasets/demo_birds.yaml", "published", {"blob": "0" * 40}, ["published.annotations: is missing"]),
+    (
+        "datasets/demo_birds.yaml",
+        "published",
+        {"annotations": "a.jsonl", "blob": "sha1"},
+        ["published.blob: String should match"],
+    ),
+    ("datasets/demo_birds.yaml", "published", {"annotation": "a.jsonl"}, ['Did you mean "annotations"?']),
     ("models/tiny_vlm.yaml", "engine", "transformer", ['engine "transformer" is not', 'Did you mean "transformers"?']),
     ("models/tiny_vlm.yaml", "checkpoint", "Qwen/Qwen2.5-VL-7B-Instruct", ["a hub id needs a revision"]),
     ("prompts/stage2.yaml", "text", "{leef}", ["placeholder ['leef'] is unknown"]),
@@ -177,6 +187,17 @@ def test_what_is_wrong_is_said(folder: Path, file: str, key: str, value: Any, sa
     for part in said:
         assert part in message
     assert Path(file).name in message
+
+
+def test_the_report_is_about_questions_that_there_are(folder: Path) -> None:
+    edit(folder / "datasets" / "demo_birds.yaml", published={"annotations": "a.jsonl"})
+    edit(folder / "config.yaml", choices=["similar", "published"])
+    config.load(folder / "config.yaml", folder)
+    about = yaml.safe_load((folder / "config.yaml").read_text())["report"]
+    edit(folder / "config.yaml", report=about | {"choices": "published"})
+    assert "report.choices: published, but config/datasets/demo_plants.yaml has no `published`" in problems(folder)
+    edit(folder / "config.yaml", report=about | {"choices": "published", "dataset": "demo_birds"})
+    config.load(folder / "config.yaml", folder)
 
 
 def test_all_errors_come_at_once(folder: Path) -> None:

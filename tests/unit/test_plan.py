@@ -44,6 +44,43 @@ def test_a_changed_weight_file_is_an_input(plan: Plan) -> None:
     assert plan.model_files("tiny_siglip")[1] == "results/demo/siglip/open_clip_model.safetensors"
 
 
+@pytest.fixture
+def published(plan: Plan) -> Plan:
+    """The default, with the benchmark's questions about the birds beside random ones."""
+    given = config.Published(annotations=Path("birds.jsonl"), taxonomy=Path("birds.json"))
+    birds = plan.experiment.datasets["demo_birds"].model_copy(update={"published": given})
+    top = plan.config.model_copy(update={"choices": ("random", "published")})
+    datasets = {**plan.experiment.datasets, "demo_birds": birds}
+    return Plan(plan.experiment.model_copy(update={"config": top, "datasets": datasets}))
+
+
+def test_published_questions_are_asked_where_there_are_any(published: Plan) -> None:
+    pairs = [("demo_plants", "random"), ("demo_animals", "random"), ("demo_birds", "random"), ("demo_birds", "published")]
+    assert published.asked() == pairs == list(published.questions())
+    assert {key[1:] for key in published.answers()} == set(pairs)
+    assert "demo_birds/published" in published.score_values()["questions"]
+    exports = published.exports()
+    assert "results/published/demo_birds/published.jsonl" in exports
+    assert "results/published/base/demo_birds/published.json" in exports
+    assert not any("base_open" in path or "demo_plants/published" in path for path in exports)
+
+
+def test_what_an_import_reads(published: Plan) -> None:
+    inputs = published.published_inputs(SimpleNamespace(dataset="demo_birds"))
+    assert inputs["annotations"] == "birds.jsonl"
+    assert inputs["index"] == ["results/data/archives/CUB_200_2011.parquet"]
+    assert inputs["taxonomy"] == ["results/published/demo_birds/taxa.parquet"]
+    values = published.published_values(SimpleNamespace(dataset="demo_birds"))
+    assert values == {"blob": None, "parts": 2, "scored_levels": [1, 2, 3, 4], "drawn": True}
+    with pytest.raises(UserError, match=r"demo_plants\.yaml has no `published`"):
+        published.published_inputs(SimpleNamespace(dataset="demo_plants"))
+
+
+def test_an_export_of_published_questions_reads_their_records(published: Plan) -> None:
+    for choices, records in (("published", ["results/questions/demo_birds/published_records.parquet"]), ("random", [])):
+        assert published.question_files(SimpleNamespace(dataset="demo_birds", choices=choices))["records"] == records
+
+
 def test_two_archives_of_one_name_are_refused(plan: Plan) -> None:
     birds = plan.experiment.datasets["demo_birds"]
     other = birds.model_copy(update={"test": config.Split(archive=Path("elsewhere/CUB_200_2011.tgz"))})

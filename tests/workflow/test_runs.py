@@ -64,7 +64,7 @@ def test_snakemake_s_own_report_has_captions(finished: Run) -> None:
 
 
 def test_the_readme_targets_exist(finished: Run) -> None:
-    for target in ("demo_base", "demo_siglip"):
+    for target in ("demo_base", "demo_siglip", "export"):
         assert finished.snakemake("--dry-run", target)[0] == 0
 
 

@@ -7,11 +7,7 @@ rule score:
             "results/data/{dataset}/images.parquet", dataset=plan.config.datasets
         ),
         taxa=expand("results/data/{dataset}/taxa.parquet", dataset=plan.config.datasets),
-        questions=expand(
-            "results/questions/{dataset}/{choices}.parquet",
-            dataset=plan.config.datasets,
-            choices=plan.config.choices,
-        ),
+        questions=list(plan.questions().values()),
         parts=f"results/splits/{plan.config.training.dataset}.parquet",
     output:
         scores="results/metrics/scores.parquet",

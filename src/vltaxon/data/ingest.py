@@ -16,10 +16,10 @@ from vltaxon.data.archives import Archive, Folder
 from vltaxon.data.images import BrokenImage, ImageStore, decode
 from vltaxon.data.labels import Labelled, Lineage
 from vltaxon.data.sources import cub200, folder, inat21, terra_incognita
+from vltaxon.data.taxa import taxa_table
 from vltaxon.errors import UserError
 from vltaxon.lots import lots
 from vltaxon.provenance import write_parquet
-from vltaxon.taxonomy import normalise
 
 _Read = Callable[[config.Dataset, Any], tuple[dict[str, Lineage], list[Labelled]]]
 _SOURCES: dict[str, _Read] = {
@@ -65,7 +65,7 @@ def ingest(
         if not pc.any(pc.equal(kept["split"], split)).as_py():
             raise UserError(f"no image of the {split} split could be read from {archives[split]}; see the labels and archives")
     facts = {"rule": "ingest", "source": dataset.source, "seed": seed}
-    write_parquet(_taxa(lineages, dataset.ranks), taxa, schemas.TAXA, **facts)
+    write_parquet(taxa_table(lineages, dataset.ranks), taxa, schemas.TAXA, **facts)
     write_parquet(kept.sort_by("image_id"), images, schemas.IMAGES, **facts)
     out = pa.Table.from_pylist([*lost, *broken, *leaked], schema=schemas.REJECTED)
     write_parquet(out.sort_by([("archive", "ascending"), ("member", "ascending")]), rejected, schemas.REJECTED, **facts)
@@ -153,20 +153,3 @@ def _unleaked(table: pa.Table) -> tuple[pa.Table, list[dict[str, str]]]:
     leaked = pc.and_(pc.equal(table["split"], "train"), pc.is_in(table["sha256"], value_set=test))
     rows = table.filter(leaked).select(["archive", "member"]).to_pylist()
     return table.filter(pc.invert(leaked)), [row | {"reason": "same bytes as a test image"} for row in rows]
-
-
-def _taxa(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> pa.Table:
-    """One row per leaf and level, ordered by both."""
-    levels: dict[str, set[int]] = defaultdict(set)
-    for path in lineages.values():
-        for level, taxon in enumerate(path, start=1):
-            if taxon is not None:
-                levels[normalise(taxon)].add(level)
-    rows = []
-    for leaf, path in sorted(lineages.items()):
-        for level, (rank, taxon) in enumerate(zip(ranks, path, strict=True), start=1):
-            key = normalise(taxon) if taxon is not None else None
-            if key is not None and len(levels[key]) > 1:
-                key = f"{rank}:{key}"
-            rows.append({"leaf": leaf, "level": level, "rank": rank, "taxon": taxon, "key": key})
-    return pa.Table.from_pylist(rows, schema=schemas.TAXA)

@@ -59,7 +59,8 @@ def answer_questions(
             assert taxa is not None
             stages.answer_by_lookup(ids, taxa, questions, leaves, output, seed)
         case "similarity":
+            assert taxa is not None
             of_images, of_taxa = vectors
-            stages.answer_by_similarity(ids, of_images, of_taxa, questions, output, seed)
+            stages.answer_by_similarity(ids, of_images, of_taxa, taxa, questions, output, seed)
         case "chance":
             stages.answer_by_chance(ids, questions, output, seed)

@@ -18,8 +18,9 @@ from tqdm import tqdm
 from vltaxon import parsing, prompts, provenance, schemas
 from vltaxon.config import Prompt, Stage
 from vltaxon.distractors.embedding import vectors_of
+from vltaxon.errors import UserError
 from vltaxon.inference.engine import Engine, Request, Response
-from vltaxon.taxonomy import Taxonomy
+from vltaxon.taxonomy import Taxonomy, normalise
 
 Row = dict[str, Any]
 
@@ -156,23 +157,49 @@ def answer_by_lookup(ids: Sequence[str], taxa: Path, asked: Path, leaves: Sequen
         if leaf is None:
             reading = parsing.Reading(named.outcome if named.answer is None else "unparsed")
         else:
-            taxon, options = taxonomy.taxon(leaf, question["level"]), question["options"]
-            reading = parsing.Reading("answered", taxon, options.index(taxon) if taxon in options else None)
+            taxon, keys = taxonomy.taxon(leaf, question["level"]), [normalise(option) for option in question["options"]]
+            key = normalise(taxon) if taxon is not None else None
+            reading = parsing.Reading("answered", taxon, keys.index(key) if key in keys else None)
         rows.append(_row("answer", "", question["image_id"], question, reading))
     _write(rows, output, rule="answer_questions", seed=seed, weights=provenance.facts(leaves[0])["weights"])
 
 
-def answer_by_similarity(ids: Sequence[str], images: Path, taxa: Path, asked: Path, output: Path, seed: int) -> None:
-    """Choose the option whose text embedding is nearest to the image embedding (cosine; the first of equals)."""
+def _displayed(questions: Sequence[Row], taxa: Path, asked: Path) -> dict[tuple[int, str], str]:
+    """The taxon of each (level, option), as the data set displays it; published options are in lower case.
+
+    Raises:
+        UserError: an option is no taxon of its level, so that it has no embedding.
+    """
+    tree = Taxonomy.read(taxa)
+    known = {(level, normalise(label)): label for level in range(1, len(tree.ranks) + 1) for label in tree.labels(level)}
+    shown = {(question["level"], option): question for question in questions for option in question["options"]}
+    if odd := [item for item in shown if (item[0], normalise(item[1])) not in known]:
+        first = shown[odd[0]]
+        raise UserError(
+            f'{asked}: {first["question_id"]}: "{odd[0][1]}" is no {first["rank"]} of {taxa}, and has no embedding '
+            f"({len(odd)} such options); a zero_shot system can answer only about the data set's own taxa"
+        )
+    return {(level, option): known[level, normalise(option)] for level, option in shown}
+
+
+def answer_by_similarity(
+    ids: Sequence[str], images: Path, vectors: Path, taxa: Path, asked: Path, output: Path, seed: int
+) -> None:
+    """Choose the option whose text embedding is nearest to the image embedding (cosine; the first of equals).
+
+    Raises:
+        UserError: an option is no taxon of its level, so that it has no embedding.
+    """
     rows, questions = [], _questions(asked, ids)
     if questions:
-        names = sorted({option for question in questions for option in question["options"]})
+        taxon = _displayed(questions, taxa, asked)
+        names = sorted(set(taxon.values()))
         place = {name: i for i, name in enumerate(names)}
         picked = np.full((len(questions), max(len(q["options"]) for q in questions)), -1)
         for i, question in enumerate(questions):
-            picked[i, : len(question["options"])] = [place[option] for option in question["options"]]
+            picked[i, : len(question["options"])] = [place[taxon[question["level"], option]] for option in question["options"]]
         of_images = vectors_of(images, [question["image_id"] for question in questions])
-        cosine = np.einsum("nod,nd->no", vectors_of(taxa, names)[picked], of_images)
+        cosine = np.einsum("nod,nd->no", vectors_of(vectors, names)[picked], of_images)
         for question, best in zip(questions, np.where(picked < 0, -np.inf, cosine).argmax(1).tolist(), strict=True):
             reading = parsing.Reading("answered", question["options"][best], best)
             rows.append(_row("answer", "", question["image_id"], question, reading))

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.conftest import RANKS, WORDING, World, lineage
 from vltaxon import provenance, schemas
 from vltaxon.config import Prompt, Stage
+from vltaxon.errors import UserError
 from vltaxon.inference import stages
 from vltaxon.inference.engine import Request, Response
 
@@ -97,7 +98,10 @@ def test_stage_2_is_given_the_leaf_and_asks_nothing_without_one(world: World, le
     assert all(r["answer_index"] == 0 for r in found if r["outcome"] == "answered")
 
 
-def test_lookup_reads_the_ancestors_of_the_named_leaf(world: World, leaves: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("published", [False, True], ids=["as displayed", "published, in lower case"])
+def test_lookup_reads_the_ancestors_of_the_named_leaf(world: World, leaves: Path, tmp_path: Path, published: bool) -> None:
+    if published:
+        publish(world)
     ids = stages.test_images(world.tables["images"], 0, 1)
     stages.answer_by_lookup(ids, world.tables["taxa"], world.tables["questions"], [leaves], tmp_path / "a.parquet", 0)
     asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
@@ -119,8 +123,9 @@ def test_a_looked_up_taxon_that_is_no_option_is_a_wrong_answer(world: World, tmp
     assert [(r["outcome"], r["answer"], r["answer_index"]) for r in species0] == [("answered", lineage(7)[-1], None)]
 
 
-def test_similarity_takes_the_nearest_option(world: World, tmp_path: Path) -> None:
-    ids = stages.test_images(world.tables["images"], 0, 1)
+@pytest.fixture
+def vectors(world: World, tmp_path: Path) -> tuple[Path, Path]:
+    """Embeddings of images and of taxa as displayed; an image is nearest to its own taxa."""
     taxa = sorted({taxon for i in range(8) for taxon in lineage(i)})
     axes = dict(zip(taxa, np.eye(len(taxa), dtype=np.float16), strict=True))
 
@@ -132,11 +137,56 @@ def test_similarity_takes_the_nearest_option(world: World, tmp_path: Path) -> No
         return path
 
     of_images = {i: sum(axes[t] for t in lineage(int(i.split("/")[1][0]))) for i in world.column("images", "image_id")}
-    files = write(tmp_path / "i.parquet", of_images), write(tmp_path / "t.parquet", axes)
-    stages.answer_by_similarity(ids, *files, world.tables["questions"], tmp_path / "a.parquet", 0)
+    return write(tmp_path / "i.parquet", of_images), write(tmp_path / "t.parquet", axes)
+
+
+def publish(world: World) -> None:
+    """Show the options in lower case, as the benchmark does."""
+    world.rewrite("questions", "options", [[option.lower() for option in o] for o in world.column("questions", "options")])
+
+
+@pytest.mark.parametrize("published", [False, True], ids=["as displayed", "published, in lower case"])
+def test_similarity_takes_the_nearest_option(world: World, vectors: tuple[Path, Path], tmp_path: Path, published: bool) -> None:
+    if published:
+        publish(world)
+    ids = stages.test_images(world.tables["images"], 0, 1)
+    stages.answer_by_similarity(ids, *vectors, world.tables["taxa"], world.tables["questions"], tmp_path / "a.parquet", 0)
     asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
     for row in rows(tmp_path / "a.parquet"):
-        assert row["answer_index"] == asked[row["question_id"]]["answer_index"]
+        question = asked[row["question_id"]]
+        assert row["answer_index"] == question["answer_index"]
+        assert row["answer"] == question["options"][question["answer_index"]]
+
+
+def test_similarity_tells_a_genus_from_a_species_of_the_same_letters(
+    world: World, vectors: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The key `genus0` is displayed as Genus0 at level 3, and as GENUS0 at level 4; each has a vector of its own."""
+    taxa = [taxon.upper() if taxon == "Genus0 epithet0" else taxon for taxon in world.column("taxa", "taxon")]
+    taxa = ["GENUS0" if taxon == "GENUS0 EPITHET0" else taxon for taxon in taxa]
+    world.rewrite("taxa", "taxon", taxa)
+    publish(world)
+    options = world.column("questions", "options")
+    world.rewrite("questions", "options", [["genus0" if o == "genus0 epithet0" else o for o in shown] for shown in options])
+    table = provenance.read_parquet(vectors[1])
+    ids = ["GENUS0" if name == "Genus0 epithet0" else name for name in table["id"].to_pylist()]
+    width = table["vector"].type.list_size
+    provenance.write_parquet(table.set_column(0, "id", pa.array(ids)), vectors[1], schemas.embeddings(width), weights="w")
+    stages.answer_by_similarity(
+        ["test/0_4"], *vectors, world.tables["taxa"], world.tables["questions"], tmp_path / "a.parquet", 0
+    )
+    asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
+    found = rows(tmp_path / "a.parquet")
+    assert [row["answer"] for row in found[2:]] == ["genus0", "genus0"]
+    assert all(row["answer_index"] == asked[row["question_id"]]["answer_index"] for row in found)
+
+
+def test_similarity_refuses_an_option_without_an_embedding(world: World, vectors: tuple[Path, Path], tmp_path: Path) -> None:
+    options = world.column("questions", "options")
+    world.rewrite("questions", "options", [["Nowhere" if o == "Ordo1" else o for o in shown] for shown in options])
+    ids = stages.test_images(world.tables["images"], 0, 1)
+    with pytest.raises(UserError, match=r'"Nowhere" is no order of .*1 such options'):
+        stages.answer_by_similarity(ids, *vectors, world.tables["taxa"], world.tables["questions"], tmp_path / "a.parquet", 0)
 
 
 def test_chance_depends_on_the_seed_only(world: World, tmp_path: Path) -> None:
