@@ -33,6 +33,11 @@ SMALL = {
 }
 
 
+def _heeds_ctrl_c() -> None:
+    """A shell lets its background jobs ignore Ctrl-C, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Run:
     """A copy of the repository and what Snakemake says there."""
 
@@ -66,6 +71,7 @@ class Run:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_heeds_ctrl_c,
         )
 
     def snakemake(self, *args: str) -> tuple[int, str]:
