@@ -54,3 +54,19 @@ def test_two_archives_of_one_name_are_refused(plan: Plan) -> None:
 @pytest.mark.parametrize(("name", "said"), [("a/val.tar.gz", "val"), ("CUB_200_2011.tgz", "CUB_200_2011"), ("x.tar", "x")])
 def test_stem(name: str, said: str) -> None:
     assert config.Split(archive=Path(name)).stem == said
+
+
+def test_calibration_compares_what_the_config_names(plan: Plan) -> None:
+    with pytest.raises(UserError, match="calibration: is missing"):
+        plan.calibrations()
+    named = config.Calibration(published={"demo_birds": Path("p.jsonl")}, cases=("lower",))
+    changed = plan.experiment.config.model_copy(update={"calibration": named})
+    given = Plan(plan.experiment.model_copy(update={"config": changed}))
+    assert given.calibrations() == ["results/calibration/demo_birds/tiny_siglip.csv"]
+    at = SimpleNamespace(dataset="demo_birds", encoder="tiny_siglip")
+    inputs = given.calibration_inputs(at)
+    assert inputs["annotations"] == "p.jsonl"
+    assert inputs["image_vectors"] == "results/embeddings/tiny_siglip/demo_birds/images.parquet"
+    assert given.calibration_values(at) == {"templates": list(named.templates), "cases": ["lower"]}
+    with pytest.raises(UserError, match="demo_plants is not there"):
+        given.calibration_inputs(SimpleNamespace(dataset="demo_plants", encoder="tiny_siglip"))
