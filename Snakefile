@@ -42,3 +42,8 @@ rule all:
         rules.tabulate.output,
         rules.plot.output,
         rules.report.output,
+
+
+rule calibrate:
+    input:
+        lambda wildcards: plan.calibrations(),

@@ -35,6 +35,8 @@ M = TypeVar("M", bound=BaseModel)
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 Choices = Literal["similar", "random", "published"]
 
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
 
 class Closed(BaseModel):
     """A frozen model that refuses unknown keys."""
@@ -235,8 +237,9 @@ class Clip(Closed):
 
     engine: Literal["zero_shot"]
     description: str = ""
-    name: str = Field(description="open_clip name, or local-dir:FOLDER.")
+    name: str = Field(description="open_clip name, hf-hub:OWNER/REPOSITORY or local-dir:FOLDER.")
     pretrained: str | None = Field(None, description="open_clip tag of the weights; none for hf-hub: and local-dir: names.")
+    revision: Commit | None = Field(None, description="Commit of the hub repository; required for hf-hub: names, else none.")
     template: str = Field("a photo of a {}.", description="Text of a label; {} is the taxon.")
     case: Literal["keep", "lower"] = "keep"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -244,9 +247,29 @@ class Clip(Closed):
     licence: str
 
     @model_validator(mode="after")
-    def _one_label(self) -> Self:
+    def _consistent(self) -> Self:
         if self.template.count("{}") != 1:
             raise ValueError('template: must hold "{}" once')
+        if self.name.startswith("hf-hub:") and not self.revision:
+            raise ValueError(f'"{self.name}" is a hub id, which needs a revision')
+        if self.revision and not self.name.startswith("hf-hub:"):
+            raise ValueError(f'revision: open_clip has none for "{self.name}", only for hf-hub:OWNER/REPOSITORY')
+        if self.pretrained and self.name.startswith(("hf-hub:", "local-dir:")):
+            raise ValueError(f'pretrained: "{self.name}" brings its own weights')
+        return self
+
+
+class Calibration(Closed):
+    """What the target `calibrate` compares: published similar choices, and the texts that may have mined them."""
+
+    published: dict[Name, Path] = Field(min_length=1, description="The benchmark's JSONL of similar choices, by data set.")
+    templates: tuple[str, ...] = Field(("{}", "a photo of a {}.", "a photo of {}."), min_length=1, description="Label texts.")
+    cases: tuple[Literal["keep", "lower"], ...] = Field(("keep", "lower"), min_length=1)
+
+    @model_validator(mode="after")
+    def _one_label(self) -> Self:
+        if wrong := [template for template in self.templates if template.count("{}") != 1]:
+            raise ValueError(f'templates: {wrong} must each hold "{{}}" once')
         return self
 
 
@@ -467,6 +490,7 @@ class Config(Closed):
         ("similar",), min_length=1, description="Kinds of options; `published` are asked of the data sets that have them."
     )
     encoder: Name = Field(description="Model file (engine zero_shot) that mines the similar distractors.")
+    calibration: Calibration | None = Field(None, description="For the target `calibrate`.")
     training: Training
     systems: dict[Name, System] = Field(min_length=1)
     shards: PositiveInt = 1
@@ -694,6 +718,9 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
     encoder = fetch("models", top.encoder, f"{where}: encoder")
     if encoder is not None and not isinstance(encoder, Clip):
         problems.append(f"{where}: encoder: {top.encoder} is of engine {encoder.engine}, needed is zero_shot")
+    for name in top.calibration.published if top.calibration else ():
+        if name not in top.datasets:
+            problems.append(f'{where}: calibration.published: "{name}" is not {suggest(name, top.datasets)}')
     for name, system in top.systems.items():
         _gather_system(f"{where}: systems.{name}", system, fetch, problems)
     if "published" in top.choices:

@@ -150,6 +150,33 @@ class Plan:
             "records": [f"results/questions/{data}/published_records.parquet"] if choices == "published" else [],
         }
 
+    def calibrations(self) -> list[str]:
+        """Tables of the target `calibrate`.
+
+        Raises:
+            UserError: the config names nothing to compare with.
+        """
+        if self.config.calibration is None:
+            raise UserError("config.yaml: calibration: is missing; name the published JSONL of a data set under its `published`")
+        return [f"results/calibration/{name}/{self.config.encoder}.csv" for name in self.config.calibration.published]
+
+    def calibration_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Tables, embeddings and annotations to calibrate with, and the encoder's files."""
+        given, data = self.config.calibration, f"results/data/{wildcards.dataset}"
+        if given is None or wildcards.dataset not in given.published:
+            raise UserError(f"config.yaml: calibration.published: {wildcards.dataset} is not there")
+        return {
+            "images": f"{data}/images.parquet",
+            "taxa": f"{data}/taxa.parquet",
+            "image_vectors": f"results/embeddings/{wildcards.encoder}/{wildcards.dataset}/images.parquet",
+            "annotations": str(given.published[wildcards.dataset]),
+            "model": self.encoder_files(wildcards),
+        }
+
+    def calibration_values(self, wildcards: Wildcards) -> Values:
+        """Templates and cases to compare."""
+        return {} if self.config.calibration is None else self.config.calibration.model_dump(mode="json", exclude={"published"})
+
     # -- models ------------------------------------------------------------------------------------------------------------
 
     def model(self, name: str) -> Any:

@@ -53,6 +53,19 @@ PUBLISHED = pa.schema(
     ]
 )
 
+CALIBRATION = pa.schema(
+    [
+        ("template", _str),
+        ("case", _str),
+        ("level", _i8),
+        ("rank", _str),
+        ("images", _i64),
+        ("overlap", pa.float64()),  # mean share of the published distractors that are among our top three
+        ("same_set", pa.float64()),  # share of images with the very same distractors
+        ("chance", pa.float64()),  # overlap of three labels drawn at random
+    ]
+)
+
 PARTS = pa.schema([("leaf", _str), ("part", _str), ("seed", _i64)])
 
 OUTCOMES = ("answered", "unparsed", "truncated", "empty", "refused", "error")

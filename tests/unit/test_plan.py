@@ -140,3 +140,19 @@ def test_data_that_is_no_archive_is_an_input_by_its_table(plan: Plan) -> None:
     assert inputs("birds")["tables"] == ["src/vltaxon/data/sources/cub200_classes.csv"]
     assert whole.splits("mine") == {} and whole.tars("insects") == []
     assert whole.dataset_values(SimpleNamespace(dataset="insects"))["subset"] == "known"
+
+
+def test_calibration_compares_what_the_config_names(plan: Plan) -> None:
+    with pytest.raises(UserError, match="calibration: is missing"):
+        plan.calibrations()
+    named = config.Calibration(published={"demo_birds": Path("p.jsonl")}, cases=("lower",))
+    changed = plan.experiment.config.model_copy(update={"calibration": named})
+    given = Plan(plan.experiment.model_copy(update={"config": changed}))
+    assert given.calibrations() == ["results/calibration/demo_birds/tiny_siglip.csv"]
+    at = SimpleNamespace(dataset="demo_birds", encoder="tiny_siglip")
+    inputs = given.calibration_inputs(at)
+    assert inputs["annotations"] == "p.jsonl"
+    assert inputs["image_vectors"] == "results/embeddings/tiny_siglip/demo_birds/images.parquet"
+    assert given.calibration_values(at) == {"templates": list(named.templates), "cases": ["lower"]}
+    with pytest.raises(UserError, match="demo_plants is not there"):
+        given.calibration_inputs(SimpleNamespace(dataset="demo_plants", encoder="tiny_siglip"))

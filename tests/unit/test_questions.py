@@ -1,11 +1,13 @@
 """Questions: options, right answers, missing ranks, small label sets, frozen order, random choices."""
 
 from collections import Counter
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import chisquare
 
 from vltaxon import schemas
 from vltaxon.provenance import read_parquet, write_parquet
@@ -87,6 +89,31 @@ def test_draws_and_letters_are_uniform(tmp_path: Path) -> None:
     wrong = Counter(option for q in questions if q["image_id"][-1] for option in q["options"])
     # each label is right in 800 questions and wrong in 3/8 of the other 6400
     assert all(abs(wrong[label] - 3200) < 200 for label in TREE.labels(3))
+
+
+def test_random_choices_and_letters_are_uniform() -> None:
+    """All 336 ordered triples of eight wrong labels, as far from the right one; all 24 orders of four options."""
+    count, tree = 33_600, Taxonomy(("species",), {f"s{n}": (f"s{n}",) for n in range(9)})
+    images = pa.table({"image_id": [f"i{n}" for n in range(count)], "split": ["test"] * count})
+    [level] = levels(tree, [f"s{n % 9}" for n in range(count)])
+    chosen = drawn(level, images["image_id"].to_pylist(), 0)
+    triples = Counter(map(tuple, ((chosen.labels - level.truth[:, None]) % 9).tolist()))
+    assert set(triples) == set(permutations(range(1, 9), 3))
+    assert 0.001 < chisquare(list(triples.values())).pvalue < 0.999
+    table = assemble(images, [(level, chosen)], [1], 0, "drawn")  # ordered by image_id
+    labels = np.column_stack([level.truth, chosen.labels])[np.argsort(images["image_id"].to_numpy())]
+    shown = np.array([[int(option[1:]) for option in options] for options in table["options"].to_pylist()])
+    orders = Counter(map(tuple, (shown[:, :, None] == labels[:, None, :]).argmax(axis=2).tolist()))
+    assert len(orders) == 24
+    assert 0.001 < chisquare(list(orders.values())).pvalue < 0.999
+
+
+def test_random_choices_do_not_hang_on_the_order_of_rows() -> None:
+    tree = Taxonomy(("species",), {f"s{n}": (f"s{n}",) for n in range(9)})
+    leaves, ids = [f"s{n % 9}" for n in range(90)], [f"i{n}" for n in range(90)]
+    order = np.random.default_rng(0).permutation(90)[:50]
+    [whole], [some] = levels(tree, leaves), levels(tree, [leaves[n] for n in order])
+    assert (drawn(some, [ids[n] for n in order], 0).labels == drawn(whole, ids, 0).labels[order]).all()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])

@@ -40,6 +40,26 @@ rule mine:
         "../scripts/mine.py"
 
 
+rule calibrate_templates:
+    input:
+        unpack(plan.calibration_inputs),
+    output:
+        table="results/calibration/{dataset}/{encoder}.parquet",
+        text="results/calibration/{dataset}/{encoder}.csv",
+    log:
+        "results/logs/calibrate_templates/{encoder}/{dataset}.log",
+    resources:
+        gpu=1,
+    params:
+        code=code_version("vltaxon.distractors.calibration"),
+        encoder=lambda wildcards: plan.model_values(wildcards.encoder),
+        texts=plan.calibration_values,
+    message:
+        "Comparing templates of {wildcards.encoder} with the published distractors of {wildcards.dataset}"
+    script:
+        "../scripts/calibrate_templates.py"
+
+
 rule draw:
     input:
         images="results/data/{dataset}/images.parquet",

@@ -18,18 +18,21 @@ from vltaxon.errors import UserError, suggest
 T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]
 
-_PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+_WEIGHTS = "open_clip_model.safetensors"
 
 
 class Encoder:
     """A loaded dual encoder.
+
+    The weights of a `hf-hub:` name are those of its commit. A tag of open_clip names a repository, not a commit, and open_clip
+    offers no more; there `digest` tells whether the weights are those of another run.
 
     Args:
         spec: the model file.
         device: of torch; the first GPU where there is one, else the CPU.
 
     Raises:
-        UserError: open_clip knows no such model or weights, or the name alone would give random weights.
+        UserError: open_clip knows no such model or weights, they cannot be had, or the name alone would give random weights.
     """
 
     def __init__(self, spec: Clip, device: str | None = None) -> None:
@@ -38,14 +41,14 @@ class Encoder:
 
         self._spec, self._torch = spec, torch
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        _demand_known(spec)
-        precision = _PRECISION[spec.dtype]
-        self._model, _, self._prepare = open_clip.create_model_and_transforms(
-            spec.name, pretrained=spec.pretrained, precision=precision, device=self._device
-        )
+        name = _located(spec)
+        try:
+            made = open_clip.create_model_and_transforms(name, pretrained=spec.pretrained, device=self._device)
+            self._tokenize = open_clip.get_tokenizer(name)
+        except (OSError, RuntimeError) as error:  # no network, weights of another architecture, too little memory
+            raise UserError(f"{spec.name}: cannot be loaded: {error}") from error
+        self._model, _, self._prepare = made
         self._model.eval()
-        self._tokenize = open_clip.get_tokenizer(spec.name)
-        self._dtype = open_clip.get_input_dtype(precision)
 
     @property
     def digest(self) -> str:
@@ -78,35 +81,45 @@ class Encoder:
         ahead = 2 * self._spec.batch_size
         prepared = tqdm(_mapped(prepare, images, threads, ahead), total=total, desc="embed images", unit=" images", mininterval=5)
         batches = (self._torch.stack(batch) for batch in _batches(prepared, self._spec.batch_size))
-        return self._embedded(self._model.encode_image, (batch.to(self._dtype) for batch in batches))
+        return self._embedded(self._model.encode_image, batches)
 
-    def texts(self, taxa: Iterable[str]) -> Vectors:
-        """Embed taxa in order, each in the template and case of the model file: float32 (n, d), rows of unit length."""
-        names = (taxon.lower() if self._spec.case == "lower" else taxon for taxon in taxa)
-        written = (self._spec.template.replace("{}", name) for name in names)
+    def texts(self, taxa: Iterable[str], template: str | None = None, case: str | None = None) -> Vectors:
+        """Embed taxa in order: float32 (n, d), rows of unit length.
+
+        Args:
+            taxa: names.
+            template: text of a label, of the model file where not given. SigLIP's own tokenizers drop case and punctuation, so
+                for them templates that differ in nothing else are the same.
+            case: keep or lower, of the model file where not given.
+        """
+        template, lower = template or self._spec.template, (case or self._spec.case) == "lower"
+        written = (template.replace("{}", taxon.lower() if lower else taxon) for taxon in taxa)
         batches = (self._tokenize(batch) for batch in _batches(written, self._spec.batch_size))
         return self._embedded(self._model.encode_text, batches)
 
     def _embedded(self, encode: Callable[..., Any], batches: Iterator[Any]) -> Vectors:
-        with self._torch.inference_mode():
-            vectors = [self._torch.nn.functional.normalize(encode(b.to(self._device)).float(), dim=-1).cpu() for b in batches]
+        torch, dtype = self._torch, getattr(self._torch, self._spec.dtype)
+        # autocast: open_clip's own half precision fails on models whose text projection has a bias, as SigLIP's
+        with torch.inference_mode(), torch.autocast(self._device.split(":")[0], dtype, enabled=dtype != torch.float32):
+            vectors = [torch.nn.functional.normalize(encode(b.to(self._device)).float(), dim=-1).cpu() for b in batches]
         if not vectors:
             raise ValueError("nothing to embed")
-        joined: Vectors = self._torch.cat(vectors).numpy()
+        joined: Vectors = torch.cat(vectors).numpy()
+        if broken := len(joined) - int(np.isfinite(joined).all(axis=1).sum()):
+            given = self._spec
+            raise UserError(f"{given.name}: {broken} of {len(joined)} vectors are no numbers; do not use dtype {given.dtype}")
         return joined
 
 
-def _demand_known(spec: Clip) -> None:
-    """Refuse what open_clip would answer with random weights or an error of its own words."""
+def _located(spec: Clip) -> str:
+    """The name to load by, refusing what open_clip would answer with random weights or an error of its own words.
+
+    open_clip loads only the newest commit of a hub repository; so a commit is fetched here and loaded as the folder that it is.
+    """
     import open_clip
 
     schema, _, rest = spec.name.rpartition(":")
-    if schema == "local-dir":
-        if not (Path(rest) / "open_clip_config.json").is_file():
-            raise UserError(
-                f"{rest}: no open_clip model there (open_clip_config.json is missing); make it, or mend the model's `name`"
-            )
-    elif schema != "hf-hub":
+    if schema not in ("hf-hub", "local-dir"):
         if spec.name not in open_clip.list_models():
             raise UserError(f'open_clip model "{spec.name}" is not {suggest(spec.name, open_clip.list_models())}')
         tags = open_clip.list_pretrained_tags_by_model(spec.name)
@@ -114,6 +127,27 @@ def _demand_known(spec: Clip) -> None:
             raise UserError(
                 f'pretrained "{spec.pretrained}" of open_clip model {spec.name} is not {suggest(str(spec.pretrained), tags)}'
             )
+        trained, built = open_clip.get_pretrained_cfg(spec.name, spec.pretrained or ""), open_clip.get_model_config(spec.name)
+        if trained.get("quick_gelu", built.get("quick_gelu", False)) != built.get("quick_gelu", False):  # open_clip only warns
+            raise UserError(f"open_clip model {spec.name} and its weights {spec.pretrained} differ in activation; see -quickgelu")
+        return spec.name
+    if schema == "hf-hub":
+        rest = _fetched(rest, str(spec.revision))
+    if missing := [name for name in ("open_clip_config.json", _WEIGHTS) if not (Path(rest) / name).is_file()]:
+        lacks = f"{' and '.join(missing)} missing"
+        raise UserError(f"{rest}: no open_clip model there ({lacks}); make it, or mend the model's `name`")
+    return f"local-dir:{rest}"
+
+
+def _fetched(repository: str, revision: str) -> str:
+    """Folder of a commit of a hub repository, downloaded where it is not in the hub's cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.txt", "*.model", _WEIGHTS])
+    except (OSError, ValueError) as error:  # the hub's errors are of both kinds
+        said = " ".join(str(error).split())
+        raise UserError(f"{repository} at {revision} cannot be had from the hub: {type(error).__name__}: {said}") from error
 
 
 def _mapped(function: Callable[[T], Any], items: Iterable[T], threads: int, ahead: int) -> Iterator[Any]:

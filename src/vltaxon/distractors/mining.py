@@ -14,14 +14,19 @@ from vltaxon.provenance import facts, read_parquet, write_parquet
 from vltaxon.questions import WRONG, Chosen, Indices, Level, assemble, levels
 from vltaxon.taxonomy import Taxonomy
 
-_ROWS, _COLUMNS = 1024, 8192  # a block of similarities: 64 MiB
+_ROWS, _COLUMNS = 1024, 8192  # a block of similarities: 32 MiB
+_PAIR = 32  # gathering the vectors of a pair and multiplying them takes as long as so many pairs of a matrix product
+_PAIRS = 128  # pairs multiplied together: their vectors stay in the cache
+
+Exact = npt.NDArray[np.float64]
 
 
 def nearest_wrong(images: Vectors, labels: Vectors, truth: Indices, rows: int = _ROWS, columns: int = _COLUMNS) -> Chosen:
-    """The three wrong labels of highest cosine per image; of equals, the first in label order.
+    """The three wrong labels of highest cosine per image; of equals, the first in label order. Exact, and memory is a block's.
 
-    One matrix product in blocks with a running top three, so memory is bounded by a block. Summed in float64: products of
-    float16 numbers are then exact, and so are their sums, whatever the block size, the machine or its BLAS.
+    Cosines are sums of products of float16 numbers, which float64 holds without rounding: no block size, machine or BLAS changes
+    a bit. A float32 product costs half of that but rounds, by no more than a known bound; so it only says which labels may be
+    among the three (see `_contenders`), and those few are compared in float64.
 
     Args:
         images: (n, d) unit vectors that have been through float16.
@@ -33,39 +38,63 @@ def nearest_wrong(images: Vectors, labels: Vectors, truth: Indices, rows: int = 
     Returns:
         min(3, m - 1) label indices per image, best first, and the cosines of truth and distractors.
     """
-    wrong = min(WRONG, len(labels) - 1)
-    best = np.empty((len(images), wrong), dtype=np.int64)
-    score = np.empty((len(images), 1 + wrong), dtype=np.float32)
-    texts = labels.astype(np.float64).T
+    asked = 1 + min(WRONG, len(labels) - 1)
+    options = np.empty((len(images), asked), dtype=np.int64)
+    score = np.empty((len(images), asked), dtype=np.float32)
+    lengths = [np.sqrt(np.add.reduce(side * side, axis=1, dtype=np.float64)) for side in (images, labels)]
     for start in tqdm(range(0, len(images), rows), desc=f"mine among {len(labels)} labels", unit=" blocks", mininterval=5):
         block = slice(start, start + rows)
-        mine, own = images[block].astype(np.float64), truth[block]
-        top = np.full((len(mine), wrong), -np.inf)
-        index = np.zeros((len(mine), wrong), dtype=np.int64)
+        mine, own, reach = images[block], truth[block], lengths[0][block] * lengths[1].max()
+        row, column, cosine = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
         for first in range(0, len(labels), columns):
-            cosine = mine @ texts[:, first : first + columns]
-            here = np.flatnonzero((own >= first) & (own < first + columns))
-            score[start + here, 0] = cosine[here, own[here] - first]
-            cosine[here, own[here] - first] = -np.inf
-            top, index = _merged(top, index, cosine, first)
-        best[block], score[block, 1:] = index, top
-    return Chosen(best, score)
+            part = labels[first : first + columns]
+            some_row, some = _contenders(mine, part, own - first, reach)
+            row, column = np.append(row, some_row), np.append(column, some + first)
+            cosine = np.append(cosine, _cosines(mine, part, some_row, some))
+            order = np.lexsort((np.where(column == own[row], -np.inf, -cosine), row))  # its own label, then the nearest; stable
+            row = row[order]
+            kept = np.arange(len(row)) - np.searchsorted(row, row) < 1 + WRONG
+            row, column, cosine = row[kept], column[order][kept], cosine[order][kept]
+        options[block], score[block] = column.reshape(-1, asked), cosine.reshape(-1, asked)
+    return Chosen(options[:, 1:], score)
 
 
-def _merged(
-    top: npt.NDArray[np.float64], index: Indices, cosine: npt.NDArray[np.float64], first: int
-) -> tuple[npt.NDArray[np.float64], Indices]:
-    """Running top k and a block of later labels -> top k of both. `argmax` takes the first of equals, here the first by name."""
-    rows = np.arange(len(top))
-    pool = np.concatenate([top, cosine], axis=1)
-    known = top.shape[1]
-    values, places = np.empty_like(top), np.empty_like(index)
-    for rank in range(known):
-        at = pool.argmax(axis=1)
-        values[:, rank] = pool[rows, at]
-        places[:, rank] = np.where(at < known, index[rows, np.minimum(at, known - 1)], at - known + first)
-        pool[rows, at] = -np.inf
-    return values, places
+def _contenders(images: Vectors, labels: Vectors, own: Indices, reach: Exact) -> tuple[Indices, Indices]:
+    """Pairs (image, label) of a block that may be among the image's three nearest wrong labels, and its own label if it is here.
+
+    A float32 dot product of d numbers, summed in any order, is off by at most g |x| |y|, with g = d u / (1 - d u) and u = 2^-24
+    (Higham 2002, section 3.1; one of the d roundings is to spare here, as products of float16 numbers are exact: that pays for
+    the rounding of the threshold). A label more than twice that below the third best is not among the three.
+
+    Args:
+        images: (n, d) of the block.
+        labels: (m, d) of the block.
+        own: (n,) place of each image's own label in the block, below 0 or beyond m where it is in another.
+        reach: (n,) largest |x| |y| of each image.
+    """
+    count, unit = len(labels), images.shape[1] * 2.0**-24
+    near = images @ labels.T
+    here = np.flatnonzero((own >= 0) & (own < count))
+    near[here, own[here]] = -np.inf
+    third = np.full(len(images), -np.inf)
+    if count >= WRONG:
+        fold = max(1, count // 256)  # the third best of the maxima of sets of labels is no higher, and sooner found
+        folded = near[:, : count // fold * fold].reshape(len(near), fold, -1).max(axis=1)
+        third = np.partition(np.hstack([folded, near[:, count // fold * fold :]]), -WRONG, axis=1)[:, -WRONG].astype(np.float64)
+    near[here, own[here]] = np.inf
+    floor = (third - 2 * unit / (1 - unit) * reach).astype(np.float32)
+    row, column = np.divmod(np.flatnonzero(near >= floor[:, None]), count)
+    return row, column
+
+
+def _cosines(images: Vectors, labels: Vectors, row: Indices, column: Indices) -> Exact:
+    """Exact cosines of pairs; by one product of the whole block where that is less work, as with few labels or many ties."""
+    if len(row) * _PAIR > len(images) * len(labels):
+        whole: Exact = (images.astype(np.float64) @ labels.astype(np.float64).T)[row, column]
+        return whole
+    parts = [slice(start, start + _PAIRS) for start in range(0, len(row), _PAIRS)]
+    products = (images[row[part]] * labels[column[part]] for part in parts)  # exact: 11 bits times 11 bits
+    return np.concatenate([np.add.reduce(product, axis=1, dtype=np.float64) for product in products])
 
 
 def mine(

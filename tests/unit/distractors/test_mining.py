@@ -1,19 +1,18 @@
-"""Mining against a plain loop: ties, blocks, small label sets; then both doors on the demo's archives."""
+"""Mining against a plain loop: ties, near ties, blocks, small label sets; then both doors on the demo's archives."""
 
+from math import fsum
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vltaxon import schemas
-from vltaxon.config import Clip, Dataset, Split
-from vltaxon.data.archives import Archive, unpack
+from vltaxon.config import Clip
 from vltaxon.data.images import ImageStore
-from vltaxon.data.ingest import ingest
-from vltaxon.demo import tiny_siglip
-from vltaxon.demo.clades import BIRD_RANKS, Clade, world, write_cub200, write_cub_classes
-from vltaxon.distractors.embedding import embed, vectors_of
+from vltaxon.distractors.embedding import vectors_of
 from vltaxon.distractors.encoder import Encoder
 from vltaxon.distractors.mining import mine, nearest_wrong
 from vltaxon.provenance import facts, read_parquet, write_parquet
@@ -45,6 +44,45 @@ def test_like_a_plain_loop_whatever_the_blocks(size: int, blocks: tuple[int, int
     assert chosen.similarity is not None
     every = np.column_stack([truth, chosen.labels])
     assert np.allclose(chosen.similarity, np.einsum("nd,nkd->nk", images, labels[every]), atol=1e-6)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_like_a_plain_loop_where_most_cosines_are_equal(data: st.DataObject) -> None:
+    """Vectors of few directions, so that nearly all labels tie; zero vectors; fewer and more labels than a block."""
+    count, width = data.draw(st.integers(1, 40), "labels"), data.draw(st.integers(1, 4), "width")
+    numbers = st.integers(0, 2**31).map(lambda seed: np.random.default_rng(seed).integers(-1, 2, size=(count + 9, width)) / 2)
+    vectors = data.draw(numbers, "vectors").astype(np.float16).astype(np.float32)
+    labels, images = vectors[:count], vectors[count:]
+    truth = np.array(data.draw(st.lists(st.integers(0, count - 1), min_size=9, max_size=9), "truth"))
+    blocks = data.draw(st.tuples(st.integers(1, 10), st.integers(1, 45)), "blocks")
+    chosen = nearest_wrong(images, labels, truth, *blocks)
+    assert chosen.labels.tolist() == _slowly(images, labels, truth)
+    every = np.column_stack([truth, chosen.labels])
+    assert (chosen.similarity == np.einsum("nd,nkd->nk", images, labels[every])).all()  # small fractions: exact in any type
+
+
+@pytest.mark.parametrize(("count", "copies"), [(40, 40), (600, 12)])
+def test_labels_that_float32_cannot_tell_apart(count: int, copies: int) -> None:
+    """Copies of the nearest label, each with one number moved by one float16 step: gaps of a billionth, and some of none."""
+    rng = np.random.default_rng(count)
+    labels, truth = _vectors(rng, count, 512), rng.integers(count, size=30)
+    labels[:: count // copies] = labels[0]
+    images = (labels[:1] + 0.5 * _vectors(rng, 30, 512)).astype(np.float16).astype(np.float32)
+    for step, place in enumerate(range(0, count, 2 * (count // copies))):
+        labels[place, step % 8] = np.nextafter(np.float16(labels[place, step % 8]), np.float16(step % 16 - 8))
+    exact = [[fsum(image * label) for label in labels] for image in images.astype(np.float64)]  # fsum rounds once
+    both = list(zip(exact, truth, strict=True))
+    expected = [sorted((-c, place) for place, c in enumerate(row) if place != own)[:3] for row, own in both]
+    for blocks in ((1024, 8192), (7, 31)):
+        chosen = nearest_wrong(images, labels, truth, *blocks)
+        assert chosen.labels.tolist() == [[place for _, place in row] for row in expected]
+        assert chosen.similarity is not None
+        assert (chosen.similarity[:, 1:] == -np.array([[c for c, _ in row] for row in expected], np.float32)).all()
+        assert (chosen.similarity[:, 0] == np.array([row[own] for row, own in both], np.float32)).all()
+    rounded = images @ labels.T
+    rounded[np.arange(30), truth] = -np.inf
+    assert (np.argsort(-rounded, axis=1, kind="stable")[:, :3] != chosen.labels).any()  # so the second look is needed
 
 
 def test_one_label_has_no_distractor() -> None:
@@ -83,41 +121,18 @@ def test_vectors_come_in_the_order_asked_for(tmp_path: Path) -> None:
         vectors_of(tmp_path / "v.parquet", ["c", "x"])
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Twelve birds, ingested and embedded."""
-    folder = tmp_path_factory.mktemp("run")
-    clade = Clade("birds", BIRD_RANKS, world()["birds"].species[:12])
-    write_cub200(folder / "c.tgz", clade, train=1, test=2, seed=0)
-    write_cub_classes(folder / "classes.csv", clade)
-    split = Split(archive=folder / "c.tgz")
-    words = {"word": "bird", "questions": "cub200", "licence": "-", "ranks": BIRD_RANKS, "scored_levels": (1, 2, 3, 4)}
-    dataset = Dataset(source="cub200", classes=folder / "classes.csv", train=split, test=split, **words)
-    archive = Archive(folder / "c.tar", folder / "c.parquet")
-    unpack(folder / "c.tgz", archive.tar, archive.index)
-    paths = {name: folder / f"{name}.parquet" for name in ("taxa", "images", "rejected", "image_vectors", "taxon_vectors")}
-    ingest(dataset, {"train": archive, "test": archive}, 0, paths["taxa"], paths["images"], paths["rejected"])
-    tiny_siglip.train(folder / "siglip", seed=0, steps=2, batch_size=8, images_per_species=1, threads=1)
-    embed(_spec(folder / "siglip"), paths["images"], paths["taxa"], paths["image_vectors"], paths["taxon_vectors"], threads=2)
-    return paths | {"siglip": folder / "siglip"}
-
-
-def _spec(folder: Path) -> Clip:
-    return Clip(engine="zero_shot", name=f"local-dir:{folder}", licence="MIT")
-
-
 def _mined(run: dict[str, Path], out: Path, seed: int = 0) -> pa.Table:
     tables = (run[name] for name in ("taxa", "images", "image_vectors", "taxon_vectors"))
     mine(*tables, "tiny", "a photo of a {}.", [1, 2, 3, 4], seed, out)
     return read_parquet(out, schemas.QUESTIONS)
 
 
-def test_embedding_tables(run: dict[str, Path]) -> None:
+def test_embedding_tables(run: dict[str, Path], siglip: Clip) -> None:
     images, taxa = (read_parquet(run[name], schemas.embeddings(64)) for name in ("image_vectors", "taxon_vectors"))
     assert images["id"].to_pylist() == read_parquet(run["images"])["image_id"].to_pylist()
     names = read_parquet(run["taxa"])["taxon"].to_pylist()
     assert taxa["id"].to_pylist() == sorted(set(names))
-    encoder, store = Encoder(_spec(run["siglip"]), device="cpu"), ImageStore(run["images"])
+    encoder, store = Encoder(siglip, device="cpu"), ImageStore(run["images"])
     some = images["id"].to_pylist()[-2:]
     assert np.allclose(vectors_of(run["image_vectors"], some), encoder.images(map(store.open, some)), atol=1e-3)
     assert facts(run["image_vectors"])["weights"] == encoder.digest
