@@ -260,11 +260,10 @@ class Clip(Closed):
 
 
 class Calibration(Closed):
-    """What the target `calibrate` compares: published similar choices, and the texts that may have mined them."""
+    """The texts that may have mined the published similar choices, which the target `calibrate` compares."""
 
-    published: dict[Name, Path] = Field(min_length=1, description="The benchmark's JSONL of similar choices, by data set.")
-    templates: tuple[str, ...] = Field(("{}", "a photo of a {}.", "a photo of {}."), min_length=1, description="Label texts.")
-    cases: tuple[Literal["keep", "lower"], ...] = Field(("keep", "lower"), min_length=1)
+    templates: tuple[str, ...] = Field(default=("{}", "a photo of a {}.", "a photo of {}."), min_length=1)
+    cases: tuple[Literal["keep", "lower"], ...] = Field(default=("keep", "lower"), min_length=1)
 
     @model_validator(mode="after")
     def _one_label(self) -> Self:
@@ -490,7 +489,7 @@ class Config(Closed):
         ("similar",), min_length=1, description="Kinds of options; `published` are asked of the data sets that have them."
     )
     encoder: Name = Field(description="Model file (engine zero_shot) that mines the similar distractors.")
-    calibration: Calibration | None = Field(None, description="For the target `calibrate`.")
+    calibration: Calibration = Calibration()
     training: Training
     systems: dict[Name, System] = Field(min_length=1)
     shards: PositiveInt = 1
@@ -718,9 +717,6 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
     encoder = fetch("models", top.encoder, f"{where}: encoder")
     if encoder is not None and not isinstance(encoder, Clip):
         problems.append(f"{where}: encoder: {top.encoder} is of engine {encoder.engine}, needed is zero_shot")
-    for name in top.calibration.published if top.calibration else ():
-        if name not in top.datasets:
-            problems.append(f'{where}: calibration.published: "{name}" is not {suggest(name, top.datasets)}')
     for name, system in top.systems.items():
         _gather_system(f"{where}: systems.{name}", system, fetch, problems)
     if "published" in top.choices:

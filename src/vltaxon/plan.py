@@ -151,31 +151,26 @@ class Plan:
         }
 
     def calibrations(self) -> list[str]:
-        """Tables of the target `calibrate`.
+        """Tables of the target `calibrate`, one for each data set with questions of the benchmark.
 
         Raises:
-            UserError: the config names nothing to compare with.
+            UserError: there is none.
         """
-        if self.config.calibration is None:
-            raise UserError("config.yaml: calibration: is missing; name the published JSONL of a data set under its `published`")
-        return [f"results/calibration/{name}/{self.config.encoder}.csv" for name in self.config.calibration.published]
+        names = [name for name in self.config.datasets if self.dataset(name).published is not None]
+        if not names:
+            raise UserError("calibrate: no data set's file has `published`, the benchmark's questions to compare with")
+        return [f"results/calibration/{name}/{self.config.encoder}.csv" for name in names]
 
     def calibration_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Tables, embeddings and annotations to calibrate with, and the encoder's files."""
-        given, data = self.config.calibration, f"results/data/{wildcards.dataset}"
-        if given is None or wildcards.dataset not in given.published:
-            raise UserError(f"config.yaml: calibration.published: {wildcards.dataset} is not there")
+        """Tables, embeddings and published questions to calibrate with, and the encoder's files."""
+        data = f"results/data/{wildcards.dataset}"
         return {
             "images": f"{data}/images.parquet",
             "taxa": f"{data}/taxa.parquet",
             "image_vectors": f"results/embeddings/{wildcards.encoder}/{wildcards.dataset}/images.parquet",
-            "annotations": str(given.published[wildcards.dataset]),
+            "questions": f"results/questions/{wildcards.dataset}/published.parquet",
             "model": self.encoder_files(wildcards),
         }
-
-    def calibration_values(self, wildcards: Wildcards) -> Values:
-        """Templates and cases to compare."""
-        return {} if self.config.calibration is None else self.config.calibration.model_dump(mode="json", exclude={"published"})
 
     # -- models ------------------------------------------------------------------------------------------------------------
 

@@ -142,17 +142,13 @@ def test_data_that_is_no_archive_is_an_input_by_its_table(plan: Plan) -> None:
     assert whole.dataset_values(SimpleNamespace(dataset="insects"))["subset"] == "known"
 
 
-def test_calibration_compares_what_the_config_names(plan: Plan) -> None:
-    with pytest.raises(UserError, match="calibration: is missing"):
+def test_calibration_is_of_the_data_sets_with_published_questions(plan: Plan) -> None:
+    with pytest.raises(UserError, match="no data set's file has `published`"):
         plan.calibrations()
-    named = config.Calibration(published={"demo_birds": Path("p.jsonl")}, cases=("lower",))
-    changed = plan.experiment.config.model_copy(update={"calibration": named})
-    given = Plan(plan.experiment.model_copy(update={"config": changed}))
+    published = config.Published(annotations=Path("p.jsonl"))
+    birds = plan.experiment.datasets["demo_birds"].model_copy(update={"published": published})
+    given = Plan(plan.experiment.model_copy(update={"datasets": plan.experiment.datasets | {"demo_birds": birds}}))
     assert given.calibrations() == ["results/calibration/demo_birds/tiny_siglip.csv"]
-    at = SimpleNamespace(dataset="demo_birds", encoder="tiny_siglip")
-    inputs = given.calibration_inputs(at)
-    assert inputs["annotations"] == "p.jsonl"
+    inputs = given.calibration_inputs(SimpleNamespace(dataset="demo_birds", encoder="tiny_siglip"))
+    assert inputs["questions"] == "results/questions/demo_birds/published.parquet"
     assert inputs["image_vectors"] == "results/embeddings/tiny_siglip/demo_birds/images.parquet"
-    assert given.calibration_values(at) == {"templates": list(named.templates), "cases": ["lower"]}
-    with pytest.raises(UserError, match="demo_plants is not there"):
-        given.calibration_inputs(SimpleNamespace(dataset="demo_plants", encoder="tiny_siglip"))

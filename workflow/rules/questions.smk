@@ -53,7 +53,7 @@ rule calibrate_templates:
     params:
         code=code_version("vltaxon.distractors.calibration"),
         encoder=lambda wildcards: plan.model_values(wildcards.encoder),
-        texts=plan.calibration_values,
+        texts=plan.config.calibration.model_dump(mode="json"),
     message:
         "Comparing templates of {wildcards.encoder} with the published distractors of {wildcards.dataset}"
     script:

@@ -13,6 +13,6 @@ if __name__ == "__main__":
         from vltaxon.config import Clip
         from vltaxon.distractors.calibration import calibrate_templates
 
-        files = {name: Path(snakemake.input[name]) for name in ("taxa", "images", "image_vectors", "annotations")}
+        files = {name: Path(snakemake.input[name]) for name in ("taxa", "images", "image_vectors", "questions")}
         made = {name: Path(snakemake.output[name]) for name in ("table", "text")}
         calibrate_templates(Clip.model_validate(snakemake.params.encoder), **files, **snakemake.params.texts, **made)

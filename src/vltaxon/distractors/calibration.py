@@ -4,8 +4,6 @@ The benchmark says which model and which rule chose its similar distractors, but
 files are absent, its distractors can be mined again only with the right text; this measures it where they are present.
 """
 
-import json
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 from tabulate import tabulate
 
@@ -25,15 +24,6 @@ from vltaxon.errors import UserError
 from vltaxon.provenance import atomic, facts, read_parquet, write_parquet
 from vltaxon.questions import WRONG, Indices, Level, levels
 from vltaxon.taxonomy import Taxonomy, normalise
-
-
-class Published(NamedTuple):
-    """A published question: file name of the image, 1-based level, right label, all choices."""
-
-    image: str
-    level: int
-    truth: str
-    choices: tuple[str, ...]
 
 
 class Compared(NamedTuple):
@@ -54,35 +44,12 @@ class Compared(NamedTuple):
     total: Indices
 
 
-def published(path: Path) -> Iterator[Published]:
-    """Questions of the benchmark's JSONL; a null level has none.
-
-    Raises:
-        UserError: a line is not of that form.
-    """
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                name = Path(record["image"]).name
-                for key in record:
-                    if key.startswith("level") and record[key] is not None:
-                        level, truth = int(key.removeprefix("level")), str(record[key])
-                        choices = tuple(str(choice) for choice in record[f"choices_level{level}"])
-                        if truth not in choices or len(set(choices)) < len(choices) or len(choices) > 1 + WRONG:
-                            raise ValueError(f"level {level} does not have its label among up to four different choices")
-                        yield Published(name, level, truth, choices)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                said = f"{type(error).__name__}: {error}"
-                raise UserError(f"{path}: line {number} is no record of the benchmark: {said}") from error
-
-
 def calibrate_templates(
     spec: Clip,
     taxa: Path,
     images: Path,
     image_vectors: Path,
-    annotations: Path,
+    questions: Path,
     templates: Sequence[str],
     cases: Sequence[str],
     table: Path,
@@ -95,19 +62,21 @@ def calibrate_templates(
         taxa: table of the data set.
         images: table of the data set.
         image_vectors: what `embed` wrote for the images with the same encoder.
-        annotations: the benchmark's JSONL of similar choices.
+        questions: the benchmark's, as `import_published` wrote them.
         templates: texts of a label, `{}` the taxon.
         cases: keep, lower or both.
         table: written, schema `CALIBRATION`.
         text: the same, written as CSV.
 
     Raises:
-        UserError: no published question is about an image and a label of the data set.
+        UserError: the images were embedded with other weights, or no question has a wrong option.
     """
     stored, tree, encoder = read_parquet(images, schemas.IMAGES), Taxonomy.read(taxa), Encoder(spec)
     if facts(image_vectors).get("weights") != encoder.digest:
         raise UserError(f"{image_vectors}: embedded with other weights than those of {spec.name}; delete it and run again")
-    compared = list(_compared(annotations, stored, tree))
+    compared = list(_compared(read_parquet(questions, schemas.QUESTIONS), stored, tree))
+    if not compared:
+        raise UserError(f"{questions}: no question has a wrong option, so there is nothing to compare")
     names = sorted({name for part in compared for name in part.level.labels})
     place = {name: row for row, name in enumerate(names)}
     pictures = vectors_of(image_vectors, stored["image_id"].to_pylist())
@@ -127,38 +96,17 @@ def calibrate_templates(
         pa.csv.write_csv(made, part)
 
 
-def _compared(annotations: Path, images: pa.Table, tree: Taxonomy) -> Iterator[Compared]:
-    """The published questions by level, matched to images by file name and to labels by `normalise`."""
-    files, left_out = defaultdict(list), Counter[str]()
-    for row, member in enumerate(images["member"].to_pylist()):
-        files[Path(member).name].append(row)
-    asked = defaultdict(list)
-    for question in published(annotations):
-        asked[question.level].append(question)
-    if beyond := sorted(level for level in asked if not 1 <= level <= len(tree.ranks)):
-        raise UserError(f"{annotations}: has level {beyond[0]}, the data set has {len(tree.ranks)} ranks")
-    some = False
+def _compared(questions: pa.Table, images: pa.Table, tree: Taxonomy) -> Iterator[Compared]:
+    """The published questions by level, their options matched to the labels by `normalise`; those of one option are left out."""
+    place = {image_id: row for row, image_id in enumerate(images["image_id"].to_pylist())}
+    several = questions.filter(pc.greater(pc.list_value_length(questions["options"]), 1))
     for level in levels(tree, images["leaf"].to_pylist()):
-        index = {normalise(label): place for place, label in enumerate(level.labels)}
+        index = {normalise(label): number for number, label in enumerate(level.labels)}
         own = dict(zip(level.rows.tolist(), level.truth.tolist(), strict=True))
         kept = []
-        for question in asked[level.number]:
-            wrong = [index.get(key, -1) for key in map(normalise, question.choices) if key != normalise(question.truth)]
-            rows = files[question.image]
-            if len(rows) > 1:
-                raise UserError(f"{annotations}: {question.image} is the file name of {len(rows)} images of the data set")
-            if not wrong:
-                left_out["have one option"] += 1
-            elif not rows:
-                left_out["are about an image that the data set has not"] += 1
-            elif own.get(rows[0], -1) != index.get(normalise(question.truth), -2):
-                left_out["have another right label"] += 1
-            else:
-                kept.append((rows[0], own[rows[0]], (wrong + [-1] * WRONG)[:WRONG], len(wrong)))
+        for question in several.filter(pc.equal(several["level"], level.number)).to_pylist():
+            row, right = place[question["image_id"]], question["answer_index"]
+            wrong = [index.get(normalise(name), -1) for at, name in enumerate(question["options"]) if at != right]
+            kept.append((row, own[row], (wrong + [-1] * WRONG)[:WRONG], len(wrong)))
         if kept:
-            some = True
             yield Compared(level, *(np.array(column, dtype=np.int64) for column in zip(*kept, strict=True)))
-    for reason, count in left_out.items():
-        print(f"{annotations}: {count} questions {reason}: left out", flush=True)
-    if not some:
-        raise UserError(f"{annotations}: none of its questions is about an image and a label of the data set")
