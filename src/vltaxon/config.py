@@ -28,6 +28,7 @@ from pydantic import (
 
 from vltaxon import batches, prompts
 from vltaxon.errors import UserError, suggest
+from vltaxon.parsing import Form
 
 CUB200_CLASSES = Path(__file__).parent / "data" / "sources" / "cub200_classes.csv"  # the 200 classes of CUB, with their ranks
 
@@ -320,8 +321,11 @@ class Stage(Closed):
     name: Literal["leaf", "answer"] = Field(description="leaf: name the taxon, once an image; answer: each question.")
     by: Literal["model", "lookup", "similarity", "chance"] = Field("model", description="Who answers.")
     prompt: Name | None = Field(None, description="File in config/prompts; needed where the model answers.")
-    condition: Literal["none", "leaf"] = Field("none", description="Whether the prompt is given the stage 1 leaf.")
-    form: Literal["tagged", "bare"] = Field("tagged", description="How the answer is marked in the output.")
+    condition: Literal["none", "leaf", "gold"] = Field(
+        "none", description="The leaf that the prompt is given: none, the one that stage 1 named, or the true one (an oracle)."
+    )
+    form: Form = Field("tagged", description="How the answer is marked; listing (leaf): `Rank: taxon` for every rank, no tags.")
+    constrained: bool = Field(False, description="leaf: only lineages of the taxonomy can be written, each to its end.")
     max_new_tokens: PositiveInt = 512
     repetition_penalty: PositiveFloat = Field(1.0, description="1 is plain greedy; the checkpoint's own value is not used.")
 
@@ -329,8 +333,10 @@ class Stage(Closed):
     def _sound(self) -> Self:
         if (self.by == "model") != (self.prompt is not None):
             raise ValueError("prompt: needed where `by` is model, and only there")
-        if self.name == "leaf" and (self.by != "model" or self.condition != "none"):
-            raise ValueError("the leaf stage is answered by the model, without condition")
+        if self.name == "leaf" and (self.by != "model" or self.condition == "leaf"):
+            raise ValueError("the leaf stage is answered by the model, and it is what names the leaf: no condition but gold")
+        if self.name != "leaf" and (self.constrained or self.form == "listing"):
+            raise ValueError("constrained and form listing are for the leaf stage")
         return self
 
 
@@ -385,11 +391,32 @@ class Samples(Closed):
 
     task: Literal["leaf", "answer"]
     prompt: Name
-    target: Literal["answer", "reasoning"] = Field("reasoning", description="sft: the answer alone, or reasoning and answer.")
-    form: Literal["tagged", "bare"] = "tagged"
+    target: Literal["answer", "reasoning", "lineage"] = Field(
+        "reasoning",
+        description="What the model is to write: the answer alone; the taxa down to the level asked, then the answer; or the "
+        "whole lineage, then the answer. In grpo it is what the format reward asks for.",
+    )
+    form: Form = "tagged"
     levels: Literal["all", "one"] = Field("all", description="answer: every scored level of an image, or one drawn at random.")
-    condition: Literal["none", "gold"] = Field("none", description="answer: the leaf that the prompt is given.")
+    turns: Literal["single", "multi"] = Field(
+        "single", description="multi: one conversation asks all levels of an image in turn; loss on every answer (sft)."
+    )
+    condition: Literal["none", "gold", "own", "mixed"] = Field(
+        "none",
+        description="The leaf that the prompt is given: the true one; the one that the adapter of the step before names for the "
+        "image; or either, drawn by the image with equal chance.",
+    )
     repeat: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.task == "leaf" and self.condition not in ("none", "gold"):
+            raise ValueError("condition: own and mixed are for the answer task; naming the leaf is what they come from")
+        if self.task == "answer" and self.form == "listing":
+            raise ValueError("form: listing is for the leaf task")
+        if self.turns == "multi" and (self.task != "answer" or self.levels != "all" or self.condition != "none"):
+            raise ValueError("turns: multi is for the answer task, with all levels and no condition")
+        return self
 
 
 class Step(Closed):
@@ -399,6 +426,7 @@ class Step(Closed):
     part: Literal["sft", "grpo", "all"] = Field(description="Species half; all is both halves, never the held-out species.")
     split: Literal["train"] = Field("train", description="Images of the training split only.")
     samples: tuple[Samples, ...] = Field(min_length=1)
+    choices: Literal["similar", "random"] | None = Field(None, description="Options learnt from; the experiment's where absent.")
     lora: Lora = Lora()
     learning_rate: PositiveFloat
     epochs: PositiveFloat = 1.0
@@ -420,16 +448,35 @@ class Step(Closed):
             batches.accumulation(self.batch_size, self.device_batch_size, 1, self.group_size if self.kind == "grpo" else None)
         except UserError as error:
             raise ValueError(str(error)) from error
-        if self.kind == "grpo" and any(s.target != "reasoning" for s in self.samples):
-            raise ValueError("samples: grpo has no target text; leave `target` out")
+        multi = {sample.turns == "multi" for sample in self.samples}
+        if multi != {False} and (self.kind == "grpo" or multi == {True, False}):
+            raise ValueError("samples: turns multi is for sft, and for all samples of a step or none")
+        if self.own and len({(s.prompt, s.form) for s in self.samples if s.task == "leaf"}) != 1:
+            raise ValueError("samples: condition own and mixed need leaf samples of one prompt, by which the leaf is named")
         return self
+
+    @property
+    def own(self) -> bool:
+        """Whether samples are conditioned on what the adapter of the step before names."""
+        return any(sample.condition in ("own", "mixed") for sample in self.samples)
 
 
 class Recipe(Closed):
-    """A chain of training steps from one base model."""
+    """A chain of training steps from one base model.
+
+    A file either lists its steps, or names the recipe it is `based_on` and its `changes`, by step (`2-grpo: {kl: 0.04}`); mappings
+    are merged, everything else is replaced. What is held here is whole.
+    """
 
     description: str
+    word: str | None = Field(None, description="What the prompts call the organism; the data set's word where absent.")
+    based_on: Name | None = None
     steps: tuple[Step, ...] = Field(min_length=1)
+
+    @property
+    def step_names(self) -> list[str]:
+        """Folder names of the steps: 1-sft, 2-grpo."""
+        return [f"{i}-{step.kind}" for i, step in enumerate(self.steps, start=1)]
 
     @model_validator(mode="after")
     def _one_adapter(self) -> Self:
@@ -446,6 +493,28 @@ class System(Closed):
     recipe: Name | None = None
     protocol: Name
     label: str | None = Field(None, description="Name in tables and figures.")
+    word: str | None = Field(
+        None, description="What the prompts call the organism; where absent the recipe's word, then the data set's."
+    )
+    variant: int | None = Field(None, ge=0, description="Which wording of the question is asked; the data set's where absent.")
+    rotation: int = Field(0, ge=0, description="By how many places the options are rotated before they are shown.")
+
+
+class Sweep(Closed):
+    """A system asked in every combination of question wordings and rotations of the options."""
+
+    system: Name
+    variants: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    rotations: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2, 3), min_length=1)
+
+
+class Tables(Closed):
+    """Which data sets of the experiment stand for those of the paper's tables and figures."""
+
+    animal: Name
+    plant: Name
+    bird: Name
+    choices: Choices = "similar"
 
 
 class Partition(Closed):
@@ -461,6 +530,11 @@ class Training(Closed):
     dataset: Name
     choices: Literal["similar", "random"] = "similar"
     partition: Partition
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Values of steps that this experiment replaces, by kind (sft, grpo), by recipe, or by step (vl_taxon/1-sft); "
+        "the later wins, and recipes based on one take its values too.",
+    )
 
 
 class Report(Closed):
@@ -492,6 +566,12 @@ class Config(Closed):
     calibration: Calibration = Calibration()
     training: Training
     systems: dict[Name, System] = Field(min_length=1)
+    main: tuple[Name, ...] = Field(
+        (), description="Systems of the main table, figures and report, in their order; all where empty. The others are run for "
+        "the paper's tables.",
+    )
+    tables: Tables | None = Field(None, description="Data sets of the paper's tables and figures (targets table1 ... paper).")
+    sweeps: dict[Name, Sweep] = Field(default_factory=dict, description="Sweeps over wordings and rotations (target sweep).")
     shards: PositiveInt = 1
     bootstrap: PositiveInt = Field(1000, description="Resamples for the intervals.")
     report: Report
@@ -499,12 +579,42 @@ class Config(Closed):
     @model_validator(mode="after")
     def _no_doubles(self) -> Self:
         labels = [system.label or name for name, system in self.systems.items()]
-        for key, names in (("datasets", self.datasets), ("choices", self.choices), ("labels of systems", labels)):
+        for key, names in (
+            ("datasets", self.datasets),
+            ("choices", self.choices),
+            ("main", self.main),
+            ("labels of systems", labels),
+        ):
             if double := sorted({name for name in names if list(names).count(name) > 1}):
                 raise ValueError(f"{key}: {', '.join(double)} stands twice")
         return self
 
     demo: Demo = Demo()
+
+    @property
+    def shown(self) -> dict[str, System]:
+        """The systems of the main table, in its order."""
+        return {name: self.systems[name] for name in self.main or self.systems}
+
+    def swept(self, sweep: str) -> dict[str, System]:
+        """The systems that a sweep consists of, by name."""
+        given = self.sweeps[sweep]
+        system = self.systems[given.system]
+        return {
+            f"{sweep}.v{variant}.r{rotation}": system.model_copy(
+                update={"variant": variant, "rotation": rotation, "label": f"{sweep}, wording {variant}, rotation {rotation}"}
+            )
+            for variant in given.variants
+            for rotation in given.rotations
+        }
+
+    @property
+    def asked(self) -> dict[str, System]:
+        """All systems: those of the config, and those of its sweeps."""
+        every = dict(self.systems)
+        for sweep in self.sweeps:
+            every |= self.swept(sweep)
+        return every
 
 
 class Experiment(Closed):
@@ -519,14 +629,25 @@ class Experiment(Closed):
     recipes: dict[str, Recipe]
 
     def leaf_system(self, system: str) -> str:
-        """The system whose stage 1 serves `system`: the first with the same model, recipe and leaf stage, so it runs once."""
-        mine = self.config.systems[system]
+        """The system whose stage 1 serves `system`: the first with the same model, recipe, word and leaf stage, so it runs once."""
+        systems = self.config.asked
+        mine = systems[system]
         stage = self.protocols[mine.protocol].stage("leaf")
-        for name, other in self.config.systems.items():
-            same = (other.model, other.recipe) == (mine.model, mine.recipe)
+        for name, other in systems.items():
+            same = (other.model, other.recipe, other.word) == (mine.model, mine.recipe, mine.word)
             if same and self.protocols[other.protocol].stage("leaf") == stage:
                 return name
         return system
+
+    def step_recipe(self, recipe: str, step: str) -> str:
+        """The recipe that trains a step: the furthest that `recipe` is based on with the same steps up to it, so it runs once."""
+        mine = self.recipes[recipe]
+        upto = mine.step_names.index(step) + 1
+        if mine.based_on is None:
+            return recipe
+        base = self.recipes[mine.based_on]
+        same = (base.word, base.steps[:upto]) == (mine.word, mine.steps[:upto])
+        return self.step_recipe(mine.based_on, step) if same else recipe
 
 
 _KINDS: dict[str, type[Closed]] = {
@@ -644,6 +765,7 @@ def load(config: Mapping[str, Any] | Path, folder: Path = Path("config"), files:
         _yaml(path, problems)
     top = _checked(Config, data, where, problems)
     found: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+    settings = top.training.settings if top is not None else {}
 
     def fetch(kind: str, name: str, asked_by: str) -> Any:
         if name not in found[kind]:
@@ -655,7 +777,12 @@ def load(config: Mapping[str, Any] | Path, folder: Path = Path("config"), files:
             content = _yaml(path, problems)
             if kind == "models" and content is not None:
                 content = {"spec": content}
-            item = _checked(_KINDS[kind], content, str(path), problems)
+            at = str(path)
+            if kind == "recipes" and isinstance(content, Mapping):
+                found[kind][name] = None  # so that one that is based on itself finds nothing
+                content = _whole_recipe(name, content, settings, fetch, at, problems)
+                at += " (with training.settings)" if settings else ""
+            item = _checked(_KINDS[kind], content, at, problems)
             found[kind][name] = item.spec if isinstance(item, Model) else item
         return found[kind][name]
 
@@ -674,6 +801,46 @@ def load(config: Mapping[str, Any] | Path, folder: Path = Path("config"), files:
     if problems or top is None:
         raise UserError("The config has errors:\n" + "\n".join(f"  {line}" for line in problems))
     return Experiment(config=top, **{kind: items for kind, items in found.items()})
+
+
+def _whole_recipe(
+    name: str, given: Mapping[str, Any], settings: Mapping[str, Any], fetch: Any, at: str, problems: list[str]
+) -> Mapping[str, Any] | None:
+    """A recipe with the steps of the one it is based on, its own changes, and the experiment's settings in place."""
+    base_name, changes = given.get("based_on"), given.get("changes")
+    if base_name is None:
+        steps = given.get("steps")
+        if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
+            return given  # its own model says what is wrong
+        named = {f"{i}-{step.get('kind')}": _merged(step, settings.get(str(step.get("kind")), {})) for i, step in enumerate(steps, 1)}
+    else:
+        if "steps" in given or not isinstance(changes or {}, Mapping):
+            problems.append(f"{at}: a recipe that is based on another gives `changes` by step, and no `steps`")
+            return None
+        base = fetch("recipes", str(base_name), f"{at}: based_on")
+        if base is None:
+            problems.append(f"{at}: based_on: {base_name} gives no steps: it is absent, wrong, or based on this one")
+            return None
+        named = dict(zip(base.step_names, (step.model_dump(mode="json") for step in base.steps), strict=True))
+        for step, change in (changes or {}).items():
+            if step not in named or not isinstance(change, Mapping):
+                problems.append(f'{at}: changes: "{step}" is not {suggest(str(step), named)}, or is no mapping')
+            else:
+                named[step] = _merged(named[step], change)
+        given = {"word": base.word} | {key: value for key, value in given.items() if key != "changes"}
+    for step in named:
+        named[step] = _merged(_merged(named[step], settings.get(name, {})), settings.get(f"{name}/{step}", {}))
+    return {**given, "steps": list(named.values())}
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """`old` with the values of `new`; mappings in both are merged in turn."""
+    both = {key: _merged(old[key], value) for key, value in new.items() if _mappings(old.get(key), value)}
+    return {**old, **new, **both}
+
+
+def _mappings(*values: Any) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
 
 
 def _strings(data: Any) -> Iterator[str]:
@@ -701,15 +868,19 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
         _same_files(dataset, f"config/datasets/{name}.yaml", files, problems)
         if name == top.training.dataset and dataset.train is None:
             problems.append(f"{where}: training.dataset: {name} has no train split, and a test split is never trained on")
-    about = top.report
-    for key, name, known in (
-        ("dataset", about.dataset, top.datasets),
-        ("choices", about.choices, top.choices),
-        ("system", about.system, top.systems),
-        ("baseline", about.baseline, top.systems),
-    ):
-        if name not in known:
-            problems.append(f'{where}: report.{key}: "{name}" is not {suggest(name, known)}')
+    about, shown = top.report, top.shown if set(top.main) <= set(top.systems) else top.systems
+    named: list[tuple[str, str, Iterable[str]]] = [
+        ("report.dataset", about.dataset, top.datasets),
+        ("report.choices", about.choices, top.choices),
+        ("report.system", about.system, shown),
+        ("report.baseline", about.baseline, shown),
+        *(("main", name, top.systems) for name in top.main),
+        *((f"sweeps.{name}.system", sweep.system, top.systems) for name, sweep in top.sweeps.items()),
+    ]
+    if top.tables is not None:
+        named += [(f"tables.{key}", getattr(top.tables, key), top.datasets) for key in ("animal", "plant", "bird")]
+        named.append(("tables.choices", top.tables.choices, top.choices))
+    problems += [f'{where}: {key}: "{name}" is not {suggest(name, known)}' for key, name, known in named if name not in known]
     for key, name in (("system", about.system), ("baseline", about.baseline)):
         protocol = fetch("protocols", top.systems[name].protocol, f"{where}: report.{key}") if name in top.systems else None
         if protocol is not None and protocol.stage("answer") is None:
@@ -719,12 +890,41 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
         problems.append(f"{where}: encoder: {top.encoder} is of engine {encoder.engine}, needed is zero_shot")
     for name, system in top.systems.items():
         _gather_system(f"{where}: systems.{name}", system, fetch, problems)
+    _wordings(top, where, fetch, problems)
+    _settings(top, where, fetch, problems)
     if "published" in top.choices:
         have = [name for name in top.datasets if (given := fetch("datasets", name, where)) is None or given.published]
         if not have:
             problems.append(f"{where}: choices: published, but no data set's file has `published`, the benchmark's annotations")
         elif about.choices == "published" and about.dataset in top.datasets and about.dataset not in have:
             problems.append(f"{where}: report.choices: published, but config/datasets/{about.dataset}.yaml has no `published`")
+
+
+def _wordings(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
+    """Variants exist in every data set's wordings, and wordings and rotations are asked of models alone."""
+    wanted = [(f"systems.{name}.variant", s, [s.variant] if s.variant is not None else []) for name, s in top.systems.items()]
+    wanted += [(f"sweeps.{n}.variants", top.systems[s.system], s.variants) for n, s in top.sweeps.items() if s.system in top.systems]
+    for key, system, variants in wanted:
+        protocol = fetch("protocols", system.protocol, f"{where}: {key}")
+        stage = protocol.stage("answer") if protocol is not None else None
+        if (variants or system.rotation) and protocol is not None and (stage is None or stage.by != "model"):
+            problems.append(f"{where}: {key}: protocol {system.protocol} has no question that a model answers, so none to vary")
+        for name in top.datasets:
+            dataset = fetch("datasets", name, where)
+            words = fetch("questions", dataset.questions, where) if dataset is not None else None
+            if words is not None and (odd := [v for v in variants if v >= len(words.variants)]):
+                problems.append(f"{where}: {key}: {odd} is out of range, config/questions/{dataset.questions}.yaml has {len(words.variants)}")
+
+
+def _settings(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
+    """Settings of steps are for a kind, a recipe or a step that there is."""
+    for key in top.training.settings:
+        recipe, _, step = key.partition("/")
+        if key in ("sft", "grpo"):
+            continue
+        found = fetch("recipes", recipe, f"{where}: training.settings")
+        if found is not None and step and step not in found.step_names:
+            problems.append(f'{where}: training.settings: "{key}": {recipe} has no step {suggest(step, found.step_names)}')
 
 
 def _same_files(dataset: Dataset, where: str, files: dict[str, tuple[RawFile, str]], problems: list[str]) -> None:

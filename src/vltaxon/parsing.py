@@ -11,7 +11,7 @@ from typing import Literal
 
 from vltaxon.taxonomy import normalise
 
-Form = Literal["tagged", "bare"]
+Form = Literal["tagged", "bare", "listing"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _INSIDE = r"(?:(?!</?(?:think|answer)>).)"
