@@ -30,3 +30,13 @@ def load(model: Vlm) -> tuple[Any, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{model.checkpoint}: not loadable as a vision-language model: {error}") from error
     return processor, weights
+
+
+def merge(model: Vlm, adapter: Path, output: Path) -> None:
+    """Write the model with an adapter merged into its weights, as a checkpoint folder like any other."""
+    from peft import PeftModel
+
+    processor, weights = load(model)
+    with provenance.whole_folder(output) as part:
+        PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload().save_pretrained(part)
+        processor.save_pretrained(part)

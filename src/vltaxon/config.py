@@ -464,8 +464,8 @@ class Step(Closed):
 class Recipe(Closed):
     """A chain of training steps from one base model.
 
-    A file either lists its steps, or names the recipe it is `based_on` and its `changes`, by step (`2-grpo: {kl: 0.04}`); mappings
-    are merged, everything else is replaced. What is held here is whole.
+    A file either lists its steps, or names the recipe it is `based_on` and its `changes`, by step (`2-grpo: {kl: 0.04}`):
+    mappings are merged, everything else is replaced. What is held here is whole.
     """
 
     description: str
@@ -567,7 +567,8 @@ class Config(Closed):
     training: Training
     systems: dict[Name, System] = Field(min_length=1)
     main: tuple[Name, ...] = Field(
-        (), description="Systems of the main table, figures and report, in their order; all where empty. The others are run for "
+        (),
+        description="Systems of the main table, figures and report, in their order; all where empty. The others are run for "
         "the paper's tables.",
     )
     tables: Tables | None = Field(None, description="Data sets of the paper's tables and figures (targets table1 ... paper).")
@@ -629,7 +630,7 @@ class Experiment(Closed):
     recipes: dict[str, Recipe]
 
     def leaf_system(self, system: str) -> str:
-        """The system whose stage 1 serves `system`: the first with the same model, recipe, word and leaf stage, so it runs once."""
+        """The system whose stage 1 serves `system`: the first alike in model, recipe, word and leaf stage, so it runs once."""
         systems = self.config.asked
         mine = systems[system]
         stage = self.protocols[mine.protocol].stage("leaf")
@@ -781,7 +782,7 @@ def load(config: Mapping[str, Any] | Path, folder: Path = Path("config"), files:
             if kind == "recipes" and isinstance(content, Mapping):
                 found[kind][name] = None  # so that one that is based on itself finds nothing
                 content = _whole_recipe(name, content, settings, fetch, at, problems)
-                at += " (with training.settings)" if settings else ""
+                at += f" (with training.settings of {where})" if settings else ""
             item = _checked(_KINDS[kind], content, at, problems)
             found[kind][name] = item.spec if isinstance(item, Model) else item
         return found[kind][name]
@@ -812,7 +813,8 @@ def _whole_recipe(
         steps = given.get("steps")
         if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
             return given  # its own model says what is wrong
-        named = {f"{i}-{step.get('kind')}": _merged(step, settings.get(str(step.get("kind")), {})) for i, step in enumerate(steps, 1)}
+        named = {f"{i}-{step.get('kind')}": step for i, step in enumerate(steps, start=1)}
+        named = {step: _merged(values, settings.get(str(values.get("kind")), {})) for step, values in named.items()}
     else:
         if "steps" in given or not isinstance(changes or {}, Mapping):
             problems.append(f"{at}: a recipe that is based on another gives `changes` by step, and no `steps`")
@@ -902,8 +904,9 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
 
 def _wordings(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
     """Variants exist in every data set's wordings, and wordings and rotations are asked of models alone."""
-    wanted = [(f"systems.{name}.variant", s, [s.variant] if s.variant is not None else []) for name, s in top.systems.items()]
-    wanted += [(f"sweeps.{n}.variants", top.systems[s.system], s.variants) for n, s in top.sweeps.items() if s.system in top.systems]
+    wanted = [(f"systems.{name}.variant", s, [] if s.variant is None else [s.variant]) for name, s in top.systems.items()]
+    sweeps = [(f"sweeps.{name}.variants", sweep) for name, sweep in top.sweeps.items() if sweep.system in top.systems]
+    wanted += [(key, top.systems[sweep.system], list(sweep.variants)) for key, sweep in sweeps]
     for key, system, variants in wanted:
         protocol = fetch("protocols", system.protocol, f"{where}: {key}")
         stage = protocol.stage("answer") if protocol is not None else None
@@ -913,7 +916,9 @@ def _wordings(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
             dataset = fetch("datasets", name, where)
             words = fetch("questions", dataset.questions, where) if dataset is not None else None
             if words is not None and (odd := [v for v in variants if v >= len(words.variants)]):
-                problems.append(f"{where}: {key}: {odd} is out of range, config/questions/{dataset.questions}.yaml has {len(words.variants)}")
+                problems.append(
+                    f"{where}: {key}: {odd} is out of range, config/questions/{dataset.questions}.yaml has {len(words.variants)}"
+                )
 
 
 def _settings(top: Config, where: str, fetch: Any, problems: list[str]) -> None:

@@ -15,7 +15,8 @@ Form = Literal["tagged", "bare", "listing"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _INSIDE = r"(?:(?!</?(?:think|answer)>).)"
-_WELL_FORMED = re.compile(rf"\s*<think>{_INSIDE}*</think>\s*<answer>{_INSIDE}+</answer>\s*", re.DOTALL)
+_ANSWER_ALONE = re.compile(rf"\s*<answer>{_INSIDE}+</answer>\s*", re.DOTALL)
+_WELL_FORMED = re.compile(rf"\s*<think>{_INSIDE}*</think>{_ANSWER_ALONE.pattern}", re.DOTALL)
 _CUE = re.compile(r"\b(?:answer|option|choice)(?:\s+is|\s*:)\s*", re.IGNORECASE)
 # A letter behind a cue, unless more letters or, for A, a word follows: "A or B", "B and option C", "A common oak" choose nothing.
 _CUED = re.compile(
@@ -39,9 +40,12 @@ class Reading:
     reasoning: str | None = None
 
 
-def well_formed(completion: str) -> bool:
-    """Whether the whole text is `<think>...</think><answer>...</answer>`, each once and not empty in the answer."""
-    return _WELL_FORMED.fullmatch(completion) is not None
+def well_formed(completion: str, reasoned: bool = True) -> bool:
+    """Whether the whole text is `<think>...</think><answer>...</answer>`, each once and not empty in the answer.
+
+    Not `reasoned`: whether it is `<answer>...</answer>` alone.
+    """
+    return (_WELL_FORMED if reasoned else _ANSWER_ALONE).fullmatch(completion) is not None
 
 
 def _between(text: str, start: str, end: str) -> str | None:
@@ -143,6 +147,15 @@ def read_lineage(reasoning: str | None, ranks: Sequence[str]) -> list[str | None
         if spelt:
             named.setdefault(rank.casefold(), {})[normalise(spelt)] = spelt
     return [next(iter(found.values())) if len(found := named.get(rank.casefold(), {})) == 1 else None for rank in ranks]
+
+
+def read_listing(completion: str, ranks: Sequence[str], finish_reason: str = "stop") -> tuple[Reading, list[str | None]]:
+    """Read a lineage written without tags, and as the answer the deepest taxon in it; `unparsed` where there is none."""
+    lineage = read_lineage(completion, ranks)
+    deepest = next((taxon for taxon in reversed(lineage) if taxon is not None), None)
+    if finish_reason == "length" or deepest is None:  # a name that the token limit cut is not a name
+        return Reading(_nothing(completion, finish_reason), reasoning=completion), lineage
+    return Reading("answered", deepest, reasoning=completion), lineage
 
 
 def published_index(completion: str, options: Sequence[str]) -> int | None:

@@ -40,3 +40,24 @@ def partition(taxa: Path, images: Path, parts: config.Partition, seed: int, spli
     part = dict.fromkeys(leaves, "held_out") | dict.fromkeys(rest[:share], "sft") | dict.fromkeys(rest[share:], "grpo")
     rows = {"leaf": leaves, "part": [part[leaf] for leaf in leaves], "seed": [seed] * len(leaves)}
     write_parquet(pa.table(rows), split, schemas.PARTS, rule="partition", seed=seed)
+
+
+def allowed_parts(part: str) -> frozenset[str]:
+    """Species parts that `Step.part` means; the held-out species are in none."""
+    return frozenset({"sft", "grpo"} if part == "all" else {part})
+
+
+def training_images(images: Path, parts: Path, allowed: frozenset[str]) -> list[tuple[str, str]]:
+    """(image_id, leaf) of the training images in the allowed parts, by image_id."""
+    table = read_parquet(images, schemas.IMAGES, ["image_id", "split", "leaf"])
+    train = table.filter(pc.equal(table["split"], "train")).to_pylist()
+    tested = set(table.filter(pc.equal(table["split"], "test"))["image_id"].to_pylist())
+    if both := sorted(tested.intersection(row["image_id"] for row in train)):
+        raise UserError(f"{images}: {len(both)} images are of both splits, {both[0]} for one; the test split is never trained on")
+    part_of: dict[str, str] = {}
+    for row in read_parquet(parts, schemas.PARTS).to_pylist():
+        if part_of.setdefault(row["leaf"], row["part"]) != row["part"]:
+            raise UserError(f"{parts}: {row['leaf']} is in two parts; delete the file and run the workflow again")
+    if lost := sorted({row["leaf"] for row in train} - part_of.keys()):
+        raise UserError(f"{parts}: {len(lost)} leaves of {images} have no part, {lost[0]} for one; delete it and run again")
+    return sorted((row["image_id"], row["leaf"]) for row in train if part_of[row["leaf"]] in allowed)

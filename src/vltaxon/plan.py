@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from vltaxon.config import CUB200_CLASSES, Clip, Config, Dataset, Experiment, Published, Stage, Step, Vlm, local
+from vltaxon.config import CUB200_CLASSES, Clip, Config, Dataset, Experiment, Published, Samples, Stage, Step, System, Vlm, local
 from vltaxon.errors import UserError
 
 Values = dict[str, Any]
@@ -32,6 +32,7 @@ class Plan:
         self.licences = {name: "; ".join(dict.fromkeys(said for raw, said in uses if raw.name == name)) for name in self.raw}
         self.experiment = experiment.model_copy(update={"datasets": {n: d.here() for n, d in experiment.datasets.items()}})
         self.config: Config = experiment.config
+        self.systems: dict[str, System] = self.config.asked
         self.shards = [str(shard) for shard in range(self.config.shards)]
         self.archives = self._archives()
 
@@ -199,56 +200,81 @@ class Plan:
 
     # -- training ----------------------------------------------------------------------------------------------------------
 
-    def step_names(self, recipe: str) -> list[str]:
-        """Folder names of a recipe's steps: 1-sft, 2-grpo."""
-        return [f"{i}-{step.kind}" for i, step in enumerate(self.experiment.recipes[recipe].steps, start=1)]
-
     def step(self, wildcards: Wildcards) -> Step:
         """The step that a job trains."""
-        return self.experiment.recipes[wildcards.recipe].steps[self.step_names(wildcards.recipe).index(wildcards.step)]
+        recipe = self.experiment.recipes[wildcards.recipe]
+        return recipe.steps[recipe.step_names.index(wildcards.step)]
 
-    def adapter(self, model: str, recipe: str, step: str) -> str:
-        """File of a trained adapter's weights."""
-        return f"results/adapters/{model}/{recipe}/{step}/adapter_model.safetensors"
+    def adapter(self, model: str, recipe: str, step: str, file: str = "adapter_model.safetensors") -> str:
+        """File of a trained adapter's folder; a step that several recipes share is trained once."""
+        return f"results/adapters/{model}/{self.experiment.step_recipe(recipe, step)}/{step}/{file}"
 
     def train_priority(self, wildcards: Wildcards) -> int:
         """Steps that wait for this one, and one: the longest chain is trained first, and training goes before the rest."""
-        names = self.step_names(wildcards.recipe)
+        names = self.experiment.recipes[wildcards.recipe].step_names
         return len(names) - names.index(wildcards.step)
 
-    def train_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Training images and questions, the species' parts, the base model, and the adapter of the step before."""
-        data = self.config.training.dataset
-        names = self.step_names(wildcards.recipe)
+    def previous(self, wildcards: Wildcards) -> list[str]:
+        """Adapter of the step before, as a list of none or one."""
+        names = self.experiment.recipes[wildcards.recipe].step_names
         before = names[: names.index(wildcards.step)][-1:]
+        return [self.adapter(wildcards.model, wildcards.recipe, step) for step in before]
+
+    def train_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Training images and questions, the species' parts, the base model, the adapter of the step before and what it names."""
+        data, step = self.config.training.dataset, self.step(wildcards)
+        own = f"results/own/{wildcards.model}/{wildcards.recipe}/{wildcards.step}.parquet"
         return {
             "images": f"results/data/{data}/images.parquet",
             "taxa": f"results/data/{data}/taxa.parquet",
-            "questions": f"results/questions/{data}/{self.config.training.choices}.parquet",
+            "questions": f"results/questions/{data}/{step.choices or self.config.training.choices}.parquet",
             "parts": f"results/splits/{data}.parquet",
             "tars": self.tars(data),
             "model": self.model_files(wildcards.model),
-            "previous": [self.adapter(wildcards.model, wildcards.recipe, step) for step in before],
+            "previous": self.previous(wildcards),
+            "own": [own] if step.own else [],
         }
 
     def train_values(self, wildcards: Wildcards) -> Values:
         """Step, prompts and words of a training job."""
-        step, data = self.step(wildcards), self.dataset(self.config.training.dataset)
+        step = self.step(wildcards)
         return {
             "step": step.model_dump(mode="json", exclude={"device_batch_size"}),
             "prompts": {s.prompt: self.prompt_values(s.prompt) for s in step.samples},
             "wording": self.wording(self.config.training.dataset),
-            "word": data.word,
+            "word": self.word(self.config.training.dataset, wildcards.recipe),
+        }
+
+    def own_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What the naming of training images reads."""
+        inputs = self.train_inputs(wildcards)
+        return {key: inputs[key] for key in ("images", "parts", "tars", "model", "previous")}
+
+    def own_values(self, wildcards: Wildcards) -> Values:
+        """Stage 1 of the training images as a prediction job has it: as the step's leaf samples ask."""
+        step, data = self.step(wildcards), self.config.training.dataset
+        leaf: Samples = next(sample for sample in step.samples if sample.task == "leaf")
+        asked = {"name": "leaf", "prompt": leaf.prompt, "form": leaf.form, "max_new_tokens": step.max_new_tokens}
+        stage = Stage.model_validate(asked)
+        return self._stage_values(stage, data, wildcards.model, self.word(data, wildcards.recipe)) | {"part": step.part}
+
+    def merge_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """A recipe's last adapter and the base model that it is to be merged into."""
+        last = self.experiment.recipes[wildcards.recipe].step_names[-1]
+        return {
+            "model": self.model_files(wildcards.model),
+            "adapter": self.adapter(wildcards.model, wildcards.recipe, last),
+            "config": self.adapter(wildcards.model, wildcards.recipe, last, "adapter_config.json"),
         }
 
     def trained(self, file: str) -> dict[str, str]:
         """A file of every training step in use, by the name to show: recipe and step, and the model where there are several."""
-        pairs = sorted({(s.model, s.recipe) for s in self.config.systems.values() if s.recipe})
+        pairs = sorted({(s.model, s.recipe) for s in self.config.shown.values() if s.recipe})
         several = len({model for model, _ in pairs}) > 1
         return {
-            f"{model} {recipe} {step}" if several else f"{recipe} {step}": f"results/adapters/{model}/{recipe}/{step}/{file}"
+            f"{model} {recipe} {step}" if several else f"{recipe} {step}": self.adapter(model, recipe, step, file)
             for model, recipe in pairs
-            for step in self.step_names(recipe)
+            for step in self.experiment.recipes[recipe].step_names
         }
 
     # -- prediction --------------------------------------------------------------------------------------------------------
@@ -257,25 +283,32 @@ class Plan:
         """Text of a prompt."""
         return self.experiment.prompts[name].model_dump(mode="json", exclude={"source"}) | {"source": ""}
 
-    def wording(self, dataset: str) -> str:
-        """The benchmark's question in the variant of a data set."""
+    def wording(self, dataset: str, variant: int | None = None) -> str:
+        """The benchmark's question in a variant, that of the data set where none is given."""
         given = self.dataset(dataset)
-        return self.experiment.questions[given.questions].variants[given.variant]
+        return self.experiment.questions[given.questions].variants[given.variant if variant is None else variant]
+
+    def word(self, dataset: str, recipe: str | None, own: str | None = None) -> str:
+        """What the prompts call the organism: a system's own word, else its recipe's, else the data set's."""
+        trained = self.experiment.recipes[recipe].word if recipe is not None else None
+        return own or trained or self.dataset(dataset).word
 
     def stage(self, system: str, name: str) -> Stage | None:
         """A stage of a system's protocol."""
-        return self.experiment.protocols[self.config.systems[system].protocol].stage(name)
+        return self.experiment.protocols[self.systems[system].protocol].stage(name)
 
     def _stage(self, system: str, name: str) -> Stage:
         stage = self.stage(system, name)
         if stage is None:
-            raise UserError(f"system {system} has no {name} stage: its protocol is {self.config.systems[system].protocol}")
+            raise UserError(f"system {system} has no {name} stage: its protocol is {self.systems[system].protocol}")
         return stage
 
     def system_files(self, system: str) -> list[str]:
         """Adapter of a system, as a list of none or one."""
-        given = self.config.systems[system]
-        return [self.adapter(given.model, given.recipe, self.step_names(given.recipe)[-1])] if given.recipe else []
+        given = self.systems[system]
+        if given.recipe is None:
+            return []
+        return [self.adapter(given.model, given.recipe, self.experiment.recipes[given.recipe].step_names[-1])]
 
     def leaf_shards(self, system: str, dataset: str) -> list[str]:
         """Stage 1 tables that serve a system."""
@@ -284,24 +317,30 @@ class Plan:
 
     def leaf_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """What stage 1 reads."""
-        given = self.config.systems[wildcards.system]
-        return {
-            "images": f"results/data/{wildcards.dataset}/images.parquet",
+        stage = self._stage(wildcards.system, "leaf")
+        return self._asking_inputs(wildcards, stage.constrained or stage.condition == "gold")
+
+    def _asking_inputs(self, wildcards: Wildcards, taxa: bool) -> dict[str, Any]:
+        """What a stage reads that a model answers, and the taxonomy where it needs that."""
+        given, data = self.systems[wildcards.system], f"results/data/{wildcards.dataset}"
+        inputs = {
+            "images": f"{data}/images.parquet",
             "tars": self.tars(wildcards.dataset),
             "model": self.model_files(given.model),
             "adapter": self.system_files(wildcards.system),
         }
+        return inputs | ({"taxa": f"{data}/taxa.parquet"} if taxa else {})
 
     def answer_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """What stage 2 reads, by who answers."""
-        given, data = self.config.systems[wildcards.system], wildcards.dataset
+        given, data = self.systems[wildcards.system], wildcards.dataset
         stage = self._stage(wildcards.system, "answer")
         inputs: dict[str, Any] = {
             "images": f"results/data/{data}/images.parquet",
             "questions": f"results/questions/{data}/{wildcards.choices}.parquet",
         }
         if stage.by == "model":
-            inputs |= self.leaf_inputs(wildcards)
+            inputs |= self._asking_inputs(wildcards, stage.condition == "gold")
         if stage.by in ("lookup", "similarity"):
             inputs["taxa"] = f"results/data/{data}/taxa.parquet"
         if stage.by == "lookup" or stage.condition == "leaf":
@@ -312,31 +351,41 @@ class Plan:
 
     def stage_values(self, wildcards: Wildcards, name: str) -> Values:
         """Stage, prompt, words and model of a prediction job."""
-        given, data = self.config.systems[wildcards.system], self.dataset(wildcards.dataset)
-        stage = self._stage(wildcards.system, name)
+        given, stage = self.systems[wildcards.system], self._stage(wildcards.system, name)
+        word = self.word(wildcards.dataset, given.recipe, given.word)
+        return self._stage_values(stage, wildcards.dataset, given.model, word, given.variant, given.rotation)
+
+    def _stage_values(
+        self, stage: Stage, dataset: str, model: str, word: str, variant: int | None = None, rotation: int = 0
+    ) -> Values:
         values: Values = {"stage": stage.model_dump(mode="json"), "seed": self.config.seed, "shards": self.config.shards}
         if stage.prompt is not None:
+            asks = "{question}" in self.experiment.prompts[stage.prompt].text
             values |= {
                 "prompt": self.prompt_values(stage.prompt),
-                "wording": self.wording(wildcards.dataset) if "{question}" in self.experiment.prompts[stage.prompt].text else "",
-                "word": data.word,
-                "ranks": list(data.ranks),
-                "model": self.model_values(given.model),
+                "wording": self.wording(dataset, variant) if asks else "",
+                "word": word,
+                "ranks": list(self.dataset(dataset).ranks),
+                "model": self.model_values(model),
             }
-        return values
+        return values | ({"rotation": rotation} if stage.name == "answer" else {})
 
     def needs_gpu(self, wildcards: Wildcards, name: str) -> int:
-        """Devices a prediction job wants: one where a model generates."""
+        """Devices a prediction job wants: those of the model where one generates."""
         stage = self.stage(wildcards.system, name)
-        return int(stage is not None and stage.by == "model")
+        return self.gpus(self.systems[wildcards.system].model) if stage is not None and stage.by == "model" else 0
+
+    def gpus(self, model: str) -> int:
+        """Devices that hold a model's weights."""
+        return int(getattr(self.model(model), "gpus", 1))
 
     def threads(self, wildcards: Wildcards) -> int:
         """CPU cores of a prediction job: those of the model where one generates, else one."""
-        return int(getattr(self.model(self.config.systems[wildcards.system].model), "threads", 1))
+        return int(getattr(self.model(self.systems[wildcards.system].model), "threads", 1))
 
     def batch_size(self, wildcards: Wildcards) -> int:
         """Requests generated together; a resource, since it must not change results."""
-        return int(getattr(self.model(self.config.systems[wildcards.system].model), "batch_size", 1))
+        return int(getattr(self.model(self.systems[wildcards.system].model), "batch_size", 1))
 
     def answer_shards(self, wildcards: Wildcards) -> list[str]:
         """Stage 2 tables of a system, a data set and a kind of choices."""

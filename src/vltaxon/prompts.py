@@ -1,10 +1,10 @@
-"""Prompts as data: a template of config/prompts/ filled with a data set's wording and a question."""
+"""Prompts as data: a template of config/prompts/ filled with a data set's wording and a question; and the forms of an answer."""
 
 import string
 from collections.abc import Sequence
 from typing import Any
 
-from vltaxon.parsing import LETTERS
+from vltaxon.parsing import LETTERS, Form
 
 FIELDS = frozenset({"word", "rank", "ranks", "question", "options", "leaf"})
 
@@ -17,6 +17,19 @@ def fields(template: str) -> set[str]:
 def listed(options: Sequence[str]) -> str:
     """The options as the benchmark shows them: `A. x`, one a line."""
     return "\n".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(options))
+
+
+def stated(ranks: Sequence[str], lineage: Sequence[str | None]) -> str:
+    """A lineage in words, as far down as it is given: `Kingdom: K; Phylum: P`; a missing rank is left out."""
+    return "; ".join(f"{rank.capitalize()}: {taxon}" for rank, taxon in zip(ranks, lineage, strict=False) if taxon is not None)
+
+
+def completion(answer: str, form: Form, reasoning: str | None) -> str:
+    """What a model is to write: the answer in its form, after the reasoning where there is any; a listing is reasoning alone."""
+    if form == "listing":
+        return reasoning or ""
+    marked = f"<answer>{answer}</answer>" if form == "tagged" else answer
+    return marked if reasoning is None else f"<think>{reasoning}</think>{marked}"
 
 
 def fill(template: str, **values: str) -> str:

@@ -64,12 +64,15 @@ class Taxonomy:
         """The taxon of a leaf's lineage at a 1-based level, None where the rank is missing."""
         return self.lineages[leaf][level - 1]
 
+    def name(self, leaf: str) -> str:
+        """The displayed name of a leaf: the most specific taxon of its lineage."""
+        return next(taxon for taxon in reversed(self.lineages[leaf]) if taxon is not None)
+
     @cached_property
     def _by_key(self) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
-        for leaf, path in self.lineages.items():
-            name = next(taxon for taxon in reversed(path) if taxon is not None)
-            key = normalise(name)
+        for leaf in self.lineages:
+            key = normalise(self.name(leaf))
             found[key] = None if key in found else leaf  # a name shared by two leaves identifies neither
         return found
 

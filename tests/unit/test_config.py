@@ -26,6 +26,9 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
 
 
+BASE = {name: {"model": "tiny_vlm", "protocol": "direct"} for name in ("base", "vl_taxon")}
+
+
 def problems(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
         config.load(folder / "config.yaml", folder)
@@ -39,11 +42,18 @@ def test_the_default_is_valid(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["datasets", "models", "questions", "prompts", "protocols", "recipes"])
-def test_every_file_beside_config_yaml_is_valid(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_every_file_beside_config_yaml_is_valid(kind: str, folder: Path) -> None:
+    edit(folder / "config.yaml", main=[], sweeps={})
     for path in (ROOT / "config" / kind).glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
-        config._KINDS[kind].model_validate({"spec": content} if kind == "models" else content)
+        if kind == "recipes":
+            edit(
+                folder / "config.yaml",
+                systems=BASE | {"mine": {"model": "tiny_vlm", "recipe": path.stem, "protocol": "two_stage"}},
+            )
+            assert config.load(folder / "config.yaml", folder).recipes[path.stem].description == content["description"]
+        else:
+            config._KINDS[kind].model_validate({"spec": content} if kind == "models" else content)
 
 
 def test_schema_is_in_sync() -> None:
@@ -168,19 +178,19 @@ WRONG = [
     ("prompts/stage2.yaml", "text", "{leef}", ["placeholder ['leef'] is unknown"]),
     ("protocols/two_stage.yaml", "stages.1.condition", "none", ["stage2 has the placeholder ['leaf']"]),
     ("protocols/two_stage.yaml", "stages.1.prompt", "stage1", ["stage1 lacks the placeholder ['leaf', 'options', 'question']"]),
-    ("recipes/vl_taxon.yaml", "steps.0.samples.1.condition", "none", ["stage2 has the placeholder ['leaf']"]),
+    ("recipes/vl_taxon.yaml", "steps.1.samples.1.condition", "none", ["stage2 has the placeholder ['leaf']"]),
     ("recipes/vl_taxon.yaml", "steps.0.lora", {"targets": "("}, ["not a regular expression"]),
     ("protocols/two_stage.yaml", "stages", [{"name": "answer", "prompt": "stage2", "condition": "leaf"}], ["needs a leaf stage"]),
     ("recipes/vl_taxon.yaml", "steps.1.group_size", 7, ["group_size 7 does not fit batch_size", "8, 16, 32"]),
     (
-        "recipes/vl_taxon.yaml",
-        "steps.1.device_batch_size",
+        "config.yaml",
+        "training.settings.grpo.device_batch_size",
         48,
         ["device_batch_size 48 on 1 device does not divide", "4 devices: 1, 2, 4, 8"],
     ),
     ("recipes/vl_taxon.yaml", "steps.1.lora", {"rank": 8}, ["the same `lora` rank"]),
     ("recipes/vl_taxon.yaml", "steps.0.split", "test", ["split", '"test" is not one of train']),
-    ("recipes/vl_taxon.yaml", "steps.0.samples.0.prompt", "stage3", ['prompt "stage3" is not one of', 'Did you mean "stage2"?']),
+    ("recipes/vl_taxon.yaml", "steps.1.samples.0.prompt", "stage3", ['prompt "stage3" is not one of', 'Did you mean "stage2"?']),
 ]
 
 
@@ -210,7 +220,9 @@ def test_all_errors_come_at_once(folder: Path) -> None:
     edit(folder / "models" / "tiny_siglip.yaml", template="a photo")
     (folder / "prompts" / "direct.yaml").write_text("text: [")
     (folder / "recipes" / "vl_taxon.yaml").unlink()
-    assert len(problems(folder).splitlines()) == 6  # a headline; the lost recipe is missed by two systems
+    said = problems(folder)
+    for part in ("scored_levels [9]", "template: must hold", "direct.yaml: not readable", 'recipe "vl_taxon" is not one of'):
+        assert part in said
 
 
 def test_a_key_that_stands_twice_is_refused(folder: Path) -> None:
@@ -253,3 +265,114 @@ def test_a_raw_file_lies_in_one_place_whatever_its_source(source: dict[str, str]
     file = config.RawFile.model_validate({"source": source, "md5": MD5.upper(), **more})
     assert (config.local(file), file.md5) == (Path("results/raw") / name, MD5)
     assert config.Split(archive=file).stem == name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+
+
+# -- recipes that are based on others, and an experiment's own sizes
+
+
+def _recipes(folder: Path, **files: dict[str, Any]) -> config.Experiment:
+    """The default with further recipes, each used by a system of its name."""
+    for name, content in files.items():
+        (folder / "recipes" / f"{name}.yaml").write_text(yaml.safe_dump({"description": name} | content))
+    systems = {name: {"model": "tiny_vlm", "recipe": name, "protocol": "two_stage"} for name in files}
+    edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={})
+    return config.load(folder / "config.yaml", folder)
+
+
+def test_a_recipe_takes_the_steps_of_another_and_its_own_changes(folder: Path) -> None:
+    found = _recipes(
+        folder, mild={"based_on": "vl_taxon", "changes": {"2-grpo": {"kl": 0.1}}}, odd={"based_on": "mild", "word": "organism"}
+    )
+    base, mild, odd = (found.recipes[name] for name in ("vl_taxon", "mild", "odd"))
+    assert mild.steps == (base.steps[0], base.steps[1].model_copy(update={"kl": 0.1}))
+    assert odd.steps == mild.steps and odd.word == "organism"
+
+
+def test_a_step_that_recipes_share_is_trained_once(folder: Path) -> None:
+    found = _recipes(
+        folder,
+        mild={"based_on": "vl_taxon", "changes": {"2-grpo": {"kl": 0.1}}},
+        milder={"based_on": "mild", "changes": {"2-grpo": {"kl": 0.01}}},
+        odd={"based_on": "mild", "word": "organism"},
+        first={"based_on": "vl_taxon", "changes": {"1-sft": {"epochs": 9}}},
+    )
+    owners = {
+        name: [found.step_recipe(name, step) for step in ("1-sft", "2-grpo")] for name in ("mild", "milder", "odd", "first")
+    }
+    assert owners["mild"] == ["vl_taxon", "mild"] and owners["milder"] == ["vl_taxon", "milder"]
+    assert owners["odd"] == ["odd", "odd"], "other words are other samples"
+    assert owners["first"] == ["first", "first"], "a second step after another first one is another step"
+
+
+def test_settings_of_the_experiment_come_last_and_the_narrower_wins(folder: Path) -> None:
+    top = yaml.safe_load((folder / "config.yaml").read_text())["training"]
+    settings = {
+        "sft": {"epochs": 2, "lora": {"rank": 8}},
+        "grpo": {"lora": {"rank": 8}},
+        "vl_taxon": {"epochs": 3},
+        "vl_taxon/2-grpo": {"epochs": 4},
+        "mild": {"temperature": 0.5},
+    }
+    edit(folder / "config.yaml", training=top | {"settings": settings})
+    found = _recipes(folder, mild={"based_on": "vl_taxon", "changes": {"1-sft": {"epochs": 5}}})
+    base, mild = found.recipes["vl_taxon"], found.recipes["mild"]
+    assert [step.epochs for step in base.steps] == [3, 4] and {step.lora.rank for step in base.steps} == {8}
+    assert [step.epochs for step in mild.steps] == [5, 4] and {step.temperature for step in mild.steps} == {0.5}
+    assert base.steps[0].lora.alpha == 64, "what a setting does not name stays"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"based_on": "vl_taxons"}, 'recipe "vl_taxons" is not one of'),
+        ({"based_on": "mine"}, "based_on: mine gives no steps"),
+        ({"based_on": "vl_taxon", "steps": []}, "gives `changes` by step, and no `steps`"),
+        ({"based_on": "vl_taxon", "changes": {"3-grpo": {"kl": 1}}}, 'changes: "3-grpo" is not one of 1-sft, 2-grpo'),
+        ({"based_on": "vl_taxon", "changes": {"2-grpo": {"kll": 1}}}, "unknown key; legal is"),
+        ({"based_on": "vl_taxon", "changes": {"2-grpo": {"group_size": 7}}}, "group_size 7 does not fit"),
+    ],
+)
+def test_a_wrong_recipe_of_changes(folder: Path, content: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        _recipes(folder, mine=content)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("sftt", 'recipe "sftt" is not one of'),
+        ("vl_taxon/2-grp", 'vl_taxon has no step one of 1-sft, 2-grpo. Did you mean "2-grpo"?'),
+    ],
+)
+def test_settings_for_what_is_not_there(folder: Path, key: str, said: str) -> None:
+    top = yaml.safe_load((folder / "config.yaml").read_text())["training"]
+    edit(folder / "config.yaml", training=top | {"settings": top["settings"] | {key: {"epochs": 1}}})
+    assert said in problems(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"main": ["base", "bse"]}, 'main: "bse" is not'),
+        ({"main": ["base", "base"]}, "main: base stands twice"),
+        ({"main": ["base", "chance"]}, 'report.system: "vl_taxon" is not one of base, chance'),
+        ({"tables": {"animal": "demo_animals", "plant": "plants", "bird": "demo_birds"}}, 'tables.plant: "plants" is not'),
+        ({"sweeps": {"s": {"system": "bass"}}}, 'sweeps.s.system: "bass" is not'),
+        ({"sweeps": {"s": {"system": "base", "variants": [0, 5]}}}, "sweeps.s.variants: [5] is out of range"),
+        ({"sweeps": {"s": {"system": "chance"}}}, "no question that a model answers"),
+        ({"sweeps": {"s": {"system": "vl_taxon_lookup"}}}, "no question that a model answers"),
+    ],
+)
+def test_what_the_tables_and_sweeps_name_is_there(folder: Path, changes: dict[str, Any], said: str) -> None:
+    edit(folder / "config.yaml", **changes)
+    assert said in problems(folder)
+
+
+def test_a_sweep_is_a_system_for_each_wording_and_rotation(folder: Path) -> None:
+    edit(folder / "config.yaml", sweeps={"s": {"system": "vl_taxon", "variants": [0, 2], "rotations": [0, 3]}})
+    found = config.load(folder / "config.yaml", folder)
+    members = found.config.swept("s")
+    assert list(members) == ["s.v0.r0", "s.v0.r3", "s.v2.r0", "s.v2.r3"]
+    assert (members["s.v2.r3"].variant, members["s.v2.r3"].rotation, members["s.v2.r3"].recipe) == (2, 3, "vl_taxon")
+    assert {found.leaf_system(name) for name in members} == {"vl_taxon"}, "stage 1 asks no question, so it is not asked again"

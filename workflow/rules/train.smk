@@ -11,7 +11,7 @@ rule train:
     priority: plan.train_priority
     threads: lambda wildcards: plan.model(wildcards.model).threads
     resources:
-        gpu=1,
+        gpu=lambda wildcards: plan.gpus(wildcards.model),
         device_batch_size=lambda wildcards: plan.step(wildcards).device_batch_size,
     params:
         version=VERSIONS["vltaxon.train.run"],
@@ -22,3 +22,42 @@ rule train:
         "Training {wildcards.model}: {wildcards.recipe}, step {wildcards.step}"
     script:
         "../scripts/train.py"
+
+
+# What the adapter of the step before names the training images, for samples that are conditioned on it.
+rule name_training:
+    input:
+        unpack(plan.own_inputs),
+    output:
+        "results/own/{model}/{recipe}/{step}.parquet",
+    log:
+        "results/logs/name_training/{model}/{recipe}/{step}.log",
+    threads: lambda wildcards: plan.model(wildcards.model).threads
+    priority: plan.train_priority
+    resources:
+        gpu=lambda wildcards: plan.gpus(wildcards.model),
+        batch_size=lambda wildcards: plan.model(wildcards.model).batch_size,
+    params:
+        version=VERSIONS["vltaxon.inference.run"],
+        values=plan.own_values,
+    message:
+        "Naming training images before step {wildcards.step} of {wildcards.recipe}"
+    script:
+        "../scripts/name_training.py"
+
+
+# On demand, for servers that take no adapter: `snakemake results/merged/MODEL/RECIPE` as a target keeps it.
+rule merge_adapter:
+    input:
+        unpack(plan.merge_inputs),
+    output:
+        temp(directory("results/merged/{model}/{recipe}")),
+    log:
+        "results/logs/merge_adapter/{model}/{recipe}.log",
+    params:
+        version=VERSIONS["vltaxon.train.run"],
+        model=lambda wildcards: plan.model_values(wildcards.model),
+    message:
+        "Merging the adapter of {wildcards.recipe} into {wildcards.model}"
+    script:
+        "../scripts/merge_adapter.py"

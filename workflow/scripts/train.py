@@ -25,4 +25,5 @@ if __name__ == "__main__":
             output=output,
             state=Path("results/.state/train") / output.relative_to("results/adapters"),
             seed=snakemake.params.seed,
+            own=next(map(Path, snakemake.input.own), None),
         )

@@ -47,13 +47,16 @@ from vltaxon.provenance import digest_file
 PIXELS = 56 * 56
 SIDE, PATCHES = 4, 16  # of an image in patches of 14 x 14; merged two by two into four visual tokens
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+# The markers of generation tell TRL which tokens are the assistant's, for a loss on every answer of a conversation.
 TEMPLATE = (
+    "{% macro said(m) %}{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in c %}{{ c['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endmacro %}"
     "{% for m in messages %}"
     "{% if loop.first and m['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "<|im_start|>{{ m['role'] }}\n"
-    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in c %}{{ c['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if m['role'] == 'assistant' %}{% generation %}{{ said(m) }}{% endgeneration %}{% else %}{{ said(m) }}{% endif %}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 WIDTH, HEADS, LAYERS = 128, 4, 5

@@ -35,7 +35,10 @@ class Engine(Protocol):
         ...
 
     def generate(
-        self, requests: Sequence[Request], max_new_tokens: int, repetition_penalty: float
+        self, requests: Sequence[Request], max_new_tokens: int, repetition_penalty: float, only: Sequence[str] = ()
     ) -> Iterator[tuple[int, Response]]:
-        """Yield (position in `requests`, response) as they come, in any order, each once."""
+        """Yield (position in `requests`, response) as they come, in any order, each once.
+
+        `only`: where there are any, every completion is one of these texts, chosen token by token.
+        """
         ...

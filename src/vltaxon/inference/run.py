@@ -7,6 +7,7 @@ from typing import Any
 from vltaxon.config import Prompt, Stage, Vlm
 from vltaxon.inference import stages
 from vltaxon.inference.engine import Engine
+from vltaxon.partition import allowed_parts, training_images
 
 
 def _engine(images: Path, adapter: Path | None, model: Mapping[str, Any], batch_size: int) -> Engine:
@@ -27,13 +28,45 @@ def _asking(values: Mapping[str, Any]) -> stages.Asking:
 
 
 def predict_leaf(
-    values: Mapping[str, Any], images: Path, adapter: Path | None, shard: int, batch_size: int, output: Path
+    values: Mapping[str, Any],
+    images: Path,
+    adapter: Path | None,
+    shard: int,
+    batch_size: int,
+    output: Path,
+    taxa: Path | None = None,
 ) -> None:
     """Stage 1 of a shard. `values` are those of `plan.Plan.stage_values`."""
-    stage = _stage(values)
     ids = stages.test_images(images, shard, values["shards"])
+    _name(values, images, adapter, ids, batch_size, output, taxa)
+
+
+def name_training(
+    values: Mapping[str, Any], images: Path, parts: Path, adapter: Path | None, batch_size: int, output: Path
+) -> None:
+    """Stage 1 of the training images of a part, on which the samples of the next step are conditioned."""
+    ids = [image_id for image_id, _ in training_images(images, parts, allowed_parts(values["part"]))]
+    _name(values, images, adapter, ids, batch_size, output, None)
+
+
+def _name(
+    values: Mapping[str, Any],
+    images: Path,
+    adapter: Path | None,
+    ids: Sequence[str],
+    batch_size: int,
+    output: Path,
+    taxa: Path | None,
+) -> None:
+    stage = _stage(values)
+    gold, only = _gold(stage, images, taxa), stages.lineages(taxa, stage) if stage.constrained and taxa is not None else ()
     engine = _engine(images, adapter, values["model"], batch_size)
-    stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"])
+    stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"], gold, only)
+
+
+def _gold(stage: Stage, images: Path, taxa: Path | None) -> Mapping[str, str] | None:
+    """The true leaves, for a stage that is given them."""
+    return stages.true_leaves(images, taxa) if stage.condition == "gold" and taxa is not None else None
 
 
 def answer_questions(
@@ -53,8 +86,9 @@ def answer_questions(
     ids = stages.test_images(images, shard, values["shards"])
     match stage.by:
         case "model":
-            engine = _engine(images, adapter, values["model"], batch_size)
-            stages.answer_by_model(engine, ids, stage, _asking(values), questions, leaves, output, seed)
+            engine, gold = _engine(images, adapter, values["model"], batch_size), _gold(stage, images, taxa)
+            rotation = values["rotation"]
+            stages.answer_by_model(engine, ids, stage, _asking(values), questions, leaves, output, seed, gold, rotation)
         case "lookup":
             assert taxa is not None
             stages.answer_by_lookup(ids, taxa, questions, leaves, output, seed)

@@ -6,9 +6,9 @@ ancestors of the stage 1 leaf, by similarity of embeddings, or at random. Rows c
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,11 @@ from vltaxon.config import Prompt, Stage
 from vltaxon.distractors.embedding import vectors_of
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Engine, Request, Response
+from vltaxon.inference.leaves import read_leaves
 from vltaxon.taxonomy import Taxonomy, normalise
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,20 @@ class Asking:
         """The text of one request."""
         rank, options = (question["rank"], question["options"]) if question else ("", ())
         return prompts.render(self.prompt.text, self.wording, self.word, self.ranks, rank, options, leaf)
+
+
+def true_leaves(images: Path, taxa: Path) -> dict[str, str]:
+    """The displayed name of each image's leaf."""
+    tree, table = Taxonomy.read(taxa), provenance.read_parquet(images, schemas.IMAGES, ["image_id", "leaf"])
+    return {row["image_id"]: tree.name(row["leaf"]) for row in table.to_pylist()}
+
+
+def lineages(taxa: Path, stage: Stage) -> list[str]:
+    """What a stage may write where it is constrained: the completion of every leaf, its lineage as the reasoning."""
+    tree = Taxonomy.read(taxa)
+    return [
+        prompts.completion(tree.name(leaf), stage.form, prompts.stated(tree.ranks, tree.lineages[leaf])) for leaf in tree.leaves
+    ]
 
 
 def test_images(images: Path, shard: int, shards: int) -> list[str]:
@@ -77,9 +93,9 @@ def _counts(response: Response) -> Row:
     }
 
 
-def _complete(engine: Engine, requests: Sequence[Request], stage: Stage) -> list[Response]:
+def _complete(engine: Engine, requests: Sequence[Request], stage: Stage, only: Sequence[str] = ()) -> list[Response]:
     responses: dict[int, Response] = {}
-    answers = engine.generate(requests, stage.max_new_tokens, stage.repetition_penalty)
+    answers = engine.generate(requests, stage.max_new_tokens, stage.repetition_penalty, only)
     for at, response in tqdm(answers, total=len(requests), desc=stage.name, mininterval=1):
         responses[at] = response
     if len(responses) < len(requests):
@@ -91,13 +107,36 @@ def _write(rows: list[Row], path: Path, **facts: Any) -> None:
     provenance.write_parquet(pa.Table.from_pylist(rows, schemas.PREDICTIONS), path, schemas.PREDICTIONS, **facts)
 
 
-def predict_leaf(engine: Engine, ids: Sequence[str], stage: Stage, asking: Asking, output: Path, seed: int) -> None:
-    """Stage 1: ask for the leaf of each image, and read the answer and the lineage written in the reasoning."""
-    text, rows = asking.render(), []
-    requests = [Request(image_id, text, asking.prompt.system) for image_id in ids]
-    for request, response in zip(requests, _complete(engine, requests, stage), strict=True):
-        reading = parsing.read_name(response.completion, stage.form, response.finish_reason)
-        lineage = parsing.read_lineage(reading.reasoning, asking.ranks)
+def predict_leaf(
+    engine: Engine,
+    ids: Sequence[str],
+    stage: Stage,
+    asking: Asking,
+    output: Path,
+    seed: int,
+    gold: Mapping[str, str] | None = None,
+    only: Sequence[str] = (),
+) -> None:
+    """Stage 1: ask for the leaf of each image, and read the answer and the lineage written with it.
+
+    Args:
+        engine: who answers.
+        ids: images.
+        stage: limits and form.
+        asking: prompt and words.
+        output: Parquet file.
+        seed: of the run.
+        gold: the true leaf of each image, where the stage is given it.
+        only: the texts that can be written, where the stage is constrained.
+    """
+    rows = []
+    requests = [Request(i, asking.render(leaf=gold[i] if gold is not None else ""), asking.prompt.system) for i in ids]
+    for request, response in zip(requests, _complete(engine, requests, stage, only), strict=True):
+        if stage.form == "listing":
+            reading, lineage = parsing.read_listing(response.completion, asking.ranks, response.finish_reason)
+        else:
+            reading = parsing.read_name(response.completion, stage.form, response.finish_reason)
+            lineage = parsing.read_lineage(reading.reasoning, asking.ranks)
         rows.append(_row("leaf", asking.prompt_id, request.image_id, None, reading, lineage=lineage, **_counts(response)))
     _write(rows, output, rule="predict_leaf", seed=seed, weights=engine.digest, prompt=asking.prompt_id, stage=stage.model_dump())
 
@@ -111,20 +150,27 @@ def answer_by_model(
     leaves: Sequence[Path],
     output: Path,
     seed: int,
+    gold: Mapping[str, str] | None = None,
+    rotation: int = 0,
 ) -> None:
-    """Stage 2: ask every question of the images, conditioned on the stage 1 leaf where the stage says so.
+    """Stage 2: ask every question of the images, conditioned on the stage 1 leaf (or the true one) where the stage says so.
 
     Where stage 1 gave no name there is nothing to condition on: its outcome is recorded for the image's questions, none is asked.
+    Options are shown rotated by `rotation` places; the indexes that are written are those of the question, unrotated.
     """
     rows, pid = _questions(asked, ids), asking.prompt_id
-    free = dict.fromkeys(ids, parsing.Reading("answered", ""))
-    names = read_leaves(leaves) if stage.condition == "leaf" else free
+    names: Mapping[str, parsing.Reading] = dict.fromkeys(ids, parsing.Reading("answered", ""))
+    if stage.condition == "leaf":
+        names = read_leaves(leaves)
+    elif gold is not None:
+        names = {image_id: parsing.Reading("answered", name) for image_id, name in gold.items()}
     posed, requests = [], []
     for question in rows:
         leaf = names[question["image_id"]].answer
         if leaf is not None:
             posed.append(question["question_id"])
-            requests.append(Request(question["image_id"], asking.render(question, leaf), asking.prompt.system))
+            turned = question | {"options": rotated(question["options"], rotation)}
+            requests.append(Request(question["image_id"], asking.render(turned, leaf), asking.prompt.system))
     responses = dict(zip(posed, _complete(engine, requests, stage), strict=True))
     table = []
     for question in rows:
@@ -133,16 +179,21 @@ def answer_by_model(
             reading = parsing.Reading(names[question["image_id"]].outcome)
             table.append(_row("answer", pid, question["image_id"], question, reading, finish_reason="not asked"))
             continue
-        reading = parsing.read_choice(response.completion, question["options"], stage.form, response.finish_reason)
-        published = parsing.published_index(response.completion, question["options"])
-        table.append(_row("answer", pid, question["image_id"], question, reading, published_index=published, **_counts(response)))
-    _write(table, output, rule="answer_questions", seed=seed, weights=engine.digest, prompt=pid, stage=stage.model_dump())
+        shown, place = rotated(question["options"], rotation), rotated(range(len(question["options"])), rotation)
+        reading = parsing.read_choice(response.completion, shown, stage.form, response.finish_reason)
+        if reading.index is not None:
+            reading = replace(reading, index=place[reading.index])
+        published = parsing.published_index(response.completion, shown)
+        of = None if published is None else place[published]
+        table.append(_row("answer", pid, question["image_id"], question, reading, published_index=of, **_counts(response)))
+    facts = {"weights": engine.digest, "prompt": pid, "stage": stage.model_dump(), "rotation": rotation}
+    _write(table, output, rule="answer_questions", seed=seed, **facts)
 
 
-def read_leaves(paths: Sequence[Path]) -> Mapping[str, parsing.Reading]:
-    """Stage 1's reading of each image, from its shards."""
-    tables = [provenance.read_parquet(path, schemas.PREDICTIONS, ["image_id", "outcome", "answer"]) for path in paths]
-    return {row["image_id"]: parsing.Reading(row["outcome"], row["answer"]) for row in pa.concat_tables(tables).to_pylist()}
+def rotated(options: Sequence[T], places: int) -> list[T]:
+    """The options moved forward by `places`: the first comes to stand at that place."""
+    cut = -places % len(options)
+    return [*options[cut:], *options[:cut]]
 
 
 def answer_by_lookup(ids: Sequence[str], taxa: Path, asked: Path, leaves: Sequence[Path], output: Path, seed: int) -> None:

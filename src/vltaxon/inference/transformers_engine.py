@@ -1,14 +1,29 @@
 """Generation by transformers: any image-text-to-text checkpoint, left-padded batches, longest first, greedy."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vltaxon import checkpoint, prompts, provenance
 from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
+from vltaxon.errors import UserError
 from vltaxon.inference.engine import Request, Response
+
+Trie = dict[int, Any]  # token to what may follow it
+
+
+def _within(trie: Trie, start: int, end: int) -> Callable[[int, Any], list[int]]:
+    """Which tokens may follow what has been written since position `start`; `end` where that is a whole text."""
+
+    def allowed(_: int, tokens: Any) -> list[int]:
+        node = trie
+        for token in tokens[start:].tolist():
+            node = node.get(token, {})
+        return list(node) or [end]
+
+    return allowed
 
 
 class TransformersEngine:
@@ -29,9 +44,14 @@ class TransformersEngine:
         self._model = weights.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
     def generate(
-        self, requests: Sequence[Request], max_new_tokens: int, repetition_penalty: float = 1.0
+        self, requests: Sequence[Request], max_new_tokens: int, repetition_penalty: float = 1.0, only: Sequence[str] = ()
     ) -> Iterator[tuple[int, Response]]:
-        """Complete requests in batches of similar length, the longest first, so that memory trouble shows at once."""
+        """Complete requests in batches of similar length, the longest first, so that memory trouble shows at once.
+
+        Raises:
+            UserError: a text of `only` has more tokens than `max_new_tokens`.
+        """
+        trie = self._trie(only, max_new_tokens) if only else None
         texts = [
             self._processor.apply_chat_template(
                 prompts.conversation(request.text, request.system), tokenize=False, add_generation_prompt=True
@@ -43,20 +63,43 @@ class TransformersEngine:
             batch = order[start : start + self._spec.batch_size]
             images = [self._images.resized(requests[i].image_id, self._spec.pixels, self._spec.min_pixels) for i in batch]
             settings = {"max_new_tokens": max_new_tokens, "repetition_penalty": repetition_penalty, "do_sample": False}
-            yield from zip(batch, self._complete([texts[i] for i in batch], images, settings), strict=True)
+            yield from zip(batch, self._complete([texts[i] for i in batch], images, settings, trie), strict=True)
 
-    def _complete(self, texts: list[str], images: list[Any], settings: dict[str, Any]) -> list[Response]:
+    @property
+    def _ends(self) -> list[int]:
+        """Tokens that end a completion."""
+        ends = self._model.generation_config.eos_token_id
+        return [ends] if isinstance(ends, int) else list(ends or ())
+
+    def _trie(self, texts: Sequence[str], limit: int) -> Trie:
+        """The texts' tokens, each text closed by an end token."""
+        trie: Trie = {}
+        for text, tokens in zip(
+            texts, self._processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"], strict=True
+        ):
+            if len(tokens) > limit:
+                raise UserError(f'max_new_tokens is {limit}, too few for the {len(tokens)} tokens of "{text}"; raise it')
+            node = trie
+            for token in (*tokens, self._ends[0]):
+                node = node.setdefault(token, {})
+        return trie
+
+    def _complete(
+        self, texts: list[str], images: list[Any], settings: dict[str, Any], trie: Trie | None = None
+    ) -> list[Response]:
         import torch
 
         began = time.perf_counter()
         tokenizer = self._processor.tokenizer
         assert tokenizer.padding_side == "left", "a right-padded batch continues from padding"
         inputs = self._processor(text=texts, images=images, padding=True, return_tensors="pt").to(self._model.device)
+        if trie is not None:
+            settings = settings | {"prefix_allowed_tokens_fn": _within(trie, inputs["input_ids"].shape[1], self._ends[0])}
+            settings["max_new_tokens"] += 1  # the end token, which elsewhere is not counted
         with torch.inference_mode():
             output = self._model.generate(**inputs, **settings, pad_token_id=tokenizer.pad_token_id)
         new = output[:, inputs["input_ids"].shape[1] :].tolist()
-        ends = self._model.generation_config.eos_token_id
-        stops = {ends} if isinstance(ends, int) else set(ends or ())
+        stops = set(self._ends)
         share = (time.perf_counter() - began) / len(texts)
         prompt = inputs["attention_mask"].sum(1).tolist()
         image = (inputs["input_ids"] == self._model.config.image_token_id).sum(1).tolist()

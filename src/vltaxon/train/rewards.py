@@ -6,17 +6,19 @@ Both are called by TRL with lists of equal length: the completions, and one list
 from collections.abc import Sequence
 from typing import Any
 
-from vltaxon.parsing import Form, read_choice, read_name, well_formed
+from vltaxon.parsing import Form, read_choice, read_listing, read_name, well_formed
 from vltaxon.taxonomy import normalise
 
 Completion = list[dict[str, str]]
 
 
-def format_reward(completions: Sequence[Completion], form: Sequence[Form], **_: Any) -> list[float | None]:
-    """1 for `<think>...</think><answer>...</answer>` and nothing else; None (not applicable) where a bare answer is asked."""
+def format_reward(
+    completions: Sequence[Completion], form: Sequence[Form], reasoned: Sequence[bool], **_: Any
+) -> list[float | None]:
+    """1 for `<think>...</think><answer>...</answer>`, or without reasoning the answer alone; None where no tags are asked for."""
     return [
-        float(well_formed(completion[0]["content"])) if how == "tagged" else None
-        for completion, how in zip(completions, form, strict=True)
+        float(well_formed(completion[0]["content"], thinks)) if how == "tagged" else None
+        for completion, how, thinks in zip(completions, form, reasoned, strict=True)
     ]
 
 
@@ -25,18 +27,21 @@ def accuracy_reward(
     task: Sequence[str],
     form: Sequence[Form],
     leaf: Sequence[str],
+    ranks: Sequence[Sequence[str]],
     options: Sequence[Sequence[str]],
     answer_index: Sequence[int | None],
     **_: Any,
 ) -> list[float]:
     """1 for the right answer: in stage 1 the leaf's name after normalisation, in stage 2 the right letter."""
-    rows = zip(completions, task, form, leaf, options, answer_index, strict=True)
+    rows = zip(completions, task, form, leaf, ranks, options, answer_index, strict=True)
     return [float(_right(completion[0]["content"], *row)) for completion, *row in rows]
 
 
-def _right(text: str, task: str, form: Form, leaf: str, options: Sequence[str], answer_index: int | None) -> bool:
+def _right(
+    text: str, task: str, form: Form, leaf: str, ranks: Sequence[str], options: Sequence[str], answer_index: int | None
+) -> bool:
     if task == "leaf":
-        name = read_name(text, form).answer
+        name = read_listing(text, ranks)[0].answer if form == "listing" else read_name(text, form).answer
         return name is not None and normalise(name) == normalise(leaf)
     index = read_choice(text, options, form).index
     return index is not None and index == answer_index

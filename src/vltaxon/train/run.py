@@ -6,14 +6,14 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vltaxon import batches, checkpoint, provenance, schemas
 from vltaxon.errors import UserError
+from vltaxon.partition import allowed_parts
 from vltaxon.train import arguments, guards, samples
 from vltaxon.versions import VERSIONS
 
@@ -55,6 +55,7 @@ def train_step(
     output: Path,
     state: Path,
     seed: int,
+    own: Path | None = None,
 ) -> None:
     """Train an adapter and write it whole, with its curve and record.
 
@@ -72,6 +73,7 @@ def train_step(
         output: adapter folder: adapter_model.safetensors, adapter_config.json, curve.parquet, record.json.
         state: folder for the trainer's checkpoints; a killed step goes on from there if it is the same step.
         seed: of samples, adapter, order and sampling.
+        own: what the adapter of the step before names the training images, where samples are conditioned on it.
 
     Raises:
         UserError: a guard found something that would make the result wrong or empty.
@@ -88,9 +90,18 @@ def train_step(
     guards.on_one_device(torch.cuda.device_count(), world)
 
     drawn = samples.draw(
-        step, images=images, taxa=taxa, questions=questions, parts=parts, prompts=prompts, wording=wording, word=word, seed=seed
+        step,
+        images=images,
+        taxa=taxa,
+        questions=questions,
+        parts=parts,
+        prompts=prompts,
+        wording=wording,
+        word=word,
+        seed=seed,
+        own=own,
     )
-    guards.trained_on(drawn, images, parts, samples.allowed_parts(step.part))
+    guards.trained_on(drawn, images, parts, allowed_parts(step.part))
     guards.enough(len(drawn), step.batch_size // (group or step.batch_size), step.part)
 
     set_seed(seed)
@@ -157,7 +168,7 @@ def train_step(
         "devices": world,
         "wall_seconds": round(time.monotonic() - started, 1),
     }
-    with whole_folder(output) as part:
+    with provenance.whole_folder(output) as part:
         trained.save_pretrained(part, selected_adapters=["default"], save_embedding_layers=False)
         (part / "README.md").unlink(missing_ok=True)
         _write(part, curve, record, seed)
@@ -203,16 +214,21 @@ def survey(drawn: Sequence[samples.Sample], rows: Any, processor: Any) -> Length
     """Render every sample as TRL will, check its placeholder, and count tokens; the longest is counted with its pixels."""
     from trl import apply_chat_template
 
+    tokens = processor.tokenizer
     rendered = [apply_chat_template({"prompt": s.prompt, "completion": s.completion}, processor) for s in drawn]
     guards.one_image_each(
         ((s.image_id, text["prompt"] + text["completion"]) for s, text in zip(drawn, rendered, strict=True)),
         processor.image_token,
     )
-    prompts = [len(ids) for ids in processor.tokenizer([text["prompt"] for text in rendered])["input_ids"]]
-    targets = [len(ids) for ids in processor.tokenizer([text["completion"] for text in rendered])["input_ids"]]
-    worst = max(range(len(drawn)), key=lambda i: prompts[i] + targets[i])
+    prompts = [len(ids) for ids in tokens([text["prompt"] for text in rendered])["input_ids"]]
+    answers = [len(ids) for ids in tokens([text["completion"] for text in rendered])["input_ids"]]
+    learnt = [  # of several turns the questions between the answers are not
+        len(tokens(s.target + "".join(t for _, t in s.turns))["input_ids"]) if s.turns else n
+        for s, n in zip(drawn, answers, strict=True)
+    ]
+    worst = max(range(len(drawn)), key=lambda i: prompts[i] + answers[i])
     seen = processor(text=[rendered[worst]["prompt"]], images=[rows[worst]["image"]], return_tensors="pt")
-    return Lengths(seen["input_ids"].shape[1] + targets[worst], sum(targets) / len(targets))
+    return Lengths(seen["input_ids"].shape[1] + answers[worst], sum(learnt) / len(learnt))
 
 
 def digest(policy: "PeftModel") -> str:
@@ -265,20 +281,6 @@ def _write(folder: Path, curve: Sequence[tuple[int, str, float]], record: Mappin
     facts = provenance.origin() | {"python": platform.python_version()}
     facts["packages"] = json.loads(str(facts["packages"]))
     (folder / "record.json").write_text(json.dumps({**record, **facts}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a sibling folder to fill; it takes the place of `folder` only if the block ends well."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _quiet(trainer: Any) -> None:

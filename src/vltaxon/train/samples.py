@@ -1,12 +1,12 @@
 """Training samples: which image is asked what, in the words of inference, and what the right completion is.
 
-The targets are those of VL-Taxon: the lineage from the root down as reasoning, then the answer.
+The targets are those of VL-Taxon: the lineage from the root down as reasoning, then the answer; or one of the two alone.
 """
 
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 
 from vltaxon import provenance, schemas
 from vltaxon.errors import UserError, suggest
+from vltaxon.inference.leaves import read_leaves
 from vltaxon.parsing import LETTERS
-from vltaxon.prompts import conversation, render
+from vltaxon.partition import allowed_parts, training_images
+from vltaxon.prompts import completion, conversation, render, stated
 from vltaxon.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
     from vltaxon.config import Prompt, Samples, Step
 
-COLUMNS = ("image_id", "task", "form", "leaf", "options", "answer_index")  # what a reward may look at
+# what a reward may look at
+COLUMNS = ("image_id", "task", "form", "reasoned", "leaf", "ranks", "options", "answer_index")
 
 
 class Store(Protocol):
@@ -35,17 +38,23 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """One request and its target. `leaf` is the displayed name of the image's most specific taxon."""
+    """One request and its target. `leaf` is the displayed name of the image's most specific taxon.
+
+    `turns` are further questions of the same conversation, each with its target; `reasoned`: the target has reasoning in it.
+    """
 
     image_id: str
     task: str
     form: str
+    reasoned: bool
     leaf: str
+    ranks: tuple[str, ...]
     options: tuple[str, ...]
     answer_index: int | None
     system: str | None
     text: str
     target: str
+    turns: tuple[tuple[str, str], ...] = ()
 
     @property
     def prompt(self) -> list[dict[str, Any]]:
@@ -54,13 +63,11 @@ class Sample:
 
     @property
     def completion(self) -> list[dict[str, Any]]:
-        """The assistant's message."""
-        return [{"role": "assistant", "content": [{"type": "text", "text": self.target}]}]
-
-
-def allowed_parts(part: str) -> frozenset[str]:
-    """Species parts that `Step.part` means; the held-out species are in none."""
-    return frozenset({"sft", "grpo"} if part == "all" else {part})
+        """The assistant's message, and the turns after it."""
+        said = [("assistant", self.target)]
+        for text, target in self.turns:
+            said += [("user", text), ("assistant", target)]
+        return [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in said]
 
 
 def draw(
@@ -74,6 +81,7 @@ def draw(
     wording: str,
     word: str,
     seed: int,
+    own: Path | None = None,
 ) -> list[Sample]:
     """Draw the samples of a training step, in a seeded random order.
 
@@ -87,6 +95,8 @@ def draw(
         wording: the benchmark's question in the data set's variant.
         word: what the data set calls the organism.
         seed: of the order, and of the level drawn where a sample asks one of them.
+        own: stage 1 of the training images by the adapter of the step before, where samples are conditioned on it. An image that
+            it gave no name has no such sample, as in the test no question is asked about it.
 
     Raises:
         UserError: an unknown prompt, an image of both splits, a leaf of two parts or none, or nothing to train on.
@@ -94,7 +104,8 @@ def draw(
     if unknown := sorted({spec.prompt for spec in step.samples} - prompts.keys()):
         raise UserError(f'prompt "{unknown[0]}" of a training sample is not {suggest(unknown[0], prompts)}')
     tree = Taxonomy.read(taxa)
-    chosen = _images(images, parts, allowed_parts(step.part))
+    chosen = training_images(images, parts, allowed_parts(step.part))
+    named = {image: reading.answer for image, reading in read_leaves([own]).items()} if own is not None else {}
     asked = _questions(questions, chosen) if any(spec.task == "answer" for spec in step.samples) else {}
     say = _Wording(wording, word, tree)
     found = [
@@ -102,8 +113,12 @@ def draw(
         for spec in step.samples
         for turn in range(spec.repeat)
         for image_id, leaf in chosen
-        for sample in _of_image(spec, prompts[spec.prompt], say, image_id, leaf, asked.get(image_id, []), f"{seed}:{turn}")
+        for sample in _of_image(
+            spec, prompts[spec.prompt], say, image_id, leaf, asked.get(image_id, []), named, f"{seed}:{turn}:{image_id}"
+        )
     ]
+    if nameless := sum(answer is None for answer in named.values()):
+        print(f"{nameless} of {len(named)} images were given no name in stage 1, and have no sample that needs one")
     if not found:
         raise UserError(
             f"{images}: no training sample. Part {step.part} has {len(chosen)} training images and "
@@ -111,22 +126,6 @@ def draw(
         )
     random.Random(seed).shuffle(found)
     return found
-
-
-def _images(images: Path, parts: Path, allowed: frozenset[str]) -> list[tuple[str, str]]:
-    """(image_id, leaf) of the training images in the allowed parts, by image_id."""
-    table = provenance.read_parquet(images, schemas.IMAGES, ["image_id", "split", "leaf"])
-    train = table.filter(pc.field("split") == "train").to_pylist()
-    tested = set(table.filter(pc.field("split") == "test")["image_id"].to_pylist())
-    if both := sorted(tested.intersection(row["image_id"] for row in train)):
-        raise UserError(f"{images}: {len(both)} images are of both splits, {both[0]} for one; the test split is never trained on")
-    part_of: dict[str, str] = {}
-    for row in provenance.read_parquet(parts, schemas.PARTS).to_pylist():
-        if part_of.setdefault(row["leaf"], row["part"]) != row["part"]:
-            raise UserError(f"{parts}: {row['leaf']} is in two parts; delete the file and run the workflow again")
-    if lost := sorted({row["leaf"] for row in train} - part_of.keys()):
-        raise UserError(f"{parts}: {len(lost)} leaves of {images} have no part, {lost[0]} for one; delete it and run again")
-    return sorted((row["image_id"], row["leaf"]) for row in train if part_of[row["leaf"]] in allowed)
 
 
 def _questions(questions: Path, chosen: Sequence[tuple[str, str]]) -> dict[str, list[dict[str, Any]]]:
@@ -156,53 +155,90 @@ class _Wording:
         return render(prompt.text, self.question, self.word, self.tree.ranks, **values)
 
     def lineage(self, leaf: str, level: int) -> str:
-        """`Kingdom: K; Phylum: P; ...` down to a level; a missing rank is left out."""
-        pairs = zip(self.tree.ranks[:level], self.tree.lineages[leaf], strict=False)
-        return "; ".join(f"{rank.capitalize()}: {taxon}" for rank, taxon in pairs if taxon is not None)
-
-    def name(self, leaf: str) -> str:
-        return next(taxon for taxon in reversed(self.tree.lineages[leaf]) if taxon is not None)
+        """A leaf's lineage in words, down to a level."""
+        return stated(self.tree.ranks[:level], self.tree.lineages[leaf])
 
 
 def _of_image(
-    spec: "Samples", prompt: "Prompt", say: _Wording, image_id: str, leaf: str, asked: list[dict[str, Any]], key: str
+    spec: "Samples",
+    prompt: "Prompt",
+    say: _Wording,
+    image_id: str,
+    leaf: str,
+    asked: list[dict[str, Any]],
+    named: Mapping[str, str | None],
+    key: str,
 ) -> Iterator[Sample]:
-    name = say.name(leaf)
-    make = _maker(spec, prompt, image_id, name)
+    given = _given(spec, say.tree.name(leaf), named.get(image_id), key)
+    if given is None:
+        return
+    make = _maker(spec, prompt, image_id, say, leaf)
     if spec.task == "leaf":
-        yield make((), None, say.ask(prompt), name, say.lineage(leaf, len(say.tree.ranks)))
+        yield make((), None, say.ask(prompt, leaf=given), say.tree.name(leaf), len(say.tree.ranks))
         return
     if spec.levels == "one" and asked:
-        asked = [random.Random(f"{key}:{image_id}").choice(asked)]
-    given = name if spec.condition == "gold" else ""
-    for row in asked:
-        text = say.ask(prompt, rank=row["rank"], options=row["options"], leaf=given)
-        letter = LETTERS[row["answer_index"]]
-        yield make(tuple(row["options"]), row["answer_index"], text, letter, say.lineage(leaf, row["level"]))
+        asked = [random.Random(key).choice(asked)]
+    found = [
+        make(
+            tuple(row["options"]),
+            row["answer_index"],
+            say.ask(prompt, rank=row["rank"], options=row["options"], leaf=given),
+            LETTERS[row["answer_index"]],
+            row["level"],
+        )
+        for row in asked
+    ]
+    if spec.turns == "multi" and found:
+        found = [replace(found[0], turns=tuple((sample.text, sample.target) for sample in found[1:]))]
+    yield from found
 
 
-def _maker(spec: "Samples", prompt: "Prompt", image_id: str, name: str) -> Callable[..., Sample]:
-    def make(options: tuple[str, ...], answer_index: int | None, text: str, answer: str, reasoning: str) -> Sample:
-        marked = f"<answer>{answer}</answer>" if spec.form == "tagged" else answer
-        target = f"<think>{reasoning}</think>{marked}" if spec.target == "reasoning" else marked
-        return Sample(image_id, spec.task, spec.form, name, options, answer_index, prompt.system, text, target)
+def _given(spec: "Samples", gold: str, own: str | None, key: str) -> str | None:
+    """The leaf that a prompt is given: empty where it takes none, None where it would need a name that stage 1 did not give."""
+    if spec.condition == "mixed":
+        return random.Random(f"{key}:condition").choice((gold, own))
+    return {"none": "", "gold": gold, "own": own}[spec.condition]
+
+
+def _maker(spec: "Samples", prompt: "Prompt", image_id: str, say: _Wording, leaf: str) -> Callable[..., Sample]:
+    def make(options: tuple[str, ...], answer_index: int | None, text: str, answer: str, level: int) -> Sample:
+        reasoned = spec.target != "answer" or spec.form == "listing"
+        reasoning = say.lineage(leaf, level if spec.target == "reasoning" else len(say.tree.ranks)) if reasoned else None
+        return Sample(
+            image_id=image_id,
+            task=spec.task,
+            form=spec.form,
+            reasoned=reasoned,
+            leaf=say.tree.name(leaf),
+            ranks=say.tree.ranks,
+            options=options,
+            answer_index=answer_index,
+            system=prompt.system,
+            text=text,
+            target=completion(answer, spec.form, reasoning),
+        )
 
     return make
 
 
 def dataset(samples: Sequence[Sample], store: Store, pixels: int, min_pixels: int) -> "datasets.Dataset":
-    """The samples as TRL takes them: rows of prompt, completion, image and `COLUMNS`.
+    """The samples as TRL takes them: rows of prompt, completion, image and `COLUMNS`; conversations of several turns as messages.
 
     Only words are held; an image is decoded when its row is read, and once for the rows of a group that share it.
     """
     import datasets
 
+    several = any(sample.turns for sample in samples)
+
     def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         opened = {image_id: store.resized(image_id, pixels, min_pixels) for image_id in dict.fromkeys(batch["image_id"])}
         whole = [Sample(**dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)]
+        if several:
+            texts = {"messages": [sample.prompt + sample.completion for sample in whole]}
+        else:
+            texts = {"prompt": [sample.prompt for sample in whole], "completion": [sample.completion for sample in whole]}
         return {
-            "prompt": [sample.prompt for sample in whole],
-            "completion": [sample.completion for sample in whole],
+            **texts,
             "image": [opened[sample.image_id] for sample in whole],
             **{column: batch[column] for column in COLUMNS},
         }

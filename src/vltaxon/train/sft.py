@@ -1,7 +1,11 @@
-"""Supervised fine-tuning on prompt and completion, loss on the completion alone, by TRL's SFTTrainer."""
+"""Supervised fine-tuning on prompt and completion, loss on the completion alone, by TRL's SFTTrainer.
+
+Of a conversation of several turns, the loss is on every answer.
+"""
 
 from typing import TYPE_CHECKING, Any
 
+from vltaxon.errors import UserError
 from vltaxon.train import guards
 
 if TYPE_CHECKING:
@@ -19,20 +23,32 @@ def trainer(
     Args:
         policy: base model with the adapter to train.
         processor: of the base model.
-        rows: prompt, completion and image.
+        rows: prompt, completion and image; or messages and image.
         arguments: `arguments.common`.
+
+    Raises:
+        UserError: several turns, and the chat template does not tell which tokens are the assistant's.
     """
     from trl import SFTConfig, SFTTrainer
 
+    several = "messages" in rows[0]
     config = SFTConfig(
         **arguments,
         max_length=None,
-        completion_only_loss=True,
+        completion_only_loss=None if several else True,
+        assistant_only_loss=several,
         packing=False,
         pad_to_multiple_of=None,
         shuffle_dataset=False,  # the sampler shuffles
     )
-    made = SFTTrainer(model=policy, args=config, train_dataset=rows, processing_class=processor)
+    try:
+        made = SFTTrainer(model=policy, args=config, train_dataset=rows, processing_class=processor)
+    except ValueError as error:
+        if not several:
+            raise
+        raise UserError(
+            f"turns multi: the loss cannot be kept to the answers with this model's chat template: {error}"
+        ) from error
     guards.uncut(made.args.max_length)
     first = [rows[i] for i in range(min(8, len(rows)))]
     guards.tokens_trained(made.data_collator(first)["labels"])

@@ -11,6 +11,7 @@ from tests.unit.conftest import LORA, PROMPTS, World, step, train
 from vltaxon import checkpoint
 from vltaxon.config import Lora, Vlm
 from vltaxon.errors import UserError
+from vltaxon.partition import allowed_parts
 from vltaxon.train import guards, run, samples
 
 
@@ -40,14 +41,14 @@ def test_two_gpus_in_one_process() -> None:
 )
 def test_leaks(world: World, image_id: str, words: str) -> None:
     found, tables = drawn(world), world.tables
-    guards.trained_on(found, tables["images"], tables["parts"], samples.allowed_parts("sft"))
+    guards.trained_on(found, tables["images"], tables["parts"], allowed_parts("sft"))
     found[-1] = replace(found[-1], image_id=image_id)
     with pytest.raises(UserError, match=words):
-        guards.trained_on(found, tables["images"], tables["parts"], samples.allowed_parts("sft"))
+        guards.trained_on(found, tables["images"], tables["parts"], allowed_parts("sft"))
 
 
 def test_held_out_is_in_no_part() -> None:
-    assert all("held_out" not in samples.allowed_parts(part) for part in ("sft", "grpo", "all"))
+    assert all("held_out" not in allowed_parts(part) for part in ("sft", "grpo", "all"))
 
 
 def test_too_few_prompts_for_a_grpo_step(world: World, vlm: Vlm) -> None:

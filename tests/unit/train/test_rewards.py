@@ -97,11 +97,15 @@ def said(text: str) -> list[list[dict[str, str]]]:
     return [[{"role": "assistant", "content": text}]]
 
 
-def columns(task: str, form: str) -> dict[str, list[object]]:
+RANKS = ("kingdom", "genus", "species")
+
+
+def columns(task: str, form: str, reasoned: bool = True) -> dict[str, list[object]]:
     """What TRL passes: our columns, and others that a reward must bear."""
     found = [OPTIONS] if task == "answer" else [[]]
     index = [1] if task == "answer" else [None]
-    ours = {"task": [task], "form": [form], "leaf": [LEAF], "options": found, "answer_index": index}
+    ours = {"task": [task], "form": [form], "reasoned": [reasoned], "leaf": [LEAF], "ranks": [RANKS]}
+    ours |= {"options": found, "answer_index": index}
     return {**ours, "prompts": ["?"], "image": [None], "image_id": ["1"], "trainer_state": [None]}
 
 
@@ -127,6 +131,37 @@ def test_bare_letter(text: str, expected: int, why: str) -> None:
 
 def test_format_is_not_asked_of_a_bare_answer() -> None:
     assert format_reward(said("B"), **columns("answer", "bare")) == [None]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "why"),
+    [
+        ("<answer>B</answer>", 1, "the answer alone"),
+        (" <answer>B</answer>\n", 1, "space around it"),
+        (f"{THINK}<answer>B</answer>", 0, "reasoning that was not asked for"),
+        ("<answer></answer>", 0, "empty answer"),
+        ("<answer>A</answer><answer>B</answer>", 0, "two answers"),
+        ("B", 0, "no tags"),
+    ],
+)
+def test_format_without_reasoning(text: str, expected: int, why: str) -> None:
+    assert format_reward(said(text), **columns("answer", "tagged", reasoned=False)) == [expected], why
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "why"),
+    [
+        ("Kingdom: Plantae; Genus: Rosa; Species: Rosa canina", 1, "the target itself"),
+        ("kingdom: X\ngenus: Y\nspecies: rosa CANINA.", 1, "the leaf counts, not the ranks above it"),
+        ("Kingdom: Plantae; Genus: Rosa", 0, "it ends above the species"),
+        ("Kingdom: Plantae; Species: Rosa canina; Species: Rosa gallica", 0, "two species"),
+        ("Rosa canina", 0, "no rank"),
+        ("", 0, "nothing"),
+    ],
+)
+def test_listing(text: str, expected: int, why: str) -> None:
+    assert accuracy_reward(said(text), **columns("leaf", "listing")) == [expected], why
+    assert format_reward(said(text), **columns("leaf", "listing")) == [None], why
 
 
 def test_tasks_mix_in_a_batch() -> None:
