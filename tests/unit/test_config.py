@@ -47,10 +47,8 @@ def test_every_file_beside_config_yaml_is_valid(kind: str, folder: Path) -> None
     for path in (ROOT / "config" / kind).glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         if kind == "recipes":
-            edit(
-                folder / "config.yaml",
-                systems=BASE | {"mine": {"model": "tiny_vlm", "recipe": path.stem, "protocol": "two_stage"}},
-            )
+            mine = {"model": "tiny_vlm", "recipe": path.stem, "protocol": "two_stage"}
+            edit(folder / "config.yaml", systems=BASE | {"mine": mine})
             assert config.load(folder / "config.yaml", folder).recipes[path.stem].description == content["description"]
         else:
             config._KINDS[kind].model_validate({"spec": content} if kind == "models" else content)

@@ -210,3 +210,65 @@ def test_an_engine_that_loses_a_request_is_a_defect(world: World, tmp_path: Path
     with pytest.raises(RuntimeError, match="7 of 8"):
         stages.predict_leaf(Lossy(name_leaf), ids, LEAF, asking(STAGE1), tmp_path / "leaf.parquet", seed=0)
     assert not (tmp_path / "leaf.parquet").exists()
+
+
+@pytest.mark.parametrize("rotation", [0, 1, 2, 5])
+def test_options_are_shown_rotated_and_answers_stored_unrotated(world: World, tmp_path: Path, rotation: int) -> None:
+    ids, asked = stages.test_images(world.tables["images"], 0, 1), world.tables["questions"]
+    free, prompt = (
+        ANSWER.model_copy(update={"condition": "none", "form": "bare"}),
+        Prompt(source="test", text="{question}\n{options}"),
+    )
+
+    def right(request: Request) -> tuple[str, str]:
+        return next(line[0] for line in request.text.split("\n") if line[3:] in lineage(int(request.image_id[5]))), "stop"
+
+    def first(request: Request) -> tuple[str, str]:
+        return "A", "stop"
+
+    truths = {r["question_id"]: r for r in provenance.read_parquet(asked, schemas.QUESTIONS).to_pylist()}
+    for say in (right, first):
+        path, engine = tmp_path / f"{say.__name__}.parquet", Scripted(say)
+        stages.answer_by_model(engine, ids, free, asking(prompt), asked, [], path, 0, rotation=rotation)
+        for row in rows(path):
+            question = truths[row["question_id"]]
+            options = question["options"]
+            place = question["answer_index"] if say is right else -rotation % len(options)
+            assert row["answer_index"] == row["published_index"] == place and row["answer"] == options[place]
+    assert provenance.facts(path)["rotation"] == str(rotation)
+
+
+def test_rotation_moves_the_first_option_forward() -> None:
+    assert [stages.rotated("ABCD", places) for places in (0, 1, 3, 4)] == [list("ABCD"), list("DABC"), list("BCDA"), list("ABCD")]
+
+
+def test_a_stage_may_be_given_the_true_leaf(world: World, tmp_path: Path) -> None:
+    ids, gold = stages.test_images(world.tables["images"], 0, 1), stages.true_leaves(world.tables["images"], world.tables["taxa"])
+    stage = Stage(name="leaf", prompt="listing", condition="gold", form="listing")
+    prompt, path = Prompt(source="test", text='It is "{leaf}".'), tmp_path / "leaf.parquet"
+    engine = Scripted(lambda request: (f"Kingdom: Plantina; Species: {truth(request.image_id)}", "stop"))
+    stages.predict_leaf(engine, ids, stage, asking(prompt), path, 0, gold)
+    assert [request.text for request in engine.asked] == [f'It is "{truth(i)}".' for i in ids]
+    assert [row["answer"] for row in rows(path)] == [truth(i) for i in ids]
+    assert rows(path)[0]["lineage"] == ["Plantina", None, None, lineage(0)[-1]]
+    oracle = Scripted(lambda request: ("<answer>A</answer>", "stop"))
+    free = ANSWER.model_copy(update={"condition": "gold"})
+    stages.answer_by_model(oracle, ids, free, asking(STAGE2), world.tables["questions"], [], tmp_path / "a.parquet", 0, gold)
+    assert {request.text.split(".")[0] for request in oracle.asked} == {f'It is "{truth(i)}"' for i in ids}
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "outcome"),
+    [
+        ("Kingdom: Plantina; Order: Ordo0", "stop", "answered"),
+        ("Kingdom: Plantina; Order: Ord", "length", "truncated"),
+        ("A fine plant.", "stop", "unparsed"),
+        ("", "stop", "empty"),
+        ("I'm sorry, I cannot tell.", "stop", "refused"),
+    ],
+)
+def test_outcomes_of_a_listing(world: World, tmp_path: Path, said: str, reason: str, outcome: str) -> None:
+    ids, stage = stages.test_images(world.tables["images"], 0, 8), LEAF.model_copy(update={"form": "listing"})
+    stages.predict_leaf(Scripted(lambda _: (said, reason)), ids, stage, asking(STAGE1), tmp_path / "leaf.parquet", 0)
+    [row] = rows(tmp_path / "leaf.parquet")
+    assert (row["outcome"], row["answer"]) == (outcome, "Ordo0" if outcome == "answered" else None)

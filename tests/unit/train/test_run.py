@@ -1,12 +1,17 @@
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.unit.conftest import RIGHT_LETTERS, World, step, train
+from tests.unit.conftest import RIGHT_LETTERS, TEMPLATE, World, step, train
 from vltaxon import checkpoint, provenance, schemas
-from vltaxon.config import Lora, Step, Vlm
+from vltaxon.config import Lora, Samples, Step, Vlm
+from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
+from vltaxon.inference.engine import Request
+from vltaxon.inference.transformers_engine import TransformersEngine
 from vltaxon.train import guards, run
 
 FILES = {"adapter_model.safetensors", "adapter_config.json", "curve.parquet", "record.json"}
@@ -98,6 +103,51 @@ def test_a_killed_step_goes_on_and_ends_the_same(
     assert seen[0] == 3, "steps 1 and 2 are not done again"
     assert record(again)["adapter_after"] == record(whole)["adapter_after"]
     assert curve(again, "loss") == curve(whole, "loss")
+
+
+def test_several_turns_learn_every_answer_and_no_question(world: World, vlm: Vlm) -> None:
+    """Two or three questions an image; an answer is a letter, `<|im_end|>` and a line's end, and all that is learnt."""
+    import torch
+    from transformers import AutoProcessor
+
+    spec = Samples(task="answer", prompt="direct", target="answer", form="bare", turns="multi")
+    said = "{% generation %}{{ m['content'][0]['text'] }}<|im_end|>\n{% endgeneration %}"
+    template = TEMPLATE.replace("{% for c in", "{% if m['role'] == 'assistant' %}" + said + "{% else %}{% for c in")
+    template = template.replace("<|im_end|>\n{% endfor %}", "<|im_end|>\n{% endif %}{% endfor %}")
+    folder = world.folder / "marked"
+    shutil.copytree(vlm.checkpoint, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    marking = vlm.model_copy(update={"checkpoint": str(folder)})
+    batches: list[torch.Tensor] = []
+
+    def watch(labels: torch.Tensor) -> None:
+        batches.append(labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guards, "tokens_trained", watch)
+        output = train(world, marking, "1-sft", step(samples=(spec,), epochs=8))
+    tokens = AutoProcessor.from_pretrained(folder).tokenizer
+    for labels in batches[0]:
+        learnt = tokens.decode(labels[labels != -100])
+        assert re.fullmatch(r"([AB]<\|im_end\|>\n){2,3}", learnt), learnt
+    assert record(output)["samples"] == 16 and 2 <= record(output)["trained_tokens_per_sample"] <= 3
+    losses = curve(output, "loss")
+    assert losses[-1] < losses[0] / 2
+
+
+def test_several_turns_need_a_template_that_tells_the_answers(world: World, vlm: Vlm) -> None:
+    spec = Samples(task="answer", prompt="direct", target="answer", form="bare", turns="multi")
+    with pytest.raises(UserError, match="turns multi: the loss cannot be kept to the answers"):
+        train(world, vlm, "1-sft", step(samples=(spec,)))
+
+
+def test_an_adapter_merges_into_a_checkpoint_like_any_other(world: World, vlm: Vlm, lettered: Path) -> None:
+    checkpoint.merge(vlm, lettered, world.folder / "merged")
+    merged = vlm.model_copy(update={"checkpoint": str(world.folder / "merged")})
+    store = ImageStore(world.tables["images"])
+    asked = [Request(i, "Which?\nA. x\nB. y") for i in world.column("images", "image_id")[:4]]
+    adapted, alone = TransformersEngine(vlm, lettered, store), TransformersEngine(merged, None, store)
+    assert [r.completion for _, r in adapted.generate(asked, 4)] == [r.completion for _, r in alone.generate(asked, 4)]
 
 
 def test_trend_tells_a_rise_from_noise() -> None:

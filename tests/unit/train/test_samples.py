@@ -1,10 +1,13 @@
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from tests.unit.conftest import PROMPTS, World, lineage, step
+from vltaxon import provenance, schemas
 from vltaxon.config import Prompt, Samples
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
@@ -141,3 +144,83 @@ def test_dataset_decodes_when_read(world: World) -> None:
     assert row["prompt"] == found[0].prompt and row["completion"] == found[0].completion
     assert sum(block["type"] == "image" for message in row["prompt"] for block in message["content"]) == 1
     assert set(samples.COLUMNS) <= row.keys() and tuple(row["options"]) == found[0].options
+
+
+# -- other targets, conditions and turns
+
+
+def _named(world: World, **names: str | None) -> Path:
+    """A stage 1 table of all training images: the true leaf, but for the images given by name (`i0_1` is train/0_1)."""
+    blank, lines = dict.fromkeys(schemas.PREDICTIONS.names), []
+    for image_id in world.column("images", "image_id"):
+        said = names.get("i" + image_id.split("/")[1], lineage(int(image_id.split("/")[1][0]))[-1])
+        if image_id.startswith("train"):
+            lines.append(blank | {"image_id": image_id, "answer": said, "outcome": "answered" if said else "unparsed"})
+    path = world.folder / "own.parquet"
+    provenance.write_parquet(pa.Table.from_pylist(lines, schemas.PREDICTIONS), path, schemas.PREDICTIONS)
+    return path
+
+
+def test_the_whole_lineage_before_the_answer(world: World) -> None:
+    found = of(draw(world, Samples(task="answer", prompt="direct", target="lineage")), "train/3_0")
+    whole = "<think>Kingdom: Plantina; Order: Ordo0; Genus: Genus1; Species: Genus1 epithet3</think>"
+    assert len(found) == 2 and all(sample.target.startswith(whole + "<answer>") for sample in found)
+
+
+@pytest.mark.parametrize("condition", ["none", "gold"])
+def test_a_listing_is_the_lineage_alone(world: World, condition: str) -> None:
+    prompt = "stage1" if condition == "none" else "given"
+    spec = Samples(task="leaf", prompt=prompt, form="listing", condition=condition)
+    words = world.words | {"prompts": PROMPTS | {"given": Prompt(source="test", text='It is "{leaf}".')}}
+    (sample,) = of(samples.draw(step(samples=(spec,)), **words, seed=0), "train/3_0")
+    assert sample.target == "Kingdom: Plantina; Order: Ordo0; Genus: Genus1; Species: Genus1 epithet3"
+    assert condition == "none" or sample.text == 'It is "Genus1 epithet3".'
+
+
+def test_own_names_are_what_stage_1_gave_and_no_name_is_no_sample(world: World) -> None:
+    own = _named(world, i3_0="Genus0 epithet0", i3_1=None)
+    spec = GOLD.model_copy(update={"condition": "own"})
+    found = samples.draw(step(samples=(LEAF, spec)), **world.words, seed=0, own=own)
+    (wrong,) = {sample.text.split(".")[0] for sample in of(found, "train/3_0") if sample.task == "answer"}
+    assert wrong == 'It is "Genus0 epithet0"', "the name is given as it was named"
+    assert {sample.target[-10] for sample in of(found, "train/3_0") if sample.options[:1] == ("Genus0",)} == {"B"}, (
+        "and not believed"
+    )
+    assert {sample.task for sample in of(found, "train/3_1")} == {"leaf"}
+    right = [sample for sample in of(found, "train/3_2") if sample.task == "answer"]
+    assert all(sample.text.startswith('It is "Genus1 epithet3"') for sample in right) and len(right) == 2
+
+
+def test_mixed_is_gold_or_own_by_the_image(world: World) -> None:
+    ids = [i.split("/")[1] for i in world.column("images", "image_id") if i.startswith("train")]
+    own = _named(world, **{f"i{i}": "someone else" for i in ids})
+    spec = GOLD.model_copy(update={"condition": "mixed"})
+
+    def given(seed: int) -> dict[str, set[bool]]:
+        found = samples.draw(step(samples=(LEAF, spec), part="all"), **world.words, seed=seed, own=own)
+        answers = [sample for sample in found if sample.task == "answer"]
+        return {i: {"someone else" in s.text for s in answers if s.image_id == i} for i in {s.image_id for s in answers}}
+
+    first = given(0)
+    assert len(first) == 24 and all(len(kinds) == 1 for kinds in first.values())
+    assert 4 <= sum(kinds == {True} for kinds in first.values()) <= 20
+    assert first == given(0) != given(1)
+
+
+def test_several_turns_ask_all_levels_of_an_image(world: World) -> None:
+    spec = Samples(task="answer", prompt="direct", target="answer", form="bare", turns="multi")
+    single = of(draw(world, spec.model_copy(update={"turns": "single"})), "train/3_0")
+    (sample,) = of(draw(world, spec), "train/3_0")
+    assert [(sample.text, sample.target), *sample.turns] == sorted(
+        ((s.text, s.target) for s in single), key=lambda s: "species" in s[0]
+    )
+    roles = [message["role"] for message in sample.prompt + sample.completion]
+    assert roles == ["system", "user", "assistant", "user", "assistant"]
+    row = samples.dataset([sample], ImageStore(world.tables["images"]), 3136, 3136)[0]
+    assert row["messages"] == sample.prompt + sample.completion and "prompt" not in row
+    assert sum(block["type"] == "image" for message in row["messages"] for block in message["content"]) == 1
+
+
+def test_another_word(world: World) -> None:
+    found = samples.draw(step(samples=(LEAF,)), **(world.words | {"word": "organism"}), seed=0)
+    assert all(sample.text.startswith("Name the organism") for sample in found)
