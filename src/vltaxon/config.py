@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
@@ -152,6 +153,14 @@ class Published(Closed):
     )
 
 
+class Size(Closed):
+    """How large a data set is, said for the estimate of costs; once it is read, what was read is counted."""
+
+    leaves: PositiveInt = Field(description="Leaves that it has.")
+    test: PositiveInt = Field(description="Test images, before any draw.")
+    pixels: PositiveInt = Field(description="Pixels of a typical image.")
+
+
 class Dataset(Closed):
     """A data set: where it comes from, its ranks, and how its questions are worded."""
 
@@ -173,6 +182,7 @@ class Dataset(Closed):
     train: Split | None = Field(None, description="Images to learn from.")
     test: Split = Field(description="Images to be scored on.")
     published: Published | None = Field(None, description="The benchmark's own questions, where it has any about these images.")
+    size: Size | None = Field(None, description="What is known of it before it is here, for `snakemake plan`.")
     licence: str = Field(description="Terms of use of the images.")
 
     @property
@@ -209,6 +219,15 @@ class Dataset(Closed):
         return self
 
 
+class Speed(Closed):
+    """What one device does with a model, for the estimate of costs before any answer was timed."""
+
+    prompt: PositiveFloat = Field(description="Prompt tokens a second, image tokens among them.")
+    new: PositiveFloat = Field(description="New tokens a second, all requests of a batch together.")
+    train: PositiveFloat = Field(description="Tokens a second, forward and backward.")
+    source: str = Field(description="Where the figures come from.")
+
+
 class Vlm(Closed):
     """A generative model, loaded by `from_pretrained`."""
 
@@ -221,6 +240,7 @@ class Vlm(Closed):
     min_pixels: PositiveInt = Field(3136, description="Smaller images are scaled up to it.")
     batch_size: PositiveInt = Field(32, description="Requests generated together.")
     max_new_tokens: PositiveInt | None = Field(None, description="Cap on a stage's own limit, for a model of short words.")
+    speed: Speed | None = Field(None, description="For `snakemake plan`, as long as no answer of the model was timed.")
     threads: PositiveInt = Field(8, description="CPU cores of a job that runs or trains it, at most those of Snakemake.")
     licence: str
 
@@ -496,16 +516,22 @@ class System(Closed):
     word: str | None = Field(
         None, description="What the prompts call the organism; where absent the recipe's word, then the data set's."
     )
-    variant: int | None = Field(None, ge=0, description="Which wording of the question is asked; the data set's where absent.")
-    rotation: int = Field(0, ge=0, description="By how many places the options are rotated before they are shown.")
+    variant: NonNegativeInt | dict[Name, NonNegativeInt] | None = Field(
+        None, description="Which wording of the question is asked, or which by data set; the data set's own where absent."
+    )
+    rotation: NonNegativeInt = Field(0, description="By how many places the options are rotated before they are shown.")
+
+    def variant_for(self, dataset: str) -> int | None:
+        """The wording asked about a data set, None for the data set's own."""
+        return self.variant.get(dataset) if isinstance(self.variant, dict) else self.variant
 
 
 class Sweep(Closed):
     """A system asked in every combination of question wordings and rotations of the options."""
 
     system: Name
-    variants: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2, 3, 4), min_length=1)
-    rotations: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2, 3), min_length=1)
+    variants: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    rotations: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3), min_length=1)
 
 
 class Tables(Closed):
@@ -904,21 +930,29 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
 
 def _wordings(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
     """Variants exist in every data set's wordings, and wordings and rotations are asked of models alone."""
-    wanted = [(f"systems.{name}.variant", s, [] if s.variant is None else [s.variant]) for name, s in top.systems.items()]
-    sweeps = [(f"sweeps.{name}.variants", sweep) for name, sweep in top.sweeps.items() if sweep.system in top.systems]
-    wanted += [(key, top.systems[sweep.system], list(sweep.variants)) for key, sweep in sweeps]
-    for key, system, variants in wanted:
+    items = [(f"systems.{name}.variant", system) for name, system in top.systems.items()]
+    items += [
+        (f"sweeps.{name}.variants", member)
+        for name, sweep in top.sweeps.items()
+        if sweep.system in top.systems
+        for member in top.swept(name).values()
+    ]
+    found: list[str] = []
+    for key, system in items:
+        if system.variant is None and not system.rotation:
+            continue
         protocol = fetch("protocols", system.protocol, f"{where}: {key}")
-        stage = protocol.stage("answer") if protocol is not None else None
-        if (variants or system.rotation) and protocol is not None and (stage is None or stage.by != "model"):
-            problems.append(f"{where}: {key}: protocol {system.protocol} has no question that a model answers, so none to vary")
+        if protocol is not None and ((stage := protocol.stage("answer")) is None or stage.by != "model"):
+            found.append(f"{key}: protocol {system.protocol} has no question that a model answers, so none to vary")
+        if isinstance(system.variant, dict):
+            odd = sorted(system.variant.keys() - set(top.datasets))
+            found += [f'{key}: "{name}" is not {suggest(name, top.datasets)}' for name in odd]
         for name in top.datasets:
-            dataset = fetch("datasets", name, where)
+            dataset, asked = fetch("datasets", name, where), system.variant_for(name)
             words = fetch("questions", dataset.questions, where) if dataset is not None else None
-            if words is not None and (odd := [v for v in variants if v >= len(words.variants)]):
-                problems.append(
-                    f"{where}: {key}: {odd} is out of range, config/questions/{dataset.questions}.yaml has {len(words.variants)}"
-                )
+            if words is not None and asked is not None and asked >= len(words.variants):
+                found.append(f"{key}: {asked} is out of range, {dataset.questions} has {len(words.variants)} wordings")
+    problems += [f"{where}: {line}" for line in dict.fromkeys(found)]
 
 
 def _settings(top: Config, where: str, fetch: Any, problems: list[str]) -> None:

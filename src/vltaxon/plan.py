@@ -181,7 +181,7 @@ class Plan:
 
     def model_values(self, name: str) -> Values:
         """What of a model shapes its output."""
-        dropped = {"description", "batch_size", "threads"}
+        dropped = {"description", "batch_size", "threads", "gpus", "speed"}
         return {"licence": "none"} | dict(self.model(name).model_dump(mode="json", exclude=dropped | {"licence"}))
 
     def model_files(self, name: str) -> list[str]:
@@ -353,7 +353,9 @@ class Plan:
         """Stage, prompt, words and model of a prediction job."""
         given, stage = self.systems[wildcards.system], self._stage(wildcards.system, name)
         word = self.word(wildcards.dataset, given.recipe, given.word)
-        return self._stage_values(stage, wildcards.dataset, given.model, word, given.variant, given.rotation)
+        return self._stage_values(
+            stage, wildcards.dataset, given.model, word, given.variant_for(wildcards.dataset), given.rotation
+        )
 
     def _stage_values(
         self, stage: Stage, dataset: str, model: str, word: str, variant: int | None = None, rotation: int = 0

@@ -357,7 +357,15 @@ def test_settings_for_what_is_not_there(folder: Path, key: str, said: str) -> No
         ({"main": ["base", "chance"]}, 'report.system: "vl_taxon" is not one of base, chance'),
         ({"tables": {"animal": "demo_animals", "plant": "plants", "bird": "demo_birds"}}, 'tables.plant: "plants" is not'),
         ({"sweeps": {"s": {"system": "bass"}}}, 'sweeps.s.system: "bass" is not'),
-        ({"sweeps": {"s": {"system": "base", "variants": [0, 5]}}}, "sweeps.s.variants: [5] is out of range"),
+        ({"sweeps": {"s": {"system": "base", "variants": [0, 5]}}}, "sweeps.s.variants: 5 is out of range"),
+        (
+            {"systems": BASE | {"base": {"model": "tiny_vlm", "protocol": "direct", "variant": {"demo_plant": 1}}}, "main": []},
+            'systems.base.variant: "demo_plant" is not one of',
+        ),
+        (
+            {"systems": BASE | {"base": {"model": "tiny_vlm", "protocol": "direct", "variant": 7}}, "main": []},
+            "systems.base.variant: 7 is out of range, inat21 has 5 wordings",
+        ),
         ({"sweeps": {"s": {"system": "chance"}}}, "no question that a model answers"),
         ({"sweeps": {"s": {"system": "vl_taxon_lookup"}}}, "no question that a model answers"),
     ],
