@@ -21,6 +21,8 @@ wildcard_constraints:
     step=r"\d+-(sft|grpo)",
     choices=r"similar|random|published",
     shard=r"\d+",
+    table=r"table\d",
+    figure=r"figure\d",
 
 
 include: "workflow/rules/common.smk"
@@ -33,6 +35,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/paper.smk"
 
 
 rule all:

@@ -6,15 +6,43 @@ descriptions, licences) is left out of them here.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from vltaxon.config import CUB200_CLASSES, Clip, Config, Dataset, Experiment, Published, Samples, Stage, Step, System, Vlm, local
+from vltaxon.config import (
+    CUB200_CLASSES,
+    Clip,
+    Config,
+    Dataset,
+    Experiment,
+    Published,
+    Samples,
+    Stage,
+    Step,
+    System,
+    Tables,
+    Vlm,
+    local,
+)
 from vltaxon.errors import UserError
+from vltaxon.report.cells import FIGURES, ROLES, of_table
 
 Values = dict[str, Any]
 _PREDICTIONS = "results/predictions"
+
+
+class Scope(NamedTuple):
+    """Systems that are scored together, and the (dataset, choices) that they are asked."""
+
+    systems: tuple[str, ...]
+    asked: tuple[tuple[str, str], ...]
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets, once each."""
+        return list(dict.fromkeys(dataset for dataset, _ in self.asked))
 
 
 class Wildcards(Protocol):
@@ -406,39 +434,63 @@ class Plan:
             if choices != "published" or self.dataset(dataset).published is not None
         ]
 
-    def questions(self) -> dict[tuple[str, str], str]:
+    @property
+    def main(self) -> Scope:
+        """What the main table, figures and report are made of."""
+        return Scope(tuple(self.config.shown), tuple(self.asked()))
+
+    def questions(self, scope: Scope | None = None) -> dict[tuple[str, str], str]:
         """Tables of questions by (dataset, choices)."""
-        return {(dataset, choices): f"results/questions/{dataset}/{choices}.parquet" for dataset, choices in self.asked()}
+        asked = (scope or self.main).asked
+        return {(dataset, choices): f"results/questions/{dataset}/{choices}.parquet" for dataset, choices in asked}
 
     def exports(self) -> list[str]:
         """All questions and answers in the benchmark's formats."""
         questions = [f"results/published/{dataset}/{choices}.jsonl" for dataset, choices in self.asked()]
         return questions + [f"results/published/{'/'.join(key)}.json" for key in self.answers()]
 
-    def answers(self) -> dict[tuple[str, str, str], list[str]]:
+    def _with(self, scope: Scope, stage: str) -> list[str]:
+        """Systems whose protocol has a stage."""
+        asked, protocols = self.config.asked, self.experiment.protocols
+        return [system for system in scope.systems if protocols[asked[system].protocol].stage(stage) is not None]
+
+    def answers(self, scope: Scope | None = None) -> dict[tuple[str, str, str], list[str]]:
         """Stage 2 tables by (system, dataset, choices)."""
+        scope = scope or self.main
         return {
             (system, dataset, choices): [f"{_PREDICTIONS}/{system}/{dataset}/{choices}/{shard}.parquet" for shard in self.shards]
-            for system in self.config.systems
-            if self.stage(system, "answer") is not None
-            for dataset, choices in self.asked()
+            for system in self._with(scope, "answer")
+            for dataset, choices in scope.asked
         }
 
-    def leaves(self) -> dict[tuple[str, str], list[str]]:
+    def leaves(self, scope: Scope | None = None) -> dict[tuple[str, str], list[str]]:
         """Stage 1 tables by (system that ran it, dataset); a table may serve several systems."""
-        owners = dict.fromkeys(self.experiment.leaf_system(s) for s in self.config.systems if self.stage(s, "leaf"))
-        return {(owner, dataset): self.leaf_shards(owner, dataset) for owner in owners for dataset in self.config.datasets}
+        scope = scope or self.main
+        owners = dict.fromkeys(map(self.experiment.leaf_system, self._with(scope, "leaf")))
+        return {(owner, dataset): self.leaf_shards(owner, dataset) for owner in owners for dataset in scope.datasets}
 
-    def score_values(self) -> Values:
-        """Which file belongs to which row of the scores: keys are joined by `/`, as they are in the paths."""
-        data, training = self.config.datasets, self.config.training.dataset
+    def score_inputs(self, scope: Scope | None = None) -> dict[str, Any]:
+        """The files that are scored."""
+        scope = scope or self.main
         return {
-            "questions": {"/".join(key): path for key, path in self.questions().items()},
-            "images": {d: f"results/data/{d}/images.parquet" for d in data},
-            "taxa": {d: f"results/data/{d}/taxa.parquet" for d in data},
-            "answers": {"/".join(key): paths for key, paths in self.answers().items()},
-            "leaves": {"/".join(key): paths for key, paths in self.leaves().items()},
-            "leaf_systems": {s: self.experiment.leaf_system(s) for s in self.config.systems if self.stage(s, "leaf")},
+            "answers": list(chain.from_iterable(self.answers(scope).values())),
+            "leaves": sorted(set(chain.from_iterable(self.leaves(scope).values()))),
+            "images": [f"results/data/{dataset}/images.parquet" for dataset in scope.datasets],
+            "taxa": [f"results/data/{dataset}/taxa.parquet" for dataset in scope.datasets],
+            "questions": list(self.questions(scope).values()),
+            "parts": f"results/splits/{self.config.training.dataset}.parquet",
+        }
+
+    def score_values(self, scope: Scope | None = None) -> Values:
+        """Which file belongs to which row of the scores: keys are joined by `/`, as they are in the paths."""
+        scope, training = scope or self.main, self.config.training.dataset
+        return {
+            "questions": {"/".join(key): path for key, path in self.questions(scope).items()},
+            "images": {d: f"results/data/{d}/images.parquet" for d in scope.datasets},
+            "taxa": {d: f"results/data/{d}/taxa.parquet" for d in scope.datasets},
+            "answers": {"/".join(key): paths for key, paths in self.answers(scope).items()},
+            "leaves": {"/".join(key): paths for key, paths in self.leaves(scope).items()},
+            "leaf_systems": {s: self.experiment.leaf_system(s) for s in self._with(scope, "leaf")},
             "partition": f"results/splits/{training}.parquet",
             "training": training,
         }
@@ -458,7 +510,7 @@ class Plan:
                 "distractors mined by": given.encoder,
                 "trained on": given.training.model_dump(mode="json"),
                 "resamples of an interval": given.bootstrap,
-                **{f"model {name}": self.model_values(name) for name in sorted({s.model for s in given.systems.values()})},
+                **{f"model {name}": self.model_values(name) for name in sorted({s.model for s in given.shown.values()})},
             },
         }
 
@@ -466,6 +518,89 @@ class Plan:
         """Names of the levels of each data set."""
         return {name: list(self.dataset(name).ranks) for name in self.config.datasets}
 
-    def labels(self) -> Mapping[str, str]:
-        """Names of the systems in tables and figures."""
-        return {name: system.label or name for name, system in self.config.systems.items()}
+    def labels(self, systems: Iterable[str] | None = None) -> Mapping[str, str]:
+        """Names of systems in tables and figures; of those of the main table where not said."""
+        asked = self.config.asked
+        return {name: asked[name].label or name for name in (self.config.shown if systems is None else systems)}
+
+    # -- the paper's tables and figures, and sweeps ------------------------------------------------------------------------
+
+    def _tables(self) -> Tables:
+        if self.config.tables is None:
+            raise UserError(
+                "The paper's tables and figures need `tables` in the config: which data sets stand for those of the paper,"
+                " as {animal: NAME, plant: NAME, bird: NAME}"
+            )
+        return self.config.tables
+
+    def table_scope(self, table: str) -> Scope:
+        """The systems of a table of the paper that this experiment has, and the questions they are asked for it.
+
+        Raises:
+            UserError: the config does not say which data sets stand for the paper's.
+        """
+        given, wanted = self._tables(), of_table(table)
+        systems = dict.fromkeys(cell.system for cell in wanted if cell.system in self.config.systems)
+        datasets = dict.fromkeys(getattr(given, cell.dataset) for cell in wanted)
+        return Scope(tuple(systems), tuple((dataset, given.choices) for dataset in datasets))
+
+    def table_scores(self, table: str) -> list[str]:
+        """Scores of a table's systems, as a list of one, or none where the experiment has none of the systems."""
+        return [f"results/metrics/paper/{table}.parquet"] if self.table_scope(table).systems else []
+
+    def figure_scores(self, figure: str) -> list[str]:
+        """Scores of the table that a figure of the paper is made of.
+
+        Raises:
+            UserError: the experiment has none of its systems.
+        """
+        table = FIGURES[figure]
+        if not self.table_scope(table).systems:
+            wanted = ", ".join(dict.fromkeys(cell.system for cell in of_table(table)))
+            raise UserError(f"{figure}: the config has none of its systems: {wanted}")
+        return self.table_scores(table)
+
+    def table_values(self, table: str) -> Values:
+        """Data sets by role, whether they are the paper's, and what the systems of a table are."""
+        given = self._tables()
+        return {
+            "datasets": {role: getattr(given, role) for role in ROLES},
+            "comparable": {role: getattr(given, role) == name for role, name in ROLES.items()},
+            "choices": given.choices,
+            "systems": {name: self._described(self.config.systems[name]) for name in self.table_scope(table).systems},
+        }
+
+    @staticmethod
+    def _described(system: System) -> str:
+        recipe = f", trained by {system.recipe}" if system.recipe else ""
+        return f"{system.model}{recipe}, asked by {system.protocol}"
+
+    def paper_files(self, *names: str) -> list[str]:
+        """The tables and figures of the paper, as the workflow makes them."""
+        self._tables()
+        return [
+            f"results/figures/{name}.{suffix}" if name in FIGURES else f"results/tables/{name}.{suffix}"
+            for name in names
+            for suffix in (("svg", "png") if name in FIGURES else ("csv", "md", "tex"))
+        ]
+
+    def sweep_scope(self) -> Scope:
+        """The members of all sweeps, asked all questions.
+
+        Raises:
+            UserError: the config has no sweep.
+        """
+        if not self.config.sweeps:
+            raise UserError("The target sweep needs `sweeps` in the config: NAME: {system: SYSTEM}")
+        return Scope(tuple(chain.from_iterable(map(self.config.swept, self.config.sweeps))), tuple(self.asked()))
+
+    def sweep_values(self) -> Values:
+        """What each sweep is: its system, and its members by wording and rotation."""
+        return {
+            name: {
+                "label": self.config.systems[sweep.system].label or sweep.system,
+                "variants": list(sweep.variants),
+                "rotations": list(sweep.rotations),
+            }
+            for name, sweep in self.config.sweeps.items()
+        }

@@ -1,7 +1,6 @@
 # Reads the config once, checked; every rule asks `plan` for its files and values.
 import os
 import sys
-from itertools import chain
 from pathlib import Path
 
 import vltaxon
@@ -9,6 +8,7 @@ from vltaxon import config as settings
 from vltaxon.errors import UserError
 from vltaxon.plan import Plan
 from vltaxon.provenance import code_version
+from vltaxon.report.cells import FIGURES, TITLES
 from vltaxon.versions import VERSIONS
 
 try:
@@ -18,4 +18,5 @@ except UserError as error:
     sys.exit(1)
 
 PACKAGE = Path(os.path.relpath(Path(vltaxon.__file__).parent, workflow.basedir))
-METRICS, SITE = PACKAGE / "metrics", PACKAGE / "report" / "site"
+METRICS, TABLES = PACKAGE / "metrics", PACKAGE / "report"
+SITE = TABLES / "site"

@@ -1,14 +1,7 @@
 rule score:
     input:
+        unpack(lambda wildcards: plan.score_inputs()),
         sql=sorted(str(path) for path in METRICS.rglob("*.sql")),
-        answers=list(chain.from_iterable(plan.answers().values())),
-        leaves=sorted(set(chain.from_iterable(plan.leaves().values()))),
-        images=expand(
-            "results/data/{dataset}/images.parquet", dataset=plan.config.datasets
-        ),
-        taxa=expand("results/data/{dataset}/taxa.parquet", dataset=plan.config.datasets),
-        questions=list(plan.questions().values()),
-        parts=f"results/splits/{plan.config.training.dataset}.parquet",
     output:
         scores="results/metrics/scores.parquet",
         database="results/benchmark.duckdb",

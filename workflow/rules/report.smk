@@ -58,7 +58,7 @@ rule report:
         code=code_version("vltaxon.report.page"),
         values=plan.report_values(),
         systems={
-            name: system.model_dump() for name, system in plan.config.systems.items()
+            name: system.model_dump() for name, system in plan.config.shown.items()
         },
         records=plan.trained("record.json"),
     message:

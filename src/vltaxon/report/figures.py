@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,19 +64,26 @@ def plot(
         ranks: names of each data set's levels.
         folder: where to write.
     """
+    with styled():
+        found = Scores.read(scores)
+        save("level_accuracy", level_accuracy(found, labels, ranks), folder)
+        save("hca_leaf", hca_leaf(found, labels), folder)
+        save("training", training(curves), folder)
+
+
+def styled() -> AbstractContextManager[None]:
+    """Matplotlib with the style of all figures, whatever the user's own settings."""
     import matplotlib
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
-        found = Scores.read(scores)
-        figures = {
-            "level_accuracy": level_accuracy(found, labels, ranks),
-            "hca_leaf": hca_leaf(found, labels),
-            "training": training(curves),
-        }
-        for name, figure in figures.items():
-            for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-                with atomic(folder / f"{name}.{suffix}") as part:
-                    figure.savefig(part, format=suffix, metadata=metadata)
+    style: AbstractContextManager[None] = matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"})
+    return style
+
+
+def save(name: str, figure: "Figure", folder: Path) -> None:
+    """Write a figure as .svg and .png; the same numbers give the same bytes."""
+    for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+        with atomic(folder / f"{name}.{suffix}") as part:
+            figure.savefig(part, format=suffix, metadata=metadata)
 
 
 def _style(labels: Mapping[str, str], system: str) -> dict[str, Any]:
@@ -110,7 +118,7 @@ def _grid(scores: Scores, width: float, height: float, unit: str) -> tuple["Figu
     return figure, panels
 
 
-def _legend(figure: "Figure", panels: Sequence["Axes"], order: Sequence[str]) -> None:
+def legend(figure: "Figure", panels: Sequence["Axes"], order: Sequence[str]) -> None:
     """One legend for all panels, above them."""
     handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     shown = [label for label in order if label in handles]
@@ -121,38 +129,47 @@ def level_accuracy(scores: Scores, labels: Mapping[str, str], ranks: Mapping[str
     """Accuracy from the root to the leaf, a line per system, with 95 % intervals and the level of chance."""
     figure, panels = _grid(scores, 3.4, 2.6, "images right (%)")
     for panel, kind, dataset in panels:
-        metric = _METRICS[kind == OPEN][0]
-        levels, systems = scores.levels(dataset, kind, metric), scores.systems(dataset, kind, labels)
-        at = np.arange(len(levels))
-        if kind != OPEN:
-            by_chance = [next(e for s in systems if (e := scores.get(dataset, kind, s, "chance", level))) for level in levels]
-            panel.plot(
-                at,
-                [100 * e.value for e in by_chance],
-                color=GREY,
-                linestyle=":",
-                linewidth=1.4,
-                label="chance level",
-                zorder=1,
-            )
-        for place, system in enumerate(systems):
-            found = [scores.get(dataset, kind, system, metric, level) for level in levels]
-            value = np.array([100 * e.value if e else np.nan for e in found])
-            bars = np.hstack([e.bars if e else [[np.nan], [np.nan]] for e in found])
-            shift = (place - (len(systems) - 1) / 2) * 0.05
-            panel.errorbar(
-                at + shift, value, bars, **_style(labels, system), label=labels[system],
-                linewidth=1.6, markersize=4.5, elinewidth=1, markeredgecolor="white", markeredgewidth=0.5,
-            )  # fmt: skip
-        panel.set(
-            xticks=at,
-            xticklabels=[ranks[dataset][level - 1] for level in levels],
-            ylim=(-3, 103),
-            xlim=(-0.4, len(levels) - 0.6),
-        )
-        panel.grid(axis="x", visible=False)
-    _legend(figure, [panel for panel, _, _ in panels], [*labels.values(), "chance level"])
+        draw_levels(panel, scores, (dataset, kind, _METRICS[kind == OPEN][0]), labels, ranks[dataset], chance=kind != OPEN)
+    legend(figure, [panel for panel, _, _ in panels], [*labels.values(), "chance level"])
     return figure
+
+
+def draw_levels(
+    panel: "Axes",
+    scores: Scores,
+    what: tuple[str, str, str],
+    labels: Mapping[str, str],
+    ranks: Sequence[str],
+    chance: bool = False,
+) -> None:
+    """A line per system over the levels of a metric, with 95 % intervals.
+
+    Args:
+        panel: where to draw.
+        scores: the estimates.
+        what: data set, choices and metric.
+        labels: what to call each system.
+        ranks: names of the data set's levels.
+        chance: whether to draw what a random choice scores.
+    """
+    dataset, kind, metric = what
+    levels, systems = scores.levels(dataset, kind, metric), scores.systems(dataset, kind, labels)
+    at = np.arange(len(levels))
+    if chance:
+        by_chance = [next(e for s in systems if (e := scores.get(dataset, kind, s, "chance", level))) for level in levels]
+        values = [100 * e.value for e in by_chance]
+        panel.plot(at, values, color=GREY, linestyle=":", linewidth=1.4, label="chance level", zorder=1)
+    for place, system in enumerate(systems):
+        found = [scores.get(dataset, kind, system, metric, level) for level in levels]
+        value = np.array([100 * e.value if e else np.nan for e in found])
+        bars = np.hstack([e.bars if e else [[np.nan], [np.nan]] for e in found])
+        shift = (place - (len(systems) - 1) / 2) * 0.05
+        panel.errorbar(
+            at + shift, value, bars, **_style(labels, system), label=labels[system],
+            linewidth=1.6, markersize=4.5, elinewidth=1, markeredgecolor="white", markeredgewidth=0.5,
+        )  # fmt: skip
+    panel.set(xticks=at, xticklabels=[ranks[level - 1] for level in levels], ylim=(-3, 103), xlim=(-0.4, len(levels) - 0.6))
+    panel.grid(axis="x", visible=False)
 
 
 def hca_leaf(scores: Scores, labels: Mapping[str, str]) -> "Figure":

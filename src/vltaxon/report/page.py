@@ -117,7 +117,7 @@ def write_report(
         css=(_SITE / "style.css").read_text(encoding="utf-8"),
         script=(_SITE / "sort.js").read_text(encoding="utf-8"),
         headline=headline(found, labels, main, choices, best, baseline, gain),
-        main=blocks(found, labels),
+        main=[block.spared() for block in blocks(found, labels)],
         species=blocks(found, labels, SPECIES),
         labels=labels,
         written=written,

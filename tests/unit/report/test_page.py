@@ -130,6 +130,16 @@ def test_examples_are_spread_over_the_species_and_seeded() -> None:
     assert len(set(_drawn(IMAGES, 1000, 0))) == 64
 
 
+def test_a_share_of_cut_answers_warns(page: str) -> None:
+    """The bench's answers are cut now and then; the mark and its line stand together, and only above 1 %."""
+    with duckdb.connect(str(DATABASE), read_only=True) as connection:
+        cut = connection.execute(
+            "SELECT DISTINCT dataset, choices, system FROM scores"
+            " WHERE metric = 'outcome_truncated' AND value > 0.01 AND subset = 'all'"
+        ).fetchall()
+    assert cut and page.count('<p class="warning">') == len(cut) == page.count(" †</th>")
+
+
 @pytest.mark.parametrize(
     ("gain", "words"),
     [

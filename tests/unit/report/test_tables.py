@@ -4,12 +4,16 @@ import csv
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.data.builder import LABELS
+from vltaxon import schemas
+from vltaxon.provenance import write_parquet
 from vltaxon.report.estimates import Estimate
-from vltaxon.report.tables import Column, tabulate, written
+from vltaxon.report.tables import Block, Column, tabulate, written
+from vltaxon.schemas import OUTCOMES
 
 SCORES = Path("results/metrics/scores.parquet")
 
@@ -62,10 +66,64 @@ def test_markdown_has_a_well_formed_table_per_block(table: tuple[list[dict[str, 
     text = table[1]
     assert next(line[3:] for line in text.splitlines() if line.startswith("## ")) == "demo_plants, similar choices, n = 64 images"
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.split("# Seen and")[0].splitlines() if line.startswith("|")}
-    assert widths == {15}
+    assert widths == {18}  # three of the eleven shares of failed answers are not 0 in every row
+    assert re.search(r"\| +Unparsed +\|", text) and not re.search(
+        r"\| +(Refused|Error|Stage 1 truncated|Parsers differ) +\|", text
+    )
     assert re.search(r"\| VL-Taxon +\| +\d+\.\d \[\d+\.\d, \d+\.\d\] \|", text)
     assert re.search(r"\| Base, open set +\|( +- \|){9} +\d", text)
     assert "- HCA(L): HCA among the images with the leaf right." in text
+
+
+def test_every_outcome_is_in_the_csv(table: tuple[list[dict[str, str]], str, str]) -> None:
+    """Each share in a column of its own, 0 included; together they are all answers."""
+    row = next(row for row in table[0] if row["system"] == "vl_taxon")
+    for stage in ("", "stage1_"):
+        assert sum(float(row[f"{stage}outcome_{kind}"]) for kind in OUTCOMES) == pytest.approx(100, abs=1e-3)
+    assert row["parsers_differ"] == "0.0" and float(row["outcome_unparsed"]) > 0
+
+
+CUT = Estimate(0.032, 0.02, 0.05, 99)
+BLOCK = Block(
+    "d",
+    "similar",
+    (
+        Column("HCA", "hca"),
+        Column("Truncated", "outcome_truncated", interval=False),
+        Column("Error", "outcome_error", interval=False),
+        Column("Stage 1 truncated", "outcome_truncated", stage1=True, interval=False),
+    ),
+    99,
+    [("base", [CUT, CUT, Estimate(0, 0, 0.1, 99), None]), ("other", [None, Estimate(0.01, 0, 0.1, 99), None, None])],
+)
+
+
+def test_a_table_warns_of_answers_cut_at_the_token_limit() -> None:
+    """Above 1 %, by a mark at the label and a line below; the column of zeros goes."""
+    labels, block = {"base": "Base", "other": "Other"}, BLOCK.spared()
+    assert [column.title for column in block.columns] == ["HCA", "Truncated"]
+    assert block.marked(labels) == {"base": "Base †", "other": "Other"}
+    line = "† Base: 3.2 % of the answers were cut at the token limit and count as wrong; raise max_new_tokens."
+    assert block.warnings(labels) == [line]
+    both = Block("d", "similar", BLOCK.columns, 99, [("base", [CUT, CUT, None, CUT])])
+    assert "3.2 % of the answers and 3.2 % of the stage 1 texts were cut" in both.warnings(labels)[0]
+
+
+def test_the_warning_stands_in_every_form(tmp_path: Path) -> None:
+    rows = pq.read_table(SCORES).to_pylist()
+    for row in rows:
+        if (row["system"], row["metric"], row["dataset"]) == ("siglip", "outcome_truncated", "demo_birds"):
+            row["value"] = 0.5
+    write_parquet(pa.Table.from_pylist(rows, schema=schemas.SCORES), tmp_path / "cut.parquet", schemas.SCORES)
+    paths = [tmp_path / f"main.{suffix}" for suffix in ("csv", "md", "tex")]
+    tabulate(tmp_path / "cut.parquet", LABELS, *paths)
+    text, tex = paths[1].read_text("utf-8"), paths[2].read_text("utf-8")
+    assert "| SigLIP-style encoder, zero-shot † |" in text
+    assert "\n\n† SigLIP-style encoder, zero-shot: 50.0 % of the answers were cut at the token limit" in text
+    assert (
+        r"SigLIP-style encoder, zero-shot $\dagger$ &" in tex and r"$\dagger$ SigLIP-style encoder, zero-shot: 50.0 \% of" in tex
+    )
+    assert "†" not in paths[0].read_text("utf-8")
 
 
 def test_latex_is_escaped(table: tuple[list[dict[str, str]], str, str]) -> None:

@@ -1,0 +1,136 @@
+# The tables and figures of the paper (VL-Taxon), each of its own systems and data sets only, and the sweeps. All on demand:
+# `snakemake table4` trains, asks and scores what Table 4 needs.
+PAPER = [*TITLES, *FIGURES]
+
+
+rule score_table:
+    input:
+        unpack(lambda wildcards: plan.score_inputs(plan.table_scope(wildcards.table))),
+        sql=sorted(str(path) for path in METRICS.rglob("*.sql")),
+    output:
+        scores="results/metrics/paper/{table}.parquet",
+        database="results/metrics/paper/{table}.duckdb",
+    log:
+        "results/logs/score_table/{table}.log",
+    params:
+        code=code_version("vltaxon.metrics.run"),
+        sources=lambda wildcards: plan.score_values(plan.table_scope(wildcards.table)),
+        bootstrap=plan.config.bootstrap,
+        seed=plan.config.seed,
+    message:
+        "Scoring the systems of the paper's {wildcards.table}"
+    script:
+        "../scripts/score.py"
+
+
+rule tabulate_paper:
+    input:
+        scores=lambda wildcards: plan.table_scores(wildcards.table),
+        published=str(TABLES / "paper.csv"),
+    output:
+        csv="results/tables/{table}.csv",
+        md=report(
+            "results/tables/{table}.md",
+            caption="../report/paper_table.rst",
+            category="Tables",
+            labels={"table": "paper, {table}"},
+        ),
+        tex="results/tables/{table}.tex",
+    log:
+        "results/logs/tabulate_paper/{table}.log",
+    params:
+        code=code_version("vltaxon.report.paper"),
+        setting=lambda wildcards: plan.table_values(wildcards.table),
+    message:
+        "Writing the paper's {wildcards.table}, published and ours"
+    script:
+        "../scripts/tabulate_paper.py"
+
+
+rule plot_paper:
+    input:
+        scores=lambda wildcards: plan.figure_scores(wildcards.figure),
+        published=str(TABLES / "paper.csv"),
+    output:
+        svg=report(
+            "results/figures/{figure}.svg",
+            caption="../report/paper_figure.rst",
+            category="Figures",
+            labels={"figure": "paper, {figure}"},
+        ),
+        png="results/figures/{figure}.png",
+    log:
+        "results/logs/plot_paper/{figure}.log",
+    params:
+        code=code_version("vltaxon.report.paper_figures"),
+        setting=lambda wildcards: plan.table_values(FIGURES[wildcards.figure]),
+        labels=lambda wildcards: plan.labels(
+            plan.table_scope(FIGURES[wildcards.figure]).systems
+        ),
+        ranks=plan.ranks(),
+    message:
+        "Drawing {wildcards.figure} of the paper"
+    script:
+        "../scripts/plot_paper.py"
+
+
+rule score_sweep:
+    input:
+        unpack(lambda wildcards: plan.score_inputs(plan.sweep_scope())),
+        sql=sorted(str(path) for path in METRICS.rglob("*.sql")),
+    output:
+        scores="results/metrics/sweep.parquet",
+        database="results/metrics/sweep.duckdb",
+    log:
+        "results/logs/score_sweep.log",
+    params:
+        code=code_version("vltaxon.metrics.run"),
+        sources=lambda wildcards: plan.score_values(plan.sweep_scope()),
+        bootstrap=plan.config.bootstrap,
+        seed=plan.config.seed,
+    message:
+        "Scoring the sweeps over wordings and rotations"
+    script:
+        "../scripts/score.py"
+
+
+rule tabulate_sweep:
+    input:
+        scores="results/metrics/sweep.parquet",
+    output:
+        csv="results/tables/sweep.csv",
+        md=report(
+            "results/tables/sweep.md",
+            caption="../report/sweep.rst",
+            category="Tables",
+            labels={"table": "sweep"},
+        ),
+        tex="results/tables/sweep.tex",
+    log:
+        "results/logs/tabulate_sweep.log",
+    params:
+        code=code_version("vltaxon.report.sweeps"),
+        sweeps=plan.sweep_values(),
+    message:
+        "Writing the table of the sweeps"
+    script:
+        "../scripts/tabulate_sweep.py"
+
+
+for target in PAPER:
+
+    rule:
+        name:
+            target
+        input:
+            lambda wildcards, name=target: plan.paper_files(name),
+
+
+rule paper:
+    input:
+        lambda wildcards: plan.paper_files(*PAPER),
+
+
+rule sweep:
+    input:
+        rules.tabulate_sweep.output,
