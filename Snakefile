@@ -47,6 +47,17 @@ rule all:
         rules.report.output,
 
 
+# On demand: what all of it will cost, told before anything is paid. Without output, so it tells anew each time.
+rule plan:
+    localrule: True
+    params:
+        experiment=lambda wildcards: plan.experiment.model_dump_json(),
+    message:
+        "Estimating requests, tokens, device hours, disk and licences"
+    script:
+        "workflow/scripts/plan.py"
+
+
 rule calibrate:
     input:
         lambda wildcards: plan.calibrations(),

@@ -598,6 +598,9 @@ class Config(Closed):
         "the paper's tables.",
     )
     tables: Tables | None = Field(None, description="Data sets of the paper's tables and figures (targets table1 ... paper).")
+    comparisons: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
+        default_factory=dict, description="Further tables like the main one, by name, each of some systems (target comparisons)."
+    )
     sweeps: dict[Name, Sweep] = Field(default_factory=dict, description="Sweeps over wordings and rotations (target sweep).")
     shards: PositiveInt = 1
     bootstrap: PositiveInt = Field(1000, description="Resamples for the intervals.")
@@ -903,6 +906,7 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
         ("report.system", about.system, shown),
         ("report.baseline", about.baseline, shown),
         *(("main", name, top.systems) for name in top.main),
+        *((f"comparisons.{key}", name, top.systems) for key, names in top.comparisons.items() for name in names),
         *((f"sweeps.{name}.system", sweep.system, top.systems) for name, sweep in top.sweeps.items()),
     ]
     if top.tables is not None:

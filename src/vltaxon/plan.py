@@ -584,6 +584,20 @@ class Plan:
             for suffix in (("svg", "png") if name in FIGURES else ("csv", "md", "tex"))
         ]
 
+    def comparison_scope(self, name: str) -> Scope:
+        """The systems of a comparison, asked all questions."""
+        return Scope(self.config.comparisons[name], tuple(self.asked()))
+
+    def comparison_files(self) -> list[str]:
+        """The tables of all comparisons.
+
+        Raises:
+            UserError: the config has no comparison.
+        """
+        if not self.config.comparisons:
+            raise UserError("The target comparisons needs `comparisons` in the config: NAME: [SYSTEM, ...]")
+        return [f"results/tables/comparison/{name}.md" for name in self.config.comparisons]
+
     def sweep_scope(self) -> Scope:
         """The members of all sweeps, asked all questions.
 

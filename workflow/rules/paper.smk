@@ -134,3 +134,55 @@ rule paper:
 rule sweep:
     input:
         rules.tabulate_sweep.output,
+
+
+rule score_comparison:
+    input:
+        unpack(
+            lambda wildcards: plan.score_inputs(plan.comparison_scope(wildcards.name))
+        ),
+        sql=sorted(str(path) for path in METRICS.rglob("*.sql")),
+    output:
+        scores="results/metrics/comparison/{name}.parquet",
+        database="results/metrics/comparison/{name}.duckdb",
+    log:
+        "results/logs/score_comparison/{name}.log",
+    params:
+        code=code_version("vltaxon.metrics.run"),
+        sources=lambda wildcards: plan.score_values(
+            plan.comparison_scope(wildcards.name)
+        ),
+        bootstrap=plan.config.bootstrap,
+        seed=plan.config.seed,
+    message:
+        "Scoring the systems of {wildcards.name}"
+    script:
+        "../scripts/score.py"
+
+
+rule tabulate_comparison:
+    input:
+        scores="results/metrics/comparison/{name}.parquet",
+    output:
+        csv="results/tables/comparison/{name}.csv",
+        md=report(
+            "results/tables/comparison/{name}.md",
+            caption="../report/main_table.rst",
+            category="Tables",
+            labels={"table": "{name}"},
+        ),
+        tex="results/tables/comparison/{name}.tex",
+    log:
+        "results/logs/tabulate_comparison/{name}.log",
+    params:
+        code=code_version("vltaxon.report.tables"),
+        labels=lambda wildcards: plan.labels(plan.config.comparisons[wildcards.name]),
+    message:
+        "Writing the table of {wildcards.name}"
+    script:
+        "../scripts/tabulate.py"
+
+
+rule comparisons:
+    input:
+        lambda wildcards: plan.comparison_files(),

@@ -32,8 +32,8 @@ rule name_training:
         "results/own/{model}/{recipe}/{step}.parquet",
     log:
         "results/logs/name_training/{model}/{recipe}/{step}.log",
-    threads: lambda wildcards: plan.model(wildcards.model).threads
     priority: plan.train_priority
+    threads: lambda wildcards: plan.model(wildcards.model).threads
     resources:
         gpu=lambda wildcards: plan.gpus(wildcards.model),
         batch_size=lambda wildcards: plan.model(wildcards.model).batch_size,

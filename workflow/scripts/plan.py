@@ -1,0 +1,13 @@
+"""Tells what the experiment will cost, on the terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+if __name__ == "__main__":
+    from vltaxon.config import Experiment
+    from vltaxon.cost import estimate, written
+
+    print(written(estimate(Experiment.model_validate_json(snakemake.params.experiment), Path())))
