@@ -180,7 +180,7 @@ class Plan:
 
     def model_values(self, name: str) -> Values:
         """What of a model shapes its output."""
-        dropped = {"description", "batch_size", "threads"}
+        dropped = {"description", "batch_size", "threads", "gpus"}
         return {"licence": "none"} | dict(self.model(name).model_dump(mode="json", exclude=dropped | {"licence"}))
 
     def model_files(self, name: str) -> list[str]:

@@ -15,9 +15,10 @@ class TransformersEngine:
     """A loaded model, its adapter merged into the weights, and the images it may be asked about."""
 
     def __init__(self, model: Vlm, adapter: Path | None, images: ImageStore) -> None:
-        self._spec, self._images = model, images
         import torch
 
+        self._spec, self._images = model, images
+        model = checkpoint.pinned(model)
         self._processor, weights = checkpoint.load(model)
         self._processor.tokenizer.padding_side = "left"
         self.digest = checkpoint.digest(model)
