@@ -27,7 +27,11 @@ class TransformersEngine:
 
             weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
             self.digest += f"+{provenance.digest_file(adapter / 'adapter_model.safetensors')}"
-        self._model = weights.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        if getattr(weights, "hf_device_map", None) is None:  # else it is where it belongs, on several devices
+            weights = weights.to("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = weights.eval()
+        named, own = weights.generation_config.eos_token_id, self._processor.tokenizer.eos_token_id
+        self._ends = sorted({*(named if isinstance(named, list) else [named]), own} - {None})  # as TRL has it
 
     def generate(
         self, requests: Sequence[Request], max_new_tokens: int, repetition_penalty: float = 1.0
@@ -52,18 +56,20 @@ class TransformersEngine:
         began = time.perf_counter()
         tokenizer = self._processor.tokenizer
         assert tokenizer.padding_side == "left", "a right-padded batch continues from padding"
-        inputs = self._processor(text=texts, images=images, padding=True, return_tensors="pt").to(self._model.device)
+        # Gemma and Llama templates write the start token that their tokenizers would add, and processors want images by text.
+        bare = tokenizer.bos_token is None or not texts[0].startswith(tokenizer.bos_token)
+        inputs = self._processor(
+            text=texts, images=[[image] for image in images], padding=True, add_special_tokens=bare, return_tensors="pt"
+        ).to(self._model.device)
         with torch.inference_mode():
-            output = self._model.generate(**inputs, **settings, pad_token_id=tokenizer.pad_token_id)
+            output = self._model.generate(**inputs, **settings, eos_token_id=self._ends, pad_token_id=tokenizer.pad_token_id)
         new = output[:, inputs["input_ids"].shape[1] :].tolist()
-        ends = self._model.generation_config.eos_token_id
-        stops = {ends} if isinstance(ends, int) else set(ends or ())
         share = (time.perf_counter() - began) / len(texts)
         prompt = inputs["attention_mask"].sum(1).tolist()
         image = (inputs["input_ids"] == self._model.config.image_token_id).sum(1).tolist()
         responses = []
         for i, tokens in enumerate(new):
-            stop = next((at for at, token in enumerate(tokens) if token in stops), None)
+            stop = next((at for at, token in enumerate(tokens) if token in self._ends), None)
             kept = tokens if stop is None else tokens[:stop]
             text = tokenizer.decode(kept, skip_special_tokens=True)
             reason = "length" if stop is None else "stop"
