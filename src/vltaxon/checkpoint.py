@@ -1,21 +1,46 @@
-"""Loading a vision-language model, the same for training and for inference, and saying which weights it has."""
+"""Loading a vision-language model, the same for training and for inference, and saying which weights it has.
+
+Nothing here names a family: a model of another one is another file in config/models.
+"""
 
 from pathlib import Path
 from typing import Any
 
 from vltaxon import provenance
-from vltaxon.config import Vlm
+from vltaxon.config import MOVING, Vlm
 from vltaxon.errors import UserError
 
 
+def pinned(model: Vlm) -> Vlm:
+    """The same model at a commit: where its revision is a moving name, the commit that this name means now.
+
+    Raises:
+        UserError: the hub does not tell, and no earlier download does.
+    """
+    if Path(model.checkpoint).is_dir() or model.revision != MOVING:
+        return model
+    from huggingface_hub import resolve_revision
+    from huggingface_hub.errors import RevisionResolutionError
+
+    try:
+        commit = resolve_revision(model.checkpoint, revision=model.revision).resolved
+    except (OSError, ValueError, RevisionResolutionError) as error:
+        raise UserError(f"{model.checkpoint}: which commit is its {model.revision} cannot be found out: {error}") from error
+    return model.model_copy(update={"revision": commit})
+
+
 def digest(model: Vlm) -> str:
-    """Identity of the weights: content of a local folder, or hub id and revision."""
+    """Identity of the weights: content of a local folder, or hub id and commit. A moving name is none: see `pinned`."""
     folder = Path(model.checkpoint)
+    assert folder.is_dir() or model.revision != MOVING, "the digest of a moving name would not tell what was loaded"
     return provenance.digest_folder(folder) if folder.is_dir() else f"{model.checkpoint}@{model.revision}"
 
 
 def load(model: Vlm) -> tuple[Any, Any]:
     """Load processor and weights in the configured dtype; a hub id is pinned to its revision, and none of its code is run.
+
+    Weights are on the CPU, but for a model of several `gpus` where several are visible: over these they are spread, layer by
+    layer. (Not yet run by us on several devices.)
 
     Raises:
         UserError: the checkpoint is absent, damaged, or of no architecture that takes images and text.
@@ -23,10 +48,12 @@ def load(model: Vlm) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    pinned = {} if Path(model.checkpoint).is_dir() else {"revision": model.revision}
+    where = {} if Path(model.checkpoint).is_dir() else {"revision": model.revision}
+    spread = {"device_map": "auto"} if model.gpus > 1 and torch.cuda.device_count() > 1 else {}
+    dtype = getattr(torch, model.dtype)
     try:
-        processor = AutoProcessor.from_pretrained(model.checkpoint, **pinned)
-        weights = AutoModelForImageTextToText.from_pretrained(model.checkpoint, dtype=getattr(torch, model.dtype), **pinned)
+        processor = AutoProcessor.from_pretrained(model.checkpoint, **where)
+        weights = AutoModelForImageTextToText.from_pretrained(model.checkpoint, dtype=dtype, **where, **spread)
     except (OSError, ValueError) as error:
         raise UserError(f"{model.checkpoint}: not loadable as a vision-language model: {error}") from error
     return processor, weights
@@ -36,7 +63,7 @@ def merge(model: Vlm, adapter: Path, output: Path) -> None:
     """Write the model with an adapter merged into its weights, as a checkpoint folder like any other."""
     from peft import PeftModel
 
-    processor, weights = load(model)
+    processor, weights = load(pinned(model))
     with provenance.whole_folder(output) as part:
         PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload().save_pretrained(part)
         processor.save_pretrained(part)

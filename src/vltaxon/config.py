@@ -38,6 +38,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 Choices = Literal["similar", "random", "published"]
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+MOVING = "main"  # the one revision that is no commit and may be named all the same
 
 
 class Closed(BaseModel):
@@ -234,7 +235,11 @@ class Vlm(Closed):
     engine: Literal["transformers"]
     description: str = ""
     checkpoint: str = Field(description="Local folder, or hub id.")
-    revision: str | None = Field(None, description="Commit of the hub repository; required for a hub id.")
+    revision: str | None = Field(
+        None,
+        description="Commit of the hub repository, 40 hex digits; required for a hub id. `main`, where no commit is known, is "
+        "looked up when the model is loaded, and its commit of that moment is stamped on all that comes of it.",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     pixels: PositiveInt = Field(description="Pixel budget: larger images are scaled down to it, once, for every use.")
     min_pixels: PositiveInt = Field(3136, description="Smaller images are scaled up to it.")
@@ -242,12 +247,18 @@ class Vlm(Closed):
     max_new_tokens: PositiveInt | None = Field(None, description="Cap on a stage's own limit, for a model of short words.")
     speed: Speed | None = Field(None, description="For `snakemake plan`, as long as no answer of the model was timed.")
     threads: PositiveInt = Field(8, description="CPU cores of a job that runs or trains it, at most those of Snakemake.")
+    gpus: PositiveInt = Field(1, description="Devices that hold its weights.")
     licence: str
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
         if not Path(self.checkpoint).is_dir() and not self.revision:
             raise ValueError(f'"{self.checkpoint}" is no local folder, and a hub id needs a revision')
+        if self.revision and self.revision != MOVING and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(
+                f'revision: "{self.revision}" is no commit (40 hex digits). Branches and tags move; give the commit, or '
+                f'"{MOVING}" where none is known'
+            )
         if self.min_pixels > self.pixels:
             raise ValueError(f"min_pixels {self.min_pixels} is above pixels {self.pixels}")
         return self

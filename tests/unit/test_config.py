@@ -168,6 +168,8 @@ WRONG = [
     ("datasets/demo_birds.yaml", "published", {"annotation": "a.jsonl"}, ['Did you mean "annotations"?']),
     ("models/tiny_vlm.yaml", "engine", "transformer", ['engine "transformer" is not', 'Did you mean "transformers"?']),
     ("models/tiny_vlm.yaml", "checkpoint", "Qwen/Qwen2.5-VL-7B-Instruct", ["a hub id needs a revision"]),
+    ("models/tiny_vlm.yaml", "revision", "v1.0", ['revision: "v1.0" is no commit (40 hex digits)', '"main" where none is known']),
+    ("models/tiny_vlm.yaml", "gpus", 0, ["gpus: Input should be greater than 0"]),
     ("models/tiny_siglip.yaml", "name", "hf-hub:imageomics/bioclip-2", ["is a hub id, which needs a revision"]),
     ("models/tiny_siglip.yaml", "revision", "0" * 40, ["revision: open_clip has none for"]),
     ("models/tiny_siglip.yaml", "revision", "main", ["revision: String should match pattern"]),

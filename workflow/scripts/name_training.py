@@ -19,4 +19,5 @@ if __name__ == "__main__":
             adapter=next((Path(path).parent for path in snakemake.input.previous), None),
             batch_size=snakemake.resources.batch_size,
             output=Path(snakemake.output[0]),
+            gpus=snakemake.resources.gpu,
         )

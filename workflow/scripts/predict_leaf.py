@@ -20,4 +20,5 @@ if __name__ == "__main__":
             batch_size=snakemake.resources.batch_size,
             output=Path(snakemake.output[0]),
             taxa=Path(snakemake.input.taxa) if "taxa" in snakemake.input.keys() else None,  # noqa: SIM118
+            gpus=snakemake.resources.gpu,
         )

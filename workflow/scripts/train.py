@@ -16,7 +16,7 @@ if __name__ == "__main__":
         values, output = snakemake.params.training, Path(snakemake.output.adapter).parent
         train_step(
             Step.model_validate(values["step"] | {"device_batch_size": snakemake.resources.device_batch_size}),
-            Vlm.model_validate(snakemake.params.model),
+            Vlm.model_validate(snakemake.params.model | {"gpus": max(1, snakemake.resources.gpu)}),
             next((Path(path).parent for path in snakemake.input.previous), None),
             **{name: Path(snakemake.input[name]) for name in ("images", "taxa", "questions", "parts")},
             prompts={name: Prompt.model_validate(prompt) for name, prompt in values["prompts"].items()},

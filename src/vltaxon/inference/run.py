@@ -10,11 +10,13 @@ from vltaxon.inference.engine import Engine
 from vltaxon.partition import allowed_parts, training_images
 
 
-def _engine(images: Path, adapter: Path | None, model: Mapping[str, Any], batch_size: int) -> Engine:
+def _engine(images: Path, adapter: Path | None, model: Mapping[str, Any], batch_size: int, gpus: int) -> Engine:
     from vltaxon.data.images import ImageStore
     from vltaxon.inference.transformers_engine import TransformersEngine
 
-    return TransformersEngine(Vlm.model_validate({**model, "batch_size": batch_size}), adapter, ImageStore(images))
+    return TransformersEngine(
+        Vlm.model_validate({**model, "batch_size": batch_size, "gpus": max(1, gpus)}), adapter, ImageStore(images)
+    )
 
 
 def _stage(values: Mapping[str, Any]) -> Stage:
@@ -35,18 +37,25 @@ def predict_leaf(
     batch_size: int,
     output: Path,
     taxa: Path | None = None,
+    gpus: int = 1,
 ) -> None:
     """Stage 1 of a shard. `values` are those of `plan.Plan.stage_values`."""
     ids = stages.test_images(images, shard, values["shards"])
-    _name(values, images, adapter, ids, batch_size, output, taxa)
+    _name(values, images, adapter, ids, batch_size, output, taxa, gpus)
 
 
 def name_training(
-    values: Mapping[str, Any], images: Path, parts: Path, adapter: Path | None, batch_size: int, output: Path
+    values: Mapping[str, Any],
+    images: Path,
+    parts: Path,
+    adapter: Path | None,
+    batch_size: int,
+    output: Path,
+    gpus: int = 1,
 ) -> None:
     """Stage 1 of the training images of a part, on which the samples of the next step are conditioned."""
     ids = [image_id for image_id, _ in training_images(images, parts, allowed_parts(values["part"]))]
-    _name(values, images, adapter, ids, batch_size, output, None)
+    _name(values, images, adapter, ids, batch_size, output, None, gpus)
 
 
 def _name(
@@ -57,10 +66,11 @@ def _name(
     batch_size: int,
     output: Path,
     taxa: Path | None,
+    gpus: int,
 ) -> None:
     stage = _stage(values)
     gold, only = _gold(stage, images, taxa), stages.lineages(taxa, stage) if stage.constrained and taxa is not None else ()
-    engine = _engine(images, adapter, values["model"], batch_size)
+    engine = _engine(images, adapter, values["model"], batch_size, gpus)
     stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"], gold, only)
 
 
@@ -80,13 +90,14 @@ def answer_questions(
     leaves: Sequence[Path] = (),
     taxa: Path | None = None,
     vectors: Sequence[Path] = (),
+    gpus: int = 1,
 ) -> None:
     """Stage 2 of a shard, by whoever the protocol says answers. `values` are those of `plan.Plan.stage_values`."""
     stage, seed = _stage(values), values["seed"]
     ids = stages.test_images(images, shard, values["shards"])
     match stage.by:
         case "model":
-            engine, gold = _engine(images, adapter, values["model"], batch_size), _gold(stage, images, taxa)
+            engine, gold = _engine(images, adapter, values["model"], batch_size, gpus), _gold(stage, images, taxa)
             rotation = values["rotation"]
             stages.answer_by_model(engine, ids, stage, _asking(values), questions, leaves, output, seed, gold, rotation)
         case "lookup":

@@ -30,9 +30,10 @@ class TransformersEngine:
     """A loaded model, its adapter merged into the weights, and the images it may be asked about."""
 
     def __init__(self, model: Vlm, adapter: Path | None, images: ImageStore) -> None:
-        self._spec, self._images = model, images
         import torch
 
+        self._spec, self._images = model, images
+        model = checkpoint.pinned(model)
         self._processor, weights = checkpoint.load(model)
         self._processor.tokenizer.padding_side = "left"
         self.digest = checkpoint.digest(model)
@@ -41,7 +42,11 @@ class TransformersEngine:
 
             weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
             self.digest += f"+{provenance.digest_file(adapter / 'adapter_model.safetensors')}"
-        self._model = weights.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        if getattr(weights, "hf_device_map", None) is None:  # else it is where it belongs, on several devices
+            weights = weights.to("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = weights.eval()
+        named, own = weights.generation_config.eos_token_id, self._processor.tokenizer.eos_token_id
+        self._ends = sorted({*(named if isinstance(named, list) else [named]), own} - {None})  # as TRL has it
 
     def generate(
         self, requests: Sequence[Request], max_new_tokens: int, repetition_penalty: float = 1.0, only: Sequence[str] = ()
@@ -65,12 +70,6 @@ class TransformersEngine:
             settings = {"max_new_tokens": max_new_tokens, "repetition_penalty": repetition_penalty, "do_sample": False}
             yield from zip(batch, self._complete([texts[i] for i in batch], images, settings, trie), strict=True)
 
-    @property
-    def _ends(self) -> list[int]:
-        """Tokens that end a completion."""
-        ends = self._model.generation_config.eos_token_id
-        return [ends] if isinstance(ends, int) else list(ends or ())
-
     def _trie(self, texts: Sequence[str], limit: int) -> Trie:
         """The texts' tokens, each text closed by an end token."""
         trie: Trie = {}
@@ -92,20 +91,23 @@ class TransformersEngine:
         began = time.perf_counter()
         tokenizer = self._processor.tokenizer
         assert tokenizer.padding_side == "left", "a right-padded batch continues from padding"
-        inputs = self._processor(text=texts, images=images, padding=True, return_tensors="pt").to(self._model.device)
+        # Gemma and Llama templates write the start token that their tokenizers would add, and processors want images by text.
+        bare = tokenizer.bos_token is None or not texts[0].startswith(tokenizer.bos_token)
+        inputs = self._processor(
+            text=texts, images=[[image] for image in images], padding=True, add_special_tokens=bare, return_tensors="pt"
+        ).to(self._model.device)
         if trie is not None:
             settings = settings | {"prefix_allowed_tokens_fn": _within(trie, inputs["input_ids"].shape[1], self._ends[0])}
             settings["max_new_tokens"] += 1  # the end token, which elsewhere is not counted
         with torch.inference_mode():
-            output = self._model.generate(**inputs, **settings, pad_token_id=tokenizer.pad_token_id)
+            output = self._model.generate(**inputs, **settings, eos_token_id=self._ends, pad_token_id=tokenizer.pad_token_id)
         new = output[:, inputs["input_ids"].shape[1] :].tolist()
-        stops = set(self._ends)
         share = (time.perf_counter() - began) / len(texts)
         prompt = inputs["attention_mask"].sum(1).tolist()
         image = (inputs["input_ids"] == self._model.config.image_token_id).sum(1).tolist()
         responses = []
         for i, tokens in enumerate(new):
-            stop = next((at for at, token in enumerate(tokens) if token in stops), None)
+            stop = next((at for at, token in enumerate(tokens) if token in self._ends), None)
             kept = tokens if stop is None else tokens[:stop]
             text = tokenizer.decode(kept, skip_special_tokens=True)
             reason = "length" if stop is None else "stop"

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from vltaxon.train.samples import Sample
 
 
-def on_one_device(visible: int, world: int) -> None:
-    """Several GPUs in one process would make `nn.DataParallel`, which TRL refuses."""
-    if visible > 1 and world == 1:
+def on_one_device(visible: int, world: int, holding: int = 1) -> None:
+    """Several GPUs in one process would make `nn.DataParallel`, which TRL refuses; unless the weights are spread over them."""
+    if holding > 1 and world > 1:
+        raise UserError(
+            f"the model's weights take {holding} devices (`gpus` of its file), and {world} processes would each load them. "
+            "Train it in one process."
+        )
+    if visible > 1 and world == 1 and holding == 1:
         raise UserError(
             f"{visible} GPUs are visible to one training process, which uses one. Set CUDA_VISIBLE_DEVICES to one of them, "
             f"or start it with `accelerate launch --num_processes {visible}`."

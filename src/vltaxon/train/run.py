@@ -87,7 +87,7 @@ def train_step(
     started, world, gpu = time.monotonic(), int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.is_available()
     group = step.group_size if step.kind == "grpo" else None
     batches.accumulation(step.batch_size, step.device_batch_size, world, group)
-    guards.on_one_device(torch.cuda.device_count(), world)
+    guards.on_one_device(torch.cuda.device_count(), world, model.gpus)
 
     drawn = samples.draw(
         step,
@@ -105,6 +105,7 @@ def train_step(
     guards.enough(len(drawn), step.batch_size // (group or step.batch_size), step.part)
 
     set_seed(seed)
+    model = checkpoint.pinned(model)
     processor, base = checkpoint.load(model)
     guards.loaded_as(base, model.dtype)
     rows = samples.dataset(drawn, ImageStore(images), model.pixels, model.min_pixels)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.unit.conftest import World
+from vltaxon import checkpoint, prompts
 from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
@@ -55,6 +56,19 @@ def test_an_adapter_changes_the_digest_and_the_answers(world: World, vlm: Vlm, l
     plain, trained = TransformersEngine(vlm, None, store), TransformersEngine(vlm, lettered, store)
     assert trained.digest.startswith(plain.digest + "+")
     assert [r.completion for r in answers(plain, asked)] != [r.completion for r in answers(trained, asked)]
+
+
+def test_the_tokenizers_end_counts_where_the_checkpoint_names_none(world: World, vlm: Vlm, tmp_path: Path) -> None:
+    processor, weights = checkpoint.load(vlm)
+    store, asked = ImageStore(world.tables["images"]), requests(world)[:1]
+    text = processor.apply_chat_template(prompts.conversation(asked[0].text), tokenize=False, add_generation_prompt=True)
+    inputs = processor(text=[text], images=[store.resized(asked[0].image_id, vlm.pixels, vlm.min_pixels)], return_tensors="pt")
+    first = int(weights.generate(**inputs, max_new_tokens=1, do_sample=False)[0, -1])
+    processor.tokenizer.eos_token = processor.tokenizer.convert_ids_to_tokens(first)
+    weights.config.text_config.eos_token_id = weights.generation_config.eos_token_id = None
+    processor.save_pretrained(tmp_path), weights.save_pretrained(tmp_path)
+    (response,) = answers(TransformersEngine(vlm.model_copy(update={"checkpoint": str(tmp_path)}), None, store), asked)
+    assert (response.finish_reason, response.completion_tokens, response.completion) == ("stop", 0, "")
 
 
 def test_right_padding_is_refused(world: World, vlm: Vlm) -> None:

@@ -26,8 +26,11 @@ def policy(vlm: Vlm, targets: str) -> Any:
 def test_two_gpus_in_one_process() -> None:
     guards.on_one_device(2, 2)
     guards.on_one_device(0, 1)
+    guards.on_one_device(2, 1, holding=2)
     with pytest.raises(UserError, match=r"2 GPUs are visible.*accelerate launch --num_processes 2"):
         guards.on_one_device(2, 1)
+    with pytest.raises(UserError, match=r"take 4 devices .* 2 processes"):
+        guards.on_one_device(4, 2, holding=4)
 
 
 @pytest.mark.parametrize(
