@@ -118,7 +118,8 @@ def read_choice(completion: str, options: Sequence[str], form: Form, finish_reas
         finish_reason: `stop`, or `length` where the token limit cut the output.
     """
     body = _body(completion, form)
-    index = _index(body, options, form, finish_reason == "length") if body else None
+    cut = finish_reason == "length" and "</answer>" not in completion  # an answer that is closed was not cut
+    index = _index(body, options, form, cut) if body else None
     if index is None:
         return Reading(_nothing(completion, finish_reason), reasoning=reasoning_of(completion))
     return Reading("answered", options[index], index, reasoning_of(completion))

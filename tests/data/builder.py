@@ -14,6 +14,7 @@ from PIL import Image
 
 from vltaxon import schemas
 from vltaxon.metrics.run import Sources
+from vltaxon.parsing import LETTERS
 from vltaxon.provenance import write_parquet
 from vltaxon.taxonomy import normalise
 
@@ -99,7 +100,10 @@ class Bench:
     def answer(
         self, system: str, dataset: str, choices: str, right: Mapping[str, Sequence[bool | str]], tokens: int | None = 1
     ) -> None:
-        """What a system chose: per image, for its scored questions from the root, True, False or an outcome that is no answer."""
+        """What a system chose: per image, for its scored questions from the root, True, False or an outcome that is no answer.
+
+        A model wrote it, the bare letter or something without capitals, unless `tokens` is None.
+        """
         rows = self.answers.setdefault((system, dataset, choices), [])
         asked: dict[str, list[dict[str, Any]]] = {}
         for question in self.questions[dataset, choices]:
@@ -109,6 +113,7 @@ class Bench:
             for question, mark in zip(asked[image], given, strict=True):
                 options, gold = question["options"], question["answer_index"]
                 index = (gold if mark else (gold + 1) % len(options)) if isinstance(mark, bool) else None
+                text = {"completion": "?" if index is None else LETTERS[index], "finish_reason": "stop", "published_index": index}
                 rows.append(
                     _row(
                         schemas.PREDICTIONS,
@@ -120,6 +125,7 @@ class Bench:
                         answer_index=index,
                         outcome="answered" if index is not None else mark,
                         completion_tokens=tokens,
+                        **(text if tokens is not None else {}),
                     )
                 )
 

@@ -43,7 +43,7 @@ def test_the_default_is_valid(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["datasets", "models", "questions", "prompts", "protocols", "recipes"])
 def test_every_file_beside_config_yaml_is_valid(kind: str, folder: Path) -> None:
-    edit(folder / "config.yaml", main=[], sweeps={})
+    edit(folder / "config.yaml", main=[], sweeps={}, comparisons={})
     for path in (ROOT / "config" / kind).glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         if kind == "recipes":
@@ -275,7 +275,7 @@ def _recipes(folder: Path, **files: dict[str, Any]) -> config.Experiment:
     for name, content in files.items():
         (folder / "recipes" / f"{name}.yaml").write_text(yaml.safe_dump({"description": name} | content))
     systems = {name: {"model": "tiny_vlm", "recipe": name, "protocol": "two_stage"} for name in files}
-    edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={})
+    edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={}, comparisons={})
     return config.load(folder / "config.yaml", folder)
 
 
@@ -358,6 +358,7 @@ def test_settings_for_what_is_not_there(folder: Path, key: str, said: str) -> No
         ({"main": ["base", "base"]}, "main: base stands twice"),
         ({"main": ["base", "chance"]}, 'report.system: "vl_taxon" is not one of base, chance'),
         ({"tables": {"animal": "demo_animals", "plant": "plants", "bird": "demo_birds"}}, 'tables.plant: "plants" is not'),
+        ({"comparisons": {"c": ["base", "bse"]}}, 'comparisons.c: "bse" is not'),
         ({"sweeps": {"s": {"system": "bass"}}}, 'sweeps.s.system: "bass" is not'),
         ({"sweeps": {"s": {"system": "base", "variants": [0, 5]}}}, "sweeps.s.variants: 5 is out of range"),
         (

@@ -89,6 +89,8 @@ def test_a_letter_whose_option_s_text_was_cut_by_the_limit_is_an_answer() -> Non
     assert parsing.read_choice("B. Rosa can", OPTIONS, "bare", "length").index == 1
     assert parsing.read_choice("B. Rosa can", OPTIONS, "bare", "stop").outcome == "unparsed"
     assert parsing.read_choice("B. Quer", OPTIONS, "bare", "length").outcome == "truncated"
+    closed = "<think>x</think><answer>B. Rosa can</answer>"  # written so, and cut behind it if at all
+    assert {parsing.read_choice(closed, OPTIONS, "tagged", reason).index for reason in ("stop", "length")} == {None}
 
 
 def test_truncation_is_an_outcome_of_its_own_unless_the_answer_was_complete() -> None:

@@ -21,10 +21,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 def test_stage_1_runs_once_for_systems_that_share_it(plan: Plan) -> None:
     owners = {system for system, _ in plan.leaves()}
-    assert owners == {
-        "base_open", "vl_taxon", "default_sft_open", "vl_taxon_constrained", "direct_listing", "leaf_condition",
-        "vl_taxon_no_reasoning", "full_grpo",
-    }  # fmt: skip
+    assert owners == {"base_open", "vl_taxon"}
     at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="0")
     assert plan.answer_inputs(at)["leaves"] == ["results/predictions/vl_taxon/demo_birds/leaf/0.parquet"]
 

@@ -327,7 +327,9 @@ def export_predictions(
     """Write a system's answers as the benchmark's JSON, for its metric script.
 
     That script stops at the first level that an entry lacks, and drops a null prediction, which shifts those below. So every
-    level has both keys: what is no answer is "Unknown", and a level that is not asked is null on both sides.
+    level has both keys: what is no answer is "Unknown", and a level that is not asked is null on both sides. The script scores
+    every level that is asked, from the second or (flag `--cub`) the first: it agrees with our metrics where these are the scored
+    ones, so not where a level below has one option only, which we ask and do not score.
 
     Args:
         questions: table of the data set.
@@ -368,11 +370,12 @@ def export_predictions(
 def _answered(level: int, question: Row, answer: Row) -> Row:
     options = question["options"]
     index = answer["answer_index"] if answer["outcome"] == "answered" else None
+    taken = any(option.lower() == UNKNOWN.lower() for option in options)  # a taxon of that name: no answer must not be right
     return {
         f"ground_truth_level{level}": options[question["answer_index"]],
         f"prediction_level{level}": answer["completion"],
         f"predicted_level{level}_letter": UNKNOWN if index is None else LETTERS[index],
-        f"predicted_level{level}": UNKNOWN if index is None else options[index],
+        f"predicted_level{level}": options[index] if index is not None else "" if taken else UNKNOWN,
         f"choices_level{level}": dict(zip(LETTERS, options, strict=False)),
     }
 

@@ -1,6 +1,5 @@
--- Parsers differ: share of an image's answers that the benchmark's first-letter rule reads otherwise than the strict parser
-SELECT system, dataset, choices, image_id, 'parsers_differ' AS metric,
-    avg((completion IS NOT NULL AND answer_index IS DISTINCT FROM published_index)::INTEGER) AS value
-FROM answers
-JOIN judged USING (system, dataset, choices, image_id, level)
+-- Parsers differ: mean share of an image's answers that our reading and the benchmark's take for different options, or only one reads
+SELECT system, dataset, choices, image_id, 'parsers_differ' AS metric, avg(parsers_differ::INTEGER) AS value
+FROM judged
+WHERE parsers_differ IS NOT NULL
 GROUP BY ALL

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vltaxon.train.rewards import accuracy_reward, format_reward
+from vltaxon.train import rewards
 
 if TYPE_CHECKING:
     import datasets
@@ -50,5 +50,12 @@ def trainer(
         log_completions=False,
         log_multimodal=False,
     )
-    rewards: list[Any] = [format_reward, accuracy_reward]
-    return GRPOTrainer(model=policy, reward_funcs=rewards, args=config, train_dataset=rows, processing_class=processor)
+
+    def accuracy_reward(completion_ids: list[list[int]], **columns: Any) -> list[float]:
+        """TRL gives no finish reason; a completion was cut by the limit if its last token is none at which this trainer stops."""
+        reasons = ["stop" if ids[-1] in made.eos_token_ids else "length" for ids in completion_ids]
+        return rewards.accuracy_reward(finish_reason=reasons, **columns)
+
+    functions: list[Any] = [rewards.format_reward, accuracy_reward]
+    made = GRPOTrainer(model=policy, reward_funcs=functions, args=config, train_dataset=rows, processing_class=processor)
+    return made

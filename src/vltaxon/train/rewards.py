@@ -30,18 +30,31 @@ def accuracy_reward(
     ranks: Sequence[Sequence[str]],
     options: Sequence[Sequence[str]],
     answer_index: Sequence[int | None],
+    finish_reason: Sequence[str],
     **_: Any,
 ) -> list[float]:
-    """1 for the right answer: in stage 1 the leaf's name after normalisation, in stage 2 the right letter."""
-    rows = zip(completions, task, form, leaf, ranks, options, answer_index, strict=True)
+    """1 for the right answer: in stage 1 the leaf's name after normalisation, in stage 2 the right letter.
+
+    Where the token limit ended a completion (`length`) a bare name may be half a name, and a letter's text half a text; both are
+    read as in inference.
+    """
+    rows = zip(completions, task, form, leaf, ranks, options, answer_index, finish_reason, strict=True)
     return [float(_right(completion[0]["content"], *row)) for completion, *row in rows]
 
 
 def _right(
-    text: str, task: str, form: Form, leaf: str, ranks: Sequence[str], options: Sequence[str], answer_index: int | None
+    text: str,
+    task: str,
+    form: Form,
+    leaf: str,
+    ranks: Sequence[str],
+    options: Sequence[str],
+    answer_index: int | None,
+    finish_reason: str,
 ) -> bool:
     if task == "leaf":
-        name = read_listing(text, ranks)[0].answer if form == "listing" else read_name(text, form).answer
+        listed = form == "listing"
+        name = (read_listing(text, ranks, finish_reason)[0] if listed else read_name(text, form, finish_reason)).answer
         return name is not None and normalise(name) == normalise(leaf)
-    index = read_choice(text, options, form).index
+    index = read_choice(text, options, form, finish_reason).index
     return index is not None and index == answer_index

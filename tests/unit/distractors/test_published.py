@@ -1,10 +1,7 @@
-"""The benchmark's files: what comes in goes out again, what is not sound is refused, and answers score alike by both rules."""
+"""The benchmark's files: what comes in goes out again, what is not sound is refused, and answers go out as its script reads."""
 
-import contextlib
-import itertools
 import json
 import os
-import random
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.data.builder import Bench, tree
 from vltaxon import schemas
 from vltaxon.data.taxa import load_taxonomy, taxa_table
 from vltaxon.distractors.published import export_predictions, export_questions, git_blob, import_published, read_annotations
 from vltaxon.errors import UserError
-from vltaxon.metrics.run import score
 from vltaxon.provenance import facts, read_parquet, write_parquet
 from vltaxon.questions import draw
 from vltaxon.taxonomy import normalise
@@ -465,59 +459,3 @@ def test_lost_and_double_answers_are_refused(store: Store, tmp_path: Path) -> No
     with pytest.raises(UserError, match="2 questions were answered twice"):
         predictions(store, some, some)
     assert not (tmp_path / "out.json").exists()
-
-
-def by_the_benchmark(entries: Sequence[Row], first: int) -> dict[str, float]:
-    """The benchmark's measures, from their definitions: lists of taxa from level `first` to the first key that is absent."""
-    found: dict[str, float] = dict.fromkeys(("hca", "leaf", "por", "strict_por_prefix", "tor"), 0.0)
-    for entry in entries:
-        lists = []
-        for kind in ("ground_truth_level", "predicted_level"):
-            level, names = first, []
-            while f"{kind}{level}" in entry:
-                if entry[f"{kind}{level}"] is not None:
-                    names.append(entry[f"{kind}{level}"].lower())
-                level += 1
-            lists.append(names)
-        truth, said = lists
-        right = [a == b for a, b in zip(truth, said, strict=True)]
-        found["hca"] += truth == said
-        found["leaf"] += truth[-1] == said[-1]
-        found["por"] += sum(right) / len(truth)
-        found["strict_por_prefix"] += [*right, False].index(False) / len(truth)
-        found["tor"] += sum(a and b for a, b in itertools.pairwise(right)) / (len(truth) - 1) if len(truth) > 1 else 0
-    return {name: total / len(entries) for name, total in found.items()}
-
-
-@pytest.mark.parametrize("first", [1, 2], ids=["all levels", "without the root"])
-def test_both_rules_score_the_same_answers_alike(tmp_path: Path, first: int) -> None:
-    rng = random.Random(first)
-    lineages = {leaf: list(path) for leaf, path in tree([3 if first == 1 else 1, 2, 2, 2, 2]).items()}
-    for path in rng.sample(list(lineages.values()), 6):
-        path[rng.randrange(first, 4)] = None  # ranks that are missing, the leaf excepted
-    images = {f"{leaf}-{k}": leaf for leaf in lineages for k in range(3)}
-    with contextlib.chdir(tmp_path):
-        bench, levels = Bench(tmp_path), range(first, 6)
-        ranks = ("kingdom", "class", "order", "genus", "species")
-        members = {image: f"d/{image}.jpg" for image in images}
-        bench.dataset("d", ranks, {leaf: tuple(p) for leaf, p in lineages.items()}, images, levels, member=members)
-        depth = {i: sum(lineages[leaf][level - 1] is not None for level in levels) for i, leaf in images.items()}
-        bench.answer("s", "d", "similar", {i: [rng.random() < 0.7 for _ in range(n)] for i, n in depth.items()})
-        if first == 2:  # the root is asked, with one option, and not scored
-            bench.answers["s", "d", "similar"] += [
-                dict.fromkeys(schemas.PREDICTIONS.names)
-                | {"question_id": f"{i}:1", "image_id": i, "level": 1, "answer_index": 0, "outcome": "answered"}
-                for i in images
-            ]
-        sources = bench.sources(shards=2)
-        score(sources, 10, 0, Path("scores.parquet"), Path("b.duckdb"))
-        ours = {
-            row["metric"]: row["value"]
-            for row in pq.read_table("scores.parquet").to_pylist()
-            if row["level"] is None and row["subset"] == "all"
-        }
-        files = sources.questions["d", "similar"], sources.images["d"], sources.taxa["d"]
-        export_predictions(*files, None, sources.answers["s", "d", "similar"], Path("out.json"))
-        theirs = by_the_benchmark(json.loads(Path("out.json").read_text()), first)
-    assert 0 < theirs["hca"] < theirs["leaf"] < 1
-    assert theirs == {name: pytest.approx(ours[name], abs=1e-12) for name in theirs}

@@ -181,9 +181,82 @@ def test_open_set(bench: Bench) -> None:
     for number, (_, lineage, outcome, leaf, whole) in enumerate(OPEN):
         got = {k[3:5]: v["value"] for k, v in found.items() if k[0] == f"s{number}" and k[2] == "open_set" and k[5] == "all"}
         assert (got["open_leaf", None], got["open_lineage", None]) == (leaf, whole), OPEN[number]
+        assert got.get(("open_lineage_given_leaf", None)) == (whole if leaf else None), OPEN[number]
         assert got["completion_tokens", None] == 33
         assert got[f"outcome_{outcome}", None] == 1
         assert got["open_level_accuracy", 4] == (1 if lineage and outcome == "answered" else 0)
+
+
+def test_open_lineage_given_the_leaf_is_over_the_images_with_the_leaf_right(bench: Bench) -> None:
+    """Four images: whole lineage, leaf only (two of them), neither. Of the leaf the answer counts, not the reasoning."""
+    bench.dataset("d", RANKS, SEVEN, {f"i{k}": f"S{k}" for k in range(4)}, scored=range(2, 8))
+    said = {"i0": ("S0", (*SEVEN["S0"][:-1], "S4")), "i1": ("S1", SEVEN["S4"]), "i2": ("S2", None), "i3": ("S4", SEVEN["S3"])}
+    bench.name("s", "d", said)
+    value = {k[3]: (v["value"], v["n"]) for k, v in scored(bench).items() if k[4] is None and k[5] == "all"}
+    assert value["open_leaf"] == (0.75, 4) and value["open_lineage"] == (0.25, 4)
+    assert value["open_lineage_given_leaf"] == (pytest.approx(1 / 3), 3)
+
+
+Said = tuple[str | None, bool | str, bool | None]  # completion, our reading, theirs; right, wrong, or none (with our outcome)
+PUBLISHED: list[tuple[list[Said], dict[str, float]]] = [
+    # the bare letter: both read the same
+    ([("A", T, T), ("B", F, F), ("C", T, T)], {"published_hca": 0, "published_leaf": 1, "parsers_differ": 0, "leaf": 1}),
+    ([("A", T, T)] * 3, {"published_hca": 1, "published_leaf": 1, "parsers_differ": 0, "hca": 1}),
+    # a letter before the answer: "Answer: C" is A to theirs; by luck it may be right
+    ([("A", T, T), ("Answer: C", F, T), ("Answer: B", T, F)],
+     {"hca": 0, "published_hca": 0, "leaf": 1, "published_leaf": 0, "parsers_differ": 2 / 3}),
+    ([("Answer: C", F, T)] * 3, {"hca": 0, "published_hca": 1, "leaf": 0, "published_leaf": 1, "parsers_differ": 1}),
+    # one reads an answer and the other none; none and none is the same
+    ([("b", T, None), ("Based on it", "unparsed", T), ("?", "unparsed", None)],
+     {"hca": 0, "published_hca": 0, "published_leaf": 0, "parsers_differ": 2 / 3, "outcome_unparsed": 2 / 3}),
+    # stage 1 gave no name: nothing was asked, both are wrong and alike
+    ([(None, "truncated", None)] * 3, {"hca": 0, "published_hca": 0, "leaf": 0, "published_leaf": 0, "parsers_differ": 0}),
+]  # fmt: skip
+
+
+def read_twice(bench: Bench, system: str, said: list[Said]) -> None:
+    """One image's answers, as ours and as the benchmark's rule read them; a completion that is None was not asked for."""
+    bench.answer(system, "d", "similar", {"i": [mark for _, mark, _ in said]})
+    gold = [question["answer_index"] for question in bench.questions["d", "similar"]]
+    for row, right, (text, _, theirs) in zip(bench.answers[system, "d", "similar"], gold, said, strict=True):
+        row["completion"], row["finish_reason"] = text, "not asked" if text is None else "stop"
+        row["published_index"] = None if theirs is None else right if theirs else (right + 1) % 3
+
+
+def test_published_reading(bench: Bench) -> None:
+    """Each case is a system that answers the three questions of one image; a wrong option is the same one for both readings."""
+    bench.dataset("d", RANKS[4:], {f"S{i}": (f"F{i}", f"G{i}", f"S{i}") for i in range(3)}, {"i": "S0"}, scored=(1, 2, 3))
+    for number, (said, _) in enumerate(PUBLISHED):
+        read_twice(bench, f"s{number}", said)
+    found = scored(bench)
+    for number, (_, expected) in enumerate(PUBLISHED):
+        got = {metric: found[f"s{number}", "d", "similar", metric, None, "all"]["value"] for metric in expected}
+        assert got == {metric: pytest.approx(value) for metric, value in expected.items()}, PUBLISHED[number]
+
+
+def test_two_wrong_options_differ(bench: Bench) -> None:
+    bench.dataset("d", ("species",), {f"S{i}": (f"S{i}",) for i in range(3)}, {"i": "S0"}, scored=[1])
+    read_twice(bench, "s", [("Answer: C", F, F)])
+    bench.answers["s", "d", "similar"][0]["published_index"] = (bench.questions["d", "similar"][0]["answer_index"] + 2) % 3
+    value = {k[3]: v["value"] for k, v in scored(bench).items()}
+    assert (value["published_hca"], value["hca"], value["parsers_differ"]) == (0, 0, 1)
+
+
+def test_published_reading_counts_images_not_asked_and_leaves_out_systems_that_write_nothing(bench: Bench) -> None:
+    """The second image was not asked, for want of a name, and stays in the denominator. A lookup has no value, which is not 0."""
+    bench.dataset(
+        "d", RANKS[4:], {f"S{i}": (f"F{i}", f"G{i}", f"S{i}") for i in range(3)}, {"i": "S0", "j": "S1"}, scored=(1, 2, 3)
+    )
+    bench.answer("model", "d", "similar", {"i": [T] * 3, "j": ["truncated"] * 3})
+    for row in bench.answers["model", "d", "similar"][3:]:
+        row |= {"completion": None, "finish_reason": "not asked"}
+    bench.answer("lookup", "d", "similar", {"i": [T] * 3, "j": ["truncated"] * 3}, tokens=None)
+    found = {k: (v["value"], v["n"]) for k, v in scored(bench).items() if k[5] == "all"}
+    for metric, value in (("hca", 0.5), ("published_hca", 0.5), ("published_leaf", 0.5), ("parsers_differ", 0)):
+        assert found["model", "d", "similar", metric, None, "all"] == (value, 2)
+    assert {k[3] for k in found if k[0] == "model"} - {k[3] for k in found if k[0] == "lookup"} == {
+        "published_hca", "published_leaf", "parsers_differ", "completion_tokens",
+    }  # fmt: skip
 
 
 def test_stage_1_of_another_system_counts_for_its_users(bench: Bench) -> None:

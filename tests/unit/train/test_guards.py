@@ -1,5 +1,6 @@
 """Each guard, against the mistake that it is there for."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,6 @@ def test_leaks(world: World, image_id: str, words: str) -> None:
 
 def test_held_out_is_in_no_part() -> None:
     assert all("held_out" not in allowed_parts(part) for part in ("sft", "grpo", "all"))
-
-
-def test_too_few_prompts_for_a_grpo_step(world: World, vlm: Vlm) -> None:
-    with pytest.raises(UserError, match="8 samples and one optimiser step needs 16 prompts"):
-        train(world, vlm, "o", step("grpo", batch_size=64))
 
 
 def test_dtype_other_than_the_files(vlm: Vlm) -> None:
@@ -158,3 +154,104 @@ def test_groups_without_variance() -> None:
         assert guards.varied([0.5, 1.0], 0.7) == 0.75
     assert guards.varied([0.5, 1.0], 0.8) == 0.75
     assert torch.isfinite(torch.tensor(guards.varied([], 0.8)))
+
+
+# -- the same mistakes made in a step: each guard is asked, and before anything is written -------------------------------------
+
+Spoil = Callable[[pytest.MonkeyPatch, Path], None]
+
+
+def several_gpus(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.delenv("WORLD_SIZE", raising=False)
+    patch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def batch_of_one_device_on_two(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setenv("WORLD_SIZE", "2")
+    patch.setattr(checkpoint, "load", None)  # found out before a model is loaded
+
+
+def drawing(image_id: str) -> Spoil:
+    """A draw that takes an image it must not."""
+    draw = samples.draw
+
+    def leaking(*args: Any, **values: Any) -> list[samples.Sample]:
+        *rest, last = draw(*args, **values)
+        return [*rest, replace(last, image_id=image_id)]
+
+    return lambda patch, _: patch.setattr(samples, "draw", leaking)
+
+
+def loaded_in_half(patch: pytest.MonkeyPatch, _: Path) -> None:
+    load = checkpoint.load
+    patch.setattr(checkpoint, "load", lambda model: load(model.model_copy(update={"dtype": "bfloat16"})))
+
+
+def adapter_for_inference(patch: pytest.MonkeyPatch, lettered: Path) -> None:
+    from peft import PeftModel
+
+    patch.setattr(run, "adapted", lambda base, *_: PeftModel.from_pretrained(base, str(lettered)))
+
+
+def base_left_trainable(patch: pytest.MonkeyPatch, _: Path) -> None:
+    adapted = run.adapted
+
+    def thawed(*args: Any) -> Any:
+        model = adapted(*args)
+        next(p for name, p in model.named_parameters() if "visual" in name).requires_grad_(True)
+        return model
+
+    patch.setattr(run, "adapted", thawed)
+
+
+def trl_s_own_max_length(patch: pytest.MonkeyPatch, _: Path) -> None:
+    import trl
+
+    config = trl.SFTConfig
+    patch.setattr(trl, "SFTConfig", lambda max_length, **arguments: config(**arguments))
+
+
+def template_without_answers(patch: pytest.MonkeyPatch, _: Path) -> None:
+    load = checkpoint.load
+
+    def forgetful(model: Vlm) -> Any:
+        processor, base = load(model)
+        processor.chat_template = processor.chat_template.replace(
+            "{% for m in messages %}", "{% for m in messages if m['role'] != 'assistant' %}"
+        ).replace("{% if add_generation_prompt %}", "{% if true %}")
+        return processor, base
+
+    patch.setattr(checkpoint, "load", forgetful)
+
+
+ALL_LINEAR, NO_LAYER = (LORA.model_copy(update={"targets": targets}) for targets in ("all-linear", "nonsense"))
+MISTAKES: list[tuple[str, str, dict[str, Any], Spoil | None, str]] = [
+    ("several GPUs", "sft", {}, several_gpus, "2 GPUs are visible"),
+    ("batches that do not divide", "sft", {}, batch_of_one_device_on_two, "device_batch_size 8 on 2 devices does not divide"),
+    ("test image", "sft", {}, drawing("test/0_4"), "of the test split"),
+    ("held-out species", "grpo", {}, drawing("train/6_0"), "of the held_out part"),
+    ("species of the other part", "grpo", {}, drawing("train/0_0"), "of the sft part"),
+    ("too few samples", "grpo", {"batch_size": 64}, None, "8 samples and one optimiser step needs 16 prompts"),
+    ("another dtype", "sft", {}, loaded_in_half, "weights are bfloat16, the model file says float32"),
+    ("vision adapted", "sft", {"lora": ALL_LINEAR}, None, "modules outside the language model"),
+    ("no layer adapted", "sft", {"lora": NO_LAYER}, None, "does not fit the model"),
+    ("longer than the context", "grpo", {"max_new_tokens": 480}, None, "may get 480 more"),
+    ("adapter for inference, sft", "sft", {}, adapter_for_inference, "no parameter is trainable"),
+    ("adapter for inference, grpo", "grpo", {}, adapter_for_inference, "no parameter is trainable"),
+    ("base trainable", "grpo", {}, base_left_trainable, "outside the adapter are trainable"),
+    ("answers cut", "sft", {}, trl_s_own_max_length, "max_length is 1024"),
+    ("answers lost", "sft", {}, template_without_answers, "have no token to learn"),
+    ("diverged", "sft", {"learning_rate": 1e30}, None, "training has diverged"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "spoil", "words"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
+def test_a_step_with_a_mistake_stops(
+    world: World, vlm: Vlm, lettered: Path, monkeypatch: pytest.MonkeyPatch,
+    kind: str, change: dict[str, Any], spoil: Spoil | None, words: str,
+) -> None:  # fmt: skip
+    if spoil is not None:
+        spoil(monkeypatch, lettered)
+    with pytest.raises(UserError, match=words):
+        train(world, vlm, "o", step(kind, **change))
+    assert not (world.folder / "o").exists()

@@ -100,12 +100,12 @@ def said(text: str) -> list[list[dict[str, str]]]:
 RANKS = ("kingdom", "genus", "species")
 
 
-def columns(task: str, form: str, reasoned: bool = True) -> dict[str, list[object]]:
-    """What TRL passes: our columns, and others that a reward must bear."""
+def columns(task: str, form: str, reason: str = "stop", reasoned: bool = True) -> dict[str, list[object]]:
+    """What the reward is given: our columns, why the completion ended, and others that a reward must bear."""
     found = [OPTIONS] if task == "answer" else [[]]
     index = [1] if task == "answer" else [None]
     ours = {"task": [task], "form": [form], "reasoned": [reasoned], "leaf": [LEAF], "ranks": [RANKS]}
-    ours |= {"options": found, "answer_index": index}
+    ours |= {"options": found, "answer_index": index, "finish_reason": [reason]}
     return {**ours, "prompts": ["?"], "image": [None], "image_id": ["1"], "trainer_state": [None]}
 
 
@@ -127,6 +127,20 @@ def test_letter(text: str, expected: int, why: str) -> None:
 @pytest.mark.parametrize(("text", "expected", "why"), BARE, ids=[why for *_, why in BARE])
 def test_bare_letter(text: str, expected: int, why: str) -> None:
     assert accuracy_reward(said(text), **columns("answer", "bare")) == [expected], why
+
+
+CUT = [  # by the token limit
+    ("leaf", "bare", "Rosa canina", 0, "perhaps the beginning of a longer name"),
+    ("leaf", "tagged", f"{THINK}<answer>Rosa canina</answer>", 1, "complete all the same"),
+    ("answer", "bare", "B. Faba", 1, "the letter is whole"),
+    ("answer", "bare", "B. Rosa", 0, "the beginning of another option's text"),
+    ("answer", "tagged", f"{THINK}<answer>B. Faba</answer>", 0, "written so, not cut"),
+]
+
+
+@pytest.mark.parametrize(("task", "form", "text", "expected", "why"), CUT, ids=[why for *_, why in CUT])
+def test_cut_by_the_limit(task: str, form: str, text: str, expected: int, why: str) -> None:
+    assert accuracy_reward(said(text), **columns(task, form, "length")) == [expected], why
 
 
 def test_format_is_not_asked_of_a_bare_answer() -> None:
