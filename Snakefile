@@ -51,7 +51,7 @@ rule all:
 rule plan:
     localrule: True
     params:
-        experiment=lambda wildcards: plan.experiment.model_dump_json(),
+        experiment=lambda wildcards: plan.given.model_dump_json(),
     message:
         "Estimating requests, tokens, device hours, disk and licences"
     script:

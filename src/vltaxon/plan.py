@@ -58,6 +58,7 @@ class Plan:
         uses = [(raw, d.licence) for d in experiment.datasets.values() for s in d.splits.values() for raw in s.raw.values()]
         self.raw = {raw.name: raw for raw, _ in uses}
         self.licences = {name: "; ".join(dict.fromkeys(said for raw, said in uses if raw.name == name)) for name in self.raw}
+        self.given = experiment
         self.experiment = experiment.model_copy(update={"datasets": {n: d.here() for n, d in experiment.datasets.items()}})
         self.config: Config = experiment.config
         self.systems: dict[str, System] = self.config.asked
