@@ -26,6 +26,18 @@ class Response:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How completions are written: greedily, up to a limit.
+
+    `only`: where there are any, every completion is one of these texts, chosen token by token.
+    """
+
+    max_new_tokens: int
+    repetition_penalty: float = 1.0
+    only: tuple[str, ...] = ()
+
+
 class Engine(Protocol):
     """Anything that completes requests greedily."""
 
@@ -34,11 +46,6 @@ class Engine(Protocol):
         """Identity of weights and adapter, for provenance."""
         ...
 
-    def generate(
-        self, requests: Sequence[Request], max_new_tokens: int, repetition_penalty: float, only: Sequence[str] = ()
-    ) -> Iterator[tuple[int, Response]]:
-        """Yield (position in `requests`, response) as they come, in any order, each once.
-
-        `only`: where there are any, every completion is one of these texts, chosen token by token.
-        """
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
+        """Yield (position in `requests`, response) as they come, in any order, each once."""
         ...

@@ -19,7 +19,7 @@ from vltaxon import parsing, prompts, provenance, schemas
 from vltaxon.config import Prompt, Stage
 from vltaxon.distractors.embedding import vectors_of
 from vltaxon.errors import UserError
-from vltaxon.inference.engine import Engine, Request, Response
+from vltaxon.inference.engine import Decoding, Engine, Request, Response
 from vltaxon.inference.leaves import read_leaves
 from vltaxon.taxonomy import Taxonomy, normalise
 
@@ -95,7 +95,7 @@ def _counts(response: Response) -> Row:
 
 def _complete(engine: Engine, requests: Sequence[Request], stage: Stage, only: Sequence[str] = ()) -> list[Response]:
     responses: dict[int, Response] = {}
-    answers = engine.generate(requests, stage.max_new_tokens, stage.repetition_penalty, only)
+    answers = engine.generate(requests, Decoding(stage.max_new_tokens, stage.repetition_penalty, tuple(only)))
     for at, response in tqdm(answers, total=len(requests), desc=stage.name, mininterval=1):
         responses[at] = response
     if len(responses) < len(requests):

@@ -9,7 +9,7 @@ from vltaxon import checkpoint, prompts, provenance
 from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
-from vltaxon.inference.engine import Request, Response
+from vltaxon.inference.engine import Decoding, Request, Response
 
 Trie = dict[int, Any]  # token to what may follow it
 
@@ -48,15 +48,18 @@ class TransformersEngine:
         named, own = weights.generation_config.eos_token_id, self._processor.tokenizer.eos_token_id
         self._ends = sorted({*(named if isinstance(named, list) else [named]), own} - {None})  # as TRL has it
 
-    def generate(
-        self, requests: Sequence[Request], max_new_tokens: int, repetition_penalty: float = 1.0, only: Sequence[str] = ()
-    ) -> Iterator[tuple[int, Response]]:
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
         """Complete requests in batches of similar length, the longest first, so that memory trouble shows at once.
 
         Raises:
-            UserError: a text of `only` has more tokens than `max_new_tokens`.
+            UserError: a text that alone may be written has more tokens than the limit.
         """
-        trie = self._trie(only, max_new_tokens) if only else None
+        trie = self._trie(decoding.only, decoding.max_new_tokens) if decoding.only else None
+        settings = {
+            "max_new_tokens": decoding.max_new_tokens,
+            "repetition_penalty": decoding.repetition_penalty,
+            "do_sample": False,
+        }
         texts = [
             self._processor.apply_chat_template(
                 prompts.conversation(request.text, request.system), tokenize=False, add_generation_prompt=True
@@ -67,7 +70,6 @@ class TransformersEngine:
         for start in range(0, len(order), self._spec.batch_size):
             batch = order[start : start + self._spec.batch_size]
             images = [self._images.resized(requests[i].image_id, self._spec.pixels, self._spec.min_pixels) for i in batch]
-            settings = {"max_new_tokens": max_new_tokens, "repetition_penalty": repetition_penalty, "do_sample": False}
             yield from zip(batch, self._complete([texts[i] for i in batch], images, settings, trie), strict=True)
 
     def _trie(self, texts: Sequence[str], limit: int) -> Trie:

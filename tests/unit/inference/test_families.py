@@ -15,7 +15,7 @@ from vltaxon import checkpoint, prompts
 from vltaxon.config import Lora, Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
-from vltaxon.inference.engine import Request, Response
+from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.transformers_engine import TransformersEngine
 from vltaxon.train import guards, run
 
@@ -58,7 +58,7 @@ def lora(model: Vlm) -> Lora:
 
 
 def answers(engine: TransformersEngine, asked: list[Request] = ASKED, max_new_tokens: int = 8) -> list[Response]:
-    given = dict(engine.generate(asked, max_new_tokens))
+    given = dict(engine.generate(asked, Decoding(max_new_tokens)))
     return [given[i] for i in range(len(asked))]
 
 

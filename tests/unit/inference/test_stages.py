@@ -13,7 +13,7 @@ from vltaxon import provenance, schemas
 from vltaxon.config import Prompt, Stage
 from vltaxon.errors import UserError
 from vltaxon.inference import stages
-from vltaxon.inference.engine import Request, Response
+from vltaxon.inference.engine import Decoding, Request, Response
 
 STAGE1 = Prompt(source="test", text="Name the {word} ({ranks}).")
 STAGE2 = Prompt(source="test", system="Be brief.", text='It is "{leaf}". {question}\n{options}')
@@ -29,7 +29,7 @@ class Scripted:
     def __init__(self, say: Any) -> None:
         self.say, self.asked = say, list[Request]()
 
-    def generate(self, requests: Sequence[Request], *settings: float) -> Iterator[tuple[int, Response]]:
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
         self.asked = list(requests)
         for at in reversed(range(len(requests))):
             text, reason = self.say(requests[at])
@@ -203,8 +203,8 @@ def test_chance_depends_on_the_seed_only(world: World, tmp_path: Path) -> None:
 
 def test_an_engine_that_loses_a_request_is_a_defect(world: World, tmp_path: Path) -> None:
     class Lossy(Scripted):
-        def generate(self, requests: Sequence[Request], *settings: float) -> Iterator[tuple[int, Response]]:
-            yield from list(super().generate(requests, *settings))[1:]
+        def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
+            yield from list(super().generate(requests, decoding))[1:]
 
     ids = stages.test_images(world.tables["images"], 0, 1)
     with pytest.raises(RuntimeError, match="7 of 8"):

@@ -10,7 +10,7 @@ from vltaxon import checkpoint, prompts
 from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
-from vltaxon.inference.engine import Request, Response
+from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.transformers_engine import TransformersEngine
 
 
@@ -21,7 +21,7 @@ def requests(world: World) -> list[Request]:
 
 
 def answers(engine: TransformersEngine, asked: list[Request], max_new_tokens: int = 6) -> list[Response]:
-    given = dict(engine.generate(asked, max_new_tokens))
+    given = dict(engine.generate(asked, Decoding(max_new_tokens)))
     assert sorted(given) == list(range(len(asked)))
     return [given[i] for i in range(len(asked))]
 
@@ -75,7 +75,7 @@ def test_right_padding_is_refused(world: World, vlm: Vlm) -> None:
     engine = TransformersEngine(vlm, None, ImageStore(world.tables["images"]))
     engine._processor.tokenizer.padding_side = "right"
     with pytest.raises(AssertionError, match="right-padded"):
-        list(engine.generate(requests(world), 2))
+        list(engine.generate(requests(world), Decoding(2)))
 
 
 def test_weights_are_in_the_configured_dtype(world: World, vlm: Vlm) -> None:
@@ -88,12 +88,12 @@ def test_only_the_given_texts_can_be_written(world: World, vlm: Vlm) -> None:
     asked, store = requests(world), ImageStore(world.tables["images"])
     only = ["Genus0", "Genus0 epithet1", "<think>Kingdom: Plantina</think><answer>Genus2 epithet4</answer>"]
     one, many = (TransformersEngine(vlm.model_copy(update={"batch_size": n}), None, store) for n in (1, 8))
-    given = [dict(engine.generate(asked, 60, only=only)) for engine in (one, many)]
+    given = [dict(engine.generate(asked, Decoding(60, only=tuple(only)))) for engine in (one, many)]
     said = {response.completion for response in given[0].values()}
     assert said <= set(only) and not said & {response.completion for response in answers(one, asked, 60)}
     assert {response.finish_reason for response in given[0].values()} == {"stop"}
     assert [given[0][i].completion for i in range(10)] == [given[1][i].completion for i in range(10)]
-    wanted = dict(one.generate(asked, 60, only=[only[2]]))
+    wanted = dict(one.generate(asked, Decoding(60, only=(only[2],))))
     assert {response.completion for response in wanted.values()} == {only[2]}
 
 
@@ -101,6 +101,6 @@ def test_a_text_that_the_limit_would_cut_is_refused(world: World, vlm: Vlm) -> N
     engine = TransformersEngine(vlm, None, ImageStore(world.tables["images"]))
     text = "Genus0 epithet1"
     tokens = len(engine._processor.tokenizer(text)["input_ids"])
-    assert dict(engine.generate(requests(world)[:1], tokens, only=[text]))[0].completion == text
+    assert dict(engine.generate(requests(world)[:1], Decoding(tokens, only=(text,))))[0].completion == text
     with pytest.raises(UserError, match=f"max_new_tokens is {tokens - 1}, too few for the {tokens} tokens"):
-        list(engine.generate(requests(world), tokens - 1, only=[text]))
+        list(engine.generate(requests(world), Decoding(tokens - 1, only=(text,))))

@@ -10,7 +10,7 @@ from vltaxon import checkpoint, provenance, schemas
 from vltaxon.config import Lora, Samples, Step, Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
-from vltaxon.inference.engine import Request
+from vltaxon.inference.engine import Decoding, Request
 from vltaxon.inference.transformers_engine import TransformersEngine
 from vltaxon.train import guards, run
 
@@ -147,7 +147,9 @@ def test_an_adapter_merges_into_a_checkpoint_like_any_other(world: World, vlm: V
     store = ImageStore(world.tables["images"])
     asked = [Request(i, "Which?\nA. x\nB. y") for i in world.column("images", "image_id")[:4]]
     adapted, alone = TransformersEngine(vlm, lettered, store), TransformersEngine(merged, None, store)
-    assert [r.completion for _, r in adapted.generate(asked, 4)] == [r.completion for _, r in alone.generate(asked, 4)]
+    assert [r.completion for _, r in adapted.generate(asked, Decoding(4))] == [
+        r.completion for _, r in alone.generate(asked, Decoding(4))
+    ]
 
 
 def test_trend_tells_a_rise_from_noise() -> None:
