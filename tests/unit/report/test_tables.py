@@ -67,9 +67,11 @@ def test_markdown_has_a_well_formed_table_per_block(table: tuple[list[dict[str, 
     assert next(line[3:] for line in text.splitlines() if line.startswith("## ")) == "demo_plants, similar choices, n = 64 images"
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.split("# Seen and")[0].splitlines() if line.startswith("|")}
     assert widths == {18}  # three of the eleven shares of failed answers are not 0 in every row
-    assert re.search(r"\| +Unparsed +\|", text) and not re.search(r"\| +(Refused|Error|Stage 1 truncated|Parsers differ) +\|", text)
+    assert re.search(r"\| +Unparsed +\|", text) and not re.search(
+        r"\| +(Refused|Error|Stage 1 truncated|Parsers differ) +\|", text
+    )
     assert re.search(r"\| VL-Taxon +\| +\d+\.\d \[\d+\.\d, \d+\.\d\] \|", text)
-    assert re.search(r"\| Base, open set +\|( +- \|){9} +\d", text)
+    assert re.search(r"\| Base, open set +\|( +- \|){12} +\d", text)
     assert "- HCA(L): HCA among the images with the leaf right." in text
 
 
@@ -118,7 +120,9 @@ def test_the_warning_stands_in_every_form(tmp_path: Path) -> None:
     text, tex = paths[1].read_text("utf-8"), paths[2].read_text("utf-8")
     assert "| SigLIP-style encoder, zero-shot † |" in text
     assert "\n\n† SigLIP-style encoder, zero-shot: 50.0 % of the answers were cut at the token limit" in text
-    assert r"SigLIP-style encoder, zero-shot $\dagger$ &" in tex and r"$\dagger$ SigLIP-style encoder, zero-shot: 50.0 \% of" in tex
+    assert (
+        r"SigLIP-style encoder, zero-shot $\dagger$ &" in tex and r"$\dagger$ SigLIP-style encoder, zero-shot: 50.0 \% of" in tex
+    )
     assert "†" not in paths[0].read_text("utf-8")
 
 
