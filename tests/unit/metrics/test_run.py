@@ -186,35 +186,6 @@ def test_open_set(bench: Bench) -> None:
         assert got["open_level_accuracy", 4] == (1 if lineage and outcome == "answered" else 0)
 
 
-def test_open_lineage_given_leaf(bench: Bench) -> None:
-    """Table 2 of VL-Taxon: of two images whose leaf is named, one lineage is whole; a third leaf is not named."""
-    said = {"i": ("S0", SEVEN["S0"]), "j": ("S1", ("K", "P0", *SEVEN["S1"][2:])), "k": ("S0", SEVEN["S2"])}
-    bench.dataset("d", RANKS, SEVEN, {"i": "S0", "j": "S1", "k": "S2"}, scored=range(2, 8))
-    bench.name("s", "d", said)
-    row = scored(bench)["s", "d", "open_set", "open_lineage_given_leaf", None, "all"]
-    assert (row["value"], row["n"]) == (0.5, 2)
-
-
-def test_level_accuracy_given_leaf(bench: Bench) -> None:
-    """Only images with the leaf right count, at every level."""
-    bench.dataset("d", RANKS, SEVEN, {"i": "S0", "j": "S1", "k": "S2"}, scored=range(2, 8))
-    bench.answer("s", "d", "similar", {"i": [F, T, T, T, T, T], "j": [T, T, F, T, T, T], "k": [F, F, F, F, F, "truncated"]})
-    found = scored(bench)
-    rows = [found["s", "d", "similar", "level_accuracy_given_leaf", level, "all"] for level in range(2, 8)]
-    assert [row["value"] for row in rows] == [0.5, 1, 0.5, 1, 1, 1] and {row["n"] for row in rows} == {2}
-
-
-def test_parsers_differ_where_a_text_is_read_in_two_ways(bench: Bench) -> None:
-    """One of six answers is read otherwise; an answer without a text (a lookup's) cannot be."""
-    bench.dataset("d", RANKS, SEVEN, {"i": "S0"}, scored=range(2, 8))
-    bench.answer("model", "d", "similar", {"i": [T] * 6})
-    bench.answer("lookup", "d", "similar", {"i": [T] * 6})
-    for number, row in enumerate(bench.answers["model", "d", "similar"]):
-        row |= {"completion": "text", "published_index": row["answer_index"] if number else None}
-    found = {k[0]: v["value"] for k, v in scored(bench).items() if k[3] == "parsers_differ" and k[5] == "all"}
-    assert found == {"model": pytest.approx(1 / 6), "lookup": 0}
-
-
 def test_stage_1_of_another_system_counts_for_its_users(bench: Bench) -> None:
     bench.dataset("d", RANKS, SEVEN, {"i": "S0"}, scored=range(2, 8))
     bench.name("first", "d", {"i": ("S0", SEVEN["S0"])})
@@ -378,3 +349,12 @@ def test_scores_have_the_schema_and_no_metric_is_silent(bench: Bench) -> None:
 def test_each_metric_says_what_it_means() -> None:
     for name, (title, meaning) in definitions().items():
         assert title and meaning, name
+
+
+def test_level_accuracy_given_leaf(bench: Bench) -> None:
+    """Only images with the leaf right count, at every level."""
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0", "j": "S1", "k": "S2"}, scored=range(2, 8))
+    bench.answer("s", "d", "similar", {"i": [F, T, T, T, T, T], "j": [T, T, F, T, T, T], "k": [F, F, F, F, F, "truncated"]})
+    found = scored(bench)
+    rows = [found["s", "d", "similar", "level_accuracy_given_leaf", level, "all"] for level in range(2, 8)]
+    assert [row["value"] for row in rows] == [0.5, 1, 0.5, 1, 1, 1] and {row["n"] for row in rows} == {2}
