@@ -549,7 +549,7 @@ class Plan:
         """Scores of a table's systems, as a list of one, or none where the experiment has none of the systems."""
         return [f"results/metrics/paper/{table}.parquet"] if self.table_scope(table).systems else []
 
-    def figure_scores(self, figure: str) -> list[str]:
+    def figure_scores(self, figure: str) -> str:
         """Scores of the table that a figure of the paper is made of.
 
         Raises:
@@ -559,7 +559,7 @@ class Plan:
         if not self.table_scope(table).systems:
             wanted = ", ".join(dict.fromkeys(cell.system for cell in of_table(table)))
             raise UserError(f"{figure}: the config has none of its systems: {wanted}")
-        return self.table_scores(table)
+        return self.table_scores(table)[0]
 
     def table_values(self, table: str) -> Values:
         """Data sets by role, whether they are the paper's, and what the systems of a table are."""

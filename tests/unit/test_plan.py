@@ -152,3 +152,76 @@ def test_calibration_is_of_the_data_sets_with_published_questions(plan: Plan) ->
     inputs = given.calibration_inputs(SimpleNamespace(dataset="demo_birds", encoder="tiny_siglip"))
     assert inputs["questions"] == "results/questions/demo_birds/published.parquet"
     assert inputs["image_vectors"] == "results/embeddings/tiny_siglip/demo_birds/images.parquet"
+
+
+def test_the_main_targets_are_of_the_main_systems(plan: Plan) -> None:
+    """The systems that are only there for the paper's tables are not scored, named or shown."""
+    shown = ["base", "base_open", "default_sft", "vl_taxon", "vl_taxon_lookup", "siglip", "chance"]
+    assert list(plan.main.systems) == shown == list(plan.labels())
+    assert {system for system, _, _ in plan.answers()} == set(shown) - {"base_open"}
+    assert not any("full_grpo" in path for path in plan.score_inputs()["answers"] + plan.score_inputs()["leaves"])
+    assert set(plan.score_values()["leaf_systems"]) == {"base_open", "vl_taxon", "vl_taxon_lookup"}
+
+
+@pytest.mark.parametrize(
+    ("table", "systems", "datasets"),
+    [
+        ("table1", {"base", "default_sft", "hierarchical_sft"}, {"demo_animals", "demo_plants"}),
+        ("table2", {"direct_listing", "leaf_condition"}, {"demo_plants"}),
+        ("table3", {"base", "tan_lora", "siglip", "vl_taxon"}, {"demo_animals", "demo_plants", "demo_birds"}),
+        ("table7", {"base_open", "default_sft_open", "vl_taxon_open"}, {"demo_animals"}),
+    ],
+)
+def test_a_table_of_the_paper_needs_its_own_systems_and_data_sets_only(
+    plan: Plan, table: str, systems: set[str], datasets: set[str]
+) -> None:
+    """Of its choices only, and of the systems of the published table those that the experiment has."""
+    scope = plan.table_scope(table)
+    assert set(scope.systems) == systems and set(scope.datasets) == datasets
+    assert plan.table_scores(table) == [f"results/metrics/paper/{table}.parquet"]
+    inputs = plan.score_inputs(scope)
+    assert inputs["questions"] == [f"results/questions/{dataset}/similar.parquet" for dataset in scope.datasets]
+    read = {Path(path).parts[2] for path in inputs["answers"] + inputs["leaves"]}
+    assert read == {"vl_taxon" if system == "vl_taxon_open" else system for system in systems}  # they share stage 1
+    assert set(plan.labels(scope.systems)) == systems
+
+
+def test_values_of_the_paper_s_tables(plan: Plan) -> None:
+    values = plan.table_values("table4")
+    assert values["comparable"] == {"animal": False, "plant": False, "bird": False} and values["choices"] == "similar"
+    assert values["systems"]["vl_taxon"] == "tiny_vlm, trained by vl_taxon, asked by two_stage"
+    names = {"animal": "inat21_animals", "plant": "demo_plants", "bird": "cub200"}
+    top = plan.config.model_copy(update={"tables": config.Tables(**names)})
+    mixed = Plan(plan.experiment.model_copy(update={"config": top})).table_values("table2")
+    assert mixed["comparable"] == {"animal": True, "plant": False, "bird": True}
+    files = plan.paper_files("table4", "figure2")
+    assert files == [f"results/tables/table4.{s}" for s in ("csv", "md", "tex")] + [
+        "results/figures/figure2.svg",
+        "results/figures/figure2.png",
+    ]
+
+
+def test_tables_of_systems_that_the_experiment_lacks(plan: Plan) -> None:
+    systems = {name: plan.config.systems[name] for name in ("siglip", "vl_taxon_lookup")}
+    bare = Plan(plan.experiment.model_copy(update={"config": plan.config.model_copy(update={"systems": systems, "sweeps": {}})}))
+    assert bare.table_scores("table3") == ["results/metrics/paper/table3.parquet"] and bare.table_scores("table1") == []
+    with pytest.raises(UserError, match=r"figure2: the config has none of its systems: base, default_sft, hierarchical_sft"):
+        bare.figure_scores("figure2")
+    assert plan.figure_scores("figure2") == "results/metrics/paper/table1.parquet"
+
+
+def test_the_paper_s_tables_need_data_sets_and_a_sweep_a_sweep(plan: Plan) -> None:
+    top = plan.config.model_copy(update={"tables": None, "sweeps": {}})
+    without = Plan(plan.experiment.model_copy(update={"config": top}))
+    with pytest.raises(UserError, match="need `tables` in the config"):
+        without.paper_files("table4")
+    with pytest.raises(UserError, match="needs `sweeps` in the config"):
+        without.sweep_scope()
+
+
+def test_a_sweep_scores_all_its_members(plan: Plan) -> None:
+    scope = plan.sweep_scope()
+    assert len(scope.systems) == 20 and scope.systems[5] == "base_asked.v1.r1" and set(scope.asked) == set(plan.asked())
+    assert "results/predictions/base_asked.v4.r3/demo_birds/random/0.parquet" in plan.score_inputs(scope)["answers"]
+    assert plan.sweep_values() == {"base_asked": {"label": "Base", "variants": [0, 1, 2, 3, 4], "rotations": [0, 1, 2, 3]}}
+    assert plan.labels(["base_asked.v0.r2"]) == {"base_asked.v0.r2": "base_asked, wording 0, rotation 2"}

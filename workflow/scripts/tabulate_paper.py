@@ -12,5 +12,5 @@ if __name__ == "__main__":
     with job(snakemake.log[0], snakemake.threads):
         from vltaxon.report.paper import Setting, tabulate_paper
 
-        scores = Path(snakemake.input.scores) if snakemake.input.scores else None
+        scores = Path(snakemake.input.scores[0]) if snakemake.input.scores else None
         tabulate_paper(snakemake.wildcards.table, scores, Setting(**snakemake.params.setting), *map(Path, snakemake.output))

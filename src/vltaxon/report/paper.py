@@ -11,6 +11,7 @@ from vltaxon.report.tables import INTERVALS, Column, as_csv, as_latex, as_markdo
 
 POINT = 1.0  # ours within this many points of the published number counts as reproduced
 ABSENT = "not in this experiment"
+NO_LEAF = "no leaf right"
 NOTES = {
     "table2": "The second row is given the true leaf: an oracle, never a result.",
     "table3": "The quoted numbers come from wordings of the question that differ by model; ours, from that of the data set.",
@@ -86,7 +87,7 @@ def compare(table: str, scores: Scores, setting: Setting) -> list[Compared]:
         if cell.system not in setting.systems:
             ours, note = None, ABSENT
         elif ours is None:
-            note = "no leaf right" if cell.metric.endswith("_given_leaf") else "not measured"
+            note = NO_LEAF if cell.metric.endswith("_given_leaf") else "not measured"
         out.append(Compared(cell, ours, note))
     return out
 
@@ -173,6 +174,17 @@ def _comparability(compared: Sequence[Compared], setting: Setting) -> str:
     return f"Not the paper's data sets ({names}): there, ours are not comparable with the published numbers."
 
 
+def _gaps(compared: Sequence[Compared]) -> str:
+    """What stands in the place of numbers that there are not."""
+    notes = {one.note for one in compared}
+    said = {
+        "-: nothing was published.": any(one.cell.value is None for one in compared),
+        f"{ABSENT.capitalize()}: the config has no such system.": ABSENT in notes,
+        f"{NO_LEAF.capitalize()}: there is no image to take the share of.": NO_LEAF in notes,
+    }
+    return " ".join(sentence for sentence, needed in said.items() if needed)
+
+
 def caption(compared: Sequence[Compared], scores: Scores, setting: Setting) -> list[str]:
     """What the table shows, a line each: data sets, numbers, signs, metrics, sources."""
     described = []
@@ -196,8 +208,7 @@ def caption(compared: Sequence[Compared], scores: Scores, setting: Setting) -> l
         f"Percent of the test images, {setting.choices} choices; in brackets {INTERVALS}.",
         *([_SIGNS] if shares else []),
         *(["Tokens are counts; after them, the difference to the published number."] if amounts else []),
-        f"-: nothing was published. {ABSENT.capitalize()}: the config has no such system."
-        + (" No leaf right: there is no image to take the share of." if any("given_leaf" in m for m in metrics) else ""),
+        *([gaps] if (gaps := _gaps(compared)) else []),
         *([NOTES[table]] if table in NOTES else []),
         *meanings(metrics),
         *(f"Published: {source}" + ("." if len(rows) == every else f" ({'; '.join(rows)}).") for source, rows in sources.items()),

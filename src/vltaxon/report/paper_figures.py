@@ -95,7 +95,7 @@ def _bar(panel: "Axes", at: float, one: Compared, colour: str, name: str) -> Non
         panel.annotate(f"{value:.0f}", place, (0, 6 if near else 3), textcoords="offset points", ha="center", fontsize=_SMALL)
     if one.cell.value is not None:
         panel.plot(
-            at, one.cell.value, "D", markersize=6, markerfacecolor="white", markeredgecolor="#222222", markeredgewidth=1.1,
+            at + 0.11, one.cell.value, "D", markersize=6, markerfacecolor="white", markeredgecolor="#222222", markeredgewidth=1.1,
             linestyle="none", label="published", zorder=4,
         )  # fmt: skip
 

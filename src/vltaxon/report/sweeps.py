@@ -137,7 +137,7 @@ def caption() -> list[str]:
         "Percent of the test images: mean ± standard deviation (lowest to highest) over the members of a sweep, each of which"
         " asks every question in one wording with the options rotated by so many places.",
         "All: over all wordings and rotations. The lines below it hold one of the two fixed and go over the other.",
-        "The spread is that of the question's form. It is no interval of sampling: the CSV has every member with its own, which"
-        f" are {INTERVALS}.",
+        "The spread is that of the question's form, not of sampling. The CSV also has every member with its interval. It holds"
+        f" {INTERVALS}.",
         *meanings(list(METRICS)),
     ]

@@ -422,3 +422,12 @@ def test_scores_have_the_schema_and_no_metric_is_silent(bench: Bench) -> None:
 def test_each_metric_says_what_it_means() -> None:
     for name, (title, meaning) in definitions().items():
         assert title and meaning, name
+
+
+def test_level_accuracy_given_leaf(bench: Bench) -> None:
+    """Only images with the leaf right count, at every level."""
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0", "j": "S1", "k": "S2"}, scored=range(2, 8))
+    bench.answer("s", "d", "similar", {"i": [F, T, T, T, T, T], "j": [T, T, F, T, T, T], "k": [F, F, F, F, F, "truncated"]})
+    found = scored(bench)
+    rows = [found["s", "d", "similar", "level_accuracy_given_leaf", level, "all"] for level in range(2, 8)]
+    assert [row["value"] for row in rows] == [0.5, 1, 0.5, 1, 1, 1] and {row["n"] for row in rows} == {2}

@@ -71,7 +71,7 @@ def test_markdown_has_a_well_formed_table_per_block(table: tuple[list[dict[str, 
         r"\| +(Refused|Error|Stage 1 truncated|Parsers differ) +\|", text
     )
     assert re.search(r"\| VL-Taxon +\| +\d+\.\d \[\d+\.\d, \d+\.\d\] \|", text)
-    assert re.search(r"\| Base, open set +\|( +- \|){9} +\d", text)
+    assert re.search(r"\| Base, open set +\|( +- \|){12} +\d", text)
     assert "- HCA(L): HCA among the images with the leaf right." in text
 
 
