@@ -1,0 +1,86 @@
+"""What is answered does not depend on how the work is cut: batch sizes and shards are for speed and memory alone."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.unit.conftest import PROMPTS, RANKS, WORDING, World
+from vltaxon import provenance, schemas
+from vltaxon.config import Prompt, Stage, Vlm
+from vltaxon.inference import run
+
+ROOT = Path(__file__).parents[3]
+CUTS = [*itertools.product((1, 8, 32), (1, 2, 5)), (8, 9)]  # batch size and shards; of nine shards one has no image
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model, and what it is asked in two stages."""
+
+    vlm: Vlm
+    adapter: Path | None
+    leaf: Stage
+    answer: Stage
+    prompts: Mapping[str, Prompt]
+
+
+def values(asked: Asked, stage: Stage, shards: int) -> dict[str, Any]:
+    """What a rule hands on: no batch size among it."""
+    prompt = asked.prompts[str(stage.prompt)].model_dump()
+    words = {"prompt": prompt, "wording": WORDING, "word": "plant", "ranks": list(RANKS)}
+    model = asked.vlm.model_dump(exclude={"batch_size"})
+    return {"stage": stage.model_dump(mode="json"), "seed": 0, "shards": shards, "model": model} | words
+
+
+def predicted(world: World, asked: Asked, batch_size: int, shards: int) -> tuple[Rows, ...]:
+    """Rows of both stages, shard after shard; stage 2 may be given what stage 1 named."""
+    folder = world.folder / f"{batch_size} {shards}"
+    leaves, answers = ([folder / stage / f"{shard}.parquet" for shard in range(shards)] for stage in ("leaf", "answer"))
+    common = {"images": world.tables["images"], "adapter": asked.adapter, "batch_size": batch_size}
+    for shard, output in enumerate(leaves):
+        run.predict_leaf(values=values(asked, asked.leaf, shards), shard=shard, output=output, **common)
+    for shard, output in enumerate(answers):
+        given = {"questions": world.tables["questions"], "leaves": leaves, "taxa": world.tables["taxa"]}
+        run.answer_questions(values=values(asked, asked.answer, shards), shard=shard, output=output, **given, **common)
+    return tuple(
+        [row | {"seconds": None} for path in paths for row in provenance.read_parquet(path, schemas.PREDICTIONS).to_pylist()]
+        for paths in (leaves, answers)
+    )
+
+
+def same_however_cut(world: World, asked: Asked, cuts: Sequence[tuple[int, int]]) -> tuple[Rows, Rows]:
+    """The rows of both stages, once they were the same in all columns but the time for all batch sizes and shard counts."""
+    leaves, answers = predicted(world, asked, *cuts[0])
+    assert [row["image_id"] for row in leaves] == sorted(f"test/{i}_4" for i in range(8)) and len(answers) == 32
+    for batch_size, shards in cuts[1:]:
+        again = predicted(world, asked, batch_size, shards)
+        assert again == (leaves, answers), f"batches of {batch_size} in {shards} shards"
+    return leaves, answers
+
+
+def test_batches_and_shards_change_no_letter(world: World, vlm: Vlm, lettered: Path) -> None:
+    """A model that has learnt to write B, whose stage 2 is given what its stage 1 wrote; where there is one option, B is none."""
+    leaf = Stage(name="leaf", prompt="stage1", form="bare", max_new_tokens=4)
+    answer = Stage(name="answer", prompt="stage2", condition="leaf", form="bare", max_new_tokens=4)
+    leaves, answers = same_however_cut(world, Asked(vlm, lettered, leaf, answer, PROMPTS), CUTS)
+    assert {row["outcome"] for row in leaves} == {"answered"}
+    assert {(row["outcome"], row["answer_index"]) for row in answers} == {("answered", 1), ("unparsed", None)}
+
+
+def test_batches_and_shards_change_no_word(world: World, vlm: Vlm) -> None:
+    """The demo's base, which reasons differently about each question, and whose texts end at different lengths."""
+    base = vlm.model_copy(update={"checkpoint": str(ROOT / "src/vltaxon/demo/base")})
+    prompts = {
+        name: Prompt.model_validate(yaml.safe_load((ROOT / f"config/prompts/{name}.yaml").read_text())) for name in PROMPTS
+    }
+    leaf, answer = (Stage(name=name, prompt=f"stage{i}", max_new_tokens=40) for i, name in enumerate(("leaf", "answer"), start=1))
+    leaves, answers = same_however_cut(world, Asked(base, None, leaf, answer, prompts), [(1, 1), (8, 1), (32, 2), (8, 5)])
+    assert len({row["completion"] for row in leaves + answers}) > 24
+    assert {row["finish_reason"] for row in leaves + answers} == {"stop", "length"}
+    assert {row["answer_index"] for row in answers} == {0, 1, None} and any(any(row["lineage"]) for row in leaves)
+    assert len({row["prompt_tokens"] for row in answers}) > 4, "prompts of one length would not be padded"
