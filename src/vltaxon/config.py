@@ -243,7 +243,8 @@ class Vlm(Closed):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     pixels: PositiveInt = Field(description="Pixel budget: larger images are scaled down to it, once, for every use.")
     min_pixels: PositiveInt = Field(3136, description="Smaller images are scaled up to it.")
-    batch_size: PositiveInt = Field(32, description="Requests generated together.")
+    batch_size: PositiveInt = Field(32, description="Requests generated together, at most.")
+    batch_tokens: PositiveInt = Field(65_536, description="Tokens of these together, at most; prompts, images and new ones.")
     max_new_tokens: PositiveInt | None = Field(None, description="Cap on a stage's own limit, for a model of short words.")
     speed: Speed | None = Field(None, description="For `snakemake plan`, as long as no answer of the model was timed.")
     threads: PositiveInt = Field(8, description="CPU cores of a job that runs or trains it, at most those of Snakemake.")
@@ -356,6 +357,9 @@ class Stage(Closed):
         "none", description="The leaf that the prompt is given: none, the one that stage 1 named, or the true one (an oracle)."
     )
     form: Form = Field("tagged", description="How the answer is marked; listing (leaf): `Rank: taxon` for every rank, no tags.")
+    read: Literal["text", "letters"] = Field(
+        "text", description="answer: what the model writes; or, in one forward pass, which option's letter is the likeliest to."
+    )
     constrained: bool = Field(False, description="leaf: only lineages of the taxonomy can be written, each to its end.")
     max_new_tokens: PositiveInt = 512
     repetition_penalty: PositiveFloat = Field(1.0, description="1 is plain greedy; the checkpoint's own value is not used.")
@@ -368,6 +372,8 @@ class Stage(Closed):
             raise ValueError("the leaf stage is answered by the model, and it is what names the leaf: no condition but gold")
         if self.name != "leaf" and (self.constrained or self.form == "listing"):
             raise ValueError("constrained and form listing are for the leaf stage")
+        if self.read == "letters" and (self.name != "answer" or self.by != "model" or self.form != "bare"):
+            raise ValueError("read: letters is for the answer stage, answered by the model in form bare")
         return self
 
 

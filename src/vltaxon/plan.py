@@ -210,7 +210,7 @@ class Plan:
 
     def model_values(self, name: str) -> Values:
         """What of a model shapes its output."""
-        dropped = {"description", "batch_size", "threads", "gpus", "speed"}
+        dropped = {"description", "batch_size", "batch_tokens", "threads", "gpus", "speed"}
         return {"licence": "none"} | dict(self.model(name).model_dump(mode="json", exclude=dropped | {"licence"}))
 
     def model_files(self, name: str) -> list[str]:

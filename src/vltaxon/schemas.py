@@ -83,6 +83,7 @@ PREDICTIONS = pa.schema(
         ("answer", _str),
         ("answer_index", _i8),
         ("published_index", _i8),  # the benchmark's first-letter rule, kept to reproduce its numbers
+        ("letters", pa.list_(pa.float32())),  # log-probability of each option's letter as the first token, where it was read
         ("outcome", _str),
         ("finish_reason", _str),
         ("prompt_tokens", _i32),

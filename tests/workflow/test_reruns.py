@@ -57,6 +57,7 @@ def document(folder: Path) -> None:
 
 
 new_system = configure("config.yaml", systems={"base_open": {"model": "tiny_vlm", "protocol": "open_set"}})
+other_wording = configure("config.yaml", systems={"base": {"model": "tiny_vlm", "protocol": "direct", "variant": 3}})
 
 CASES: list[tuple[str, Change, dict[str, int]]] = [
     ("nothing", lambda folder: None, {}),
@@ -69,12 +70,18 @@ CASES: list[tuple[str, Change, dict[str, int]]] = [
     ("a label", configure("config.yaml", systems={"base": {"model": "tiny_vlm", "protocol": "direct", "label": "B"}}),
      {"tabulate": 1, "plot": 1, "report": 1}),
     ("batch size", configure("models/tiny_vlm.yaml", batch_size=7), {}),
-    ("device batch size", replace("config/recipes/vl_taxon.yaml", "device_batch_size: 16", "device_batch_size: 8"), {}),
+    ("device batch size", replace("config/config.yaml", "device_batch_size: 16", "device_batch_size: 8"), {}),
     ("a description", configure("protocols/two_stage.yaml", description="Other words."), {}),
     ("inference code without a new version", replace("src/vltaxon/inference/stages.py", '"not asked"', '"unasked"'), {}),
-    ("inference code with one", replace("src/vltaxon/versions.py", 'ce.run": ', 'ce.run": 9'), PREDICTION | SCORING),
+    ("inference code with one", replace("src/vltaxon/versions.py", 'ce.run": ', 'ce.run": 9'),
+     {"name_training": 1, "train": 1} | PREDICTION | SCORING),
     ("stage 2's prompt", replace("config/prompts/stage2.yaml", "A first look", "One look"),
-     {"train": 2, "predict_leaf": 2, "answer_questions": 4} | SCORING),
+     {"train": 2, "name_training": 1, "predict_leaf": 2, "answer_questions": 4} | SCORING),
+    ("a value that the experiment sets in a recipe's place", replace("config/recipes/vl_taxon.yaml", "5.0e-5", "6.0e-5"), {}),
+    ("the word of a recipe", configure("recipes/vl_taxon.yaml", word="organism"),
+     {"train": 2, "name_training": 1, "predict_leaf": 2, "answer_questions": 4} | SCORING),
+    ("the wording of a system", other_wording, {"answer_questions": 2} | SCORING),
+    ("a sweep", configure("config.yaml", sweeps={"more": {"system": "vl_taxon"}}), {}),
     ("a learning rate of GRPO", replace("config/recipes/vl_taxon.yaml", "kl: 0.4", "kl: 0.3"),
      {"train": 1, "predict_leaf": 2, "answer_questions": 4} | SCORING),
     ("the direct prompt", replace("config/prompts/direct.yaml", "letter", "Letter"), {"answer_questions": 2} | SCORING),

@@ -1,5 +1,6 @@
 """The whole workflow, small: it is reproducible, it says what is wrong before any job, and its outputs hang together."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -95,3 +96,20 @@ def test_parsing_the_snakefile_imports_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "pyarrow")
     code = f"import sys; import vltaxon.plan, vltaxon.config; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_all_of_the_papers_tables_are_made_on_request(finished: Run) -> None:
+    """Of the systems that the small run has: those lines are filled, and the others say that they are not in this experiment."""
+    status, said = finished.snakemake("--cores", "2", "table3", "table7", "figure4", "sweep", "results/merged/tiny_vlm/vl_taxon")
+    assert status == 0, said
+    tables = finished.folder / "results" / "tables"
+    third = (tables / "table3.md").read_text()
+    assert "not in this experiment" in third and "63.04" in third and "VL-Taxon" in third
+    assert (finished.folder / "results/figures/figure4.png").stat().st_size > 10_000
+    with (tables / "table3.csv").open(encoding="utf-8", newline="") as file:
+        cells = list(csv.DictReader(file))
+    ours = {cell["system"] for cell in cells if cell["ours"]}
+    assert ours == {"base", "vl_taxon"} and all(cell["ours"] for cell in cells if cell["system"] in ours)
+    with (tables / "sweep.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) > 0
+    assert (finished.folder / "results/merged/tiny_vlm/vl_taxon/model.safetensors").exists()

@@ -7,16 +7,20 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt about one image. `system` may be None; the image stands before the text."""
+    """One prompt about one image. `system` may be None; the image stands before the text. `options`: how many it shows."""
 
     image_id: str
     text: str
     system: str | None = None
+    options: int = 0
 
 
 @dataclass(frozen=True)
 class Response:
-    """One completion. `finish_reason` is `stop` or `length`; tokens exclude padding and the end marker; seconds are a share."""
+    """One completion. `finish_reason` is `stop` or `length`; tokens exclude padding and the end marker; seconds are a share.
+
+    `letters`: log-probability of each option's letter as the first token, where that was asked for.
+    """
 
     completion: str
     finish_reason: str
@@ -24,18 +28,22 @@ class Response:
     image_tokens: int
     completion_tokens: int
     seconds: float
+    letters: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Decoding:
     """How completions are written: greedily, up to a limit.
 
-    `only`: where there are any, every completion is one of these texts, chosen token by token.
+    `only`: where there are any, every completion is one of these texts, chosen token by token. `stop`: a completion that holds
+    this text is whole. `letters`: nothing is written; the completion is the option's letter that is the likeliest first token.
     """
 
     max_new_tokens: int
     repetition_penalty: float = 1.0
     only: tuple[str, ...] = ()
+    stop: str = ""
+    letters: bool = False
 
 
 class Engine(Protocol):

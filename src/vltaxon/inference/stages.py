@@ -95,7 +95,9 @@ def _counts(response: Response) -> Row:
 
 def _complete(engine: Engine, requests: Sequence[Request], stage: Stage, only: Sequence[str] = ()) -> list[Response]:
     responses: dict[int, Response] = {}
-    answers = engine.generate(requests, Decoding(stage.max_new_tokens, stage.repetition_penalty, tuple(only)))
+    stop = "</answer>" if stage.form == "tagged" and not only else ""
+    decoding = Decoding(stage.max_new_tokens, stage.repetition_penalty, tuple(only), stop, stage.read == "letters")
+    answers = engine.generate(requests, decoding)
     for at, response in tqdm(answers, total=len(requests), desc=stage.name, mininterval=1):
         responses[at] = response
     if len(responses) < len(requests):
@@ -170,7 +172,8 @@ def answer_by_model(
         if leaf is not None:
             posed.append(question["question_id"])
             turned = question | {"options": rotated(question["options"], rotation)}
-            requests.append(Request(question["image_id"], asking.render(turned, leaf), asking.prompt.system))
+            shows = len(question["options"])
+            requests.append(Request(question["image_id"], asking.render(turned, leaf), asking.prompt.system, shows))
     responses = dict(zip(posed, _complete(engine, requests, stage), strict=True))
     table = []
     for question in rows:
@@ -185,7 +188,9 @@ def answer_by_model(
             reading = replace(reading, index=place[reading.index])
         published = parsing.published_index(response.completion, shown)
         of = None if published is None else place[published]
-        table.append(_row("answer", pid, question["image_id"], question, reading, published_index=of, **_counts(response)))
+        letters = None if response.letters is None else [response.letters[place.index(i)] for i in range(len(place))]
+        read = {"published_index": of, "letters": letters}
+        table.append(_row("answer", pid, question["image_id"], question, reading, **read, **_counts(response)))
     facts = {"weights": engine.digest, "prompt": pid, "stage": stage.model_dump(), "rotation": rotation}
     _write(table, output, rule="answer_questions", seed=seed, **facts)
 

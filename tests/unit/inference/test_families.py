@@ -123,3 +123,17 @@ def test_targets_beyond_the_language_model_are_refused(family: Vlm) -> None:
     every = r".*\.(q_proj|k_proj|qkv|out_proj)"
     with pytest.raises(UserError, match="outside the language model"):
         guards.language_only(run.adapted(base, lora(family).model_copy(update={"targets": every}), None))
+
+
+def test_the_work_on_an_image_is_shared_by_its_prompts(
+    family: Vlm, store: ImageStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But where attention looks back less far than prompts are long, as it does in this Gemma: the log says so."""
+    endings = ("", "Why?", "How many? " * 5)
+    several = [Request(asked.image_id, f"{asked.text} {end}", "Be brief.") for asked in ASKED for end in endings]
+    shared, alone = TransformersEngine(family, None, store), TransformersEngine(family, None, store)
+    alone._shared = None
+    given = [[(r.completion, r.prompt_tokens, r.image_tokens) for r in answers(e, several)] for e in (shared, alone)]
+    assert given[0] == given[1]
+    said = capsys.readouterr().out
+    assert (shared._shared is None) == ("looks back over 64 tokens" in said) == (family.description == "gemma3")

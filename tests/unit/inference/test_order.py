@@ -34,7 +34,7 @@ def values(asked: Asked, stage: Stage, shards: int) -> dict[str, Any]:
     prompt = asked.prompts[str(stage.prompt)].model_dump()
     words = {"prompt": prompt, "wording": WORDING, "word": "plant", "ranks": list(RANKS)}
     model = asked.vlm.model_dump(exclude={"batch_size"})
-    return {"stage": stage.model_dump(mode="json"), "seed": 0, "shards": shards, "model": model} | words
+    return {"stage": stage.model_dump(mode="json"), "seed": 0, "shards": shards, "model": model, "rotation": 0} | words
 
 
 def predicted(world: World, asked: Asked, batch_size: int, shards: int) -> tuple[Rows, ...]:
@@ -78,7 +78,7 @@ def test_batches_and_shards_change_no_word(world: World, vlm: Vlm) -> None:
     prompts = {
         name: Prompt.model_validate(yaml.safe_load((ROOT / f"config/prompts/{name}.yaml").read_text())) for name in PROMPTS
     }
-    leaf, answer = (Stage(name=name, prompt=f"stage{i}", max_new_tokens=40) for i, name in enumerate(("leaf", "answer"), start=1))
+    leaf, answer = (Stage(name=name, prompt=f"stage{i}", max_new_tokens=33) for i, name in enumerate(("leaf", "answer"), start=1))
     leaves, answers = same_however_cut(world, Asked(base, None, leaf, answer, prompts), [(1, 1), (8, 1), (32, 2), (8, 5)])
     assert len({row["completion"] for row in leaves + answers}) > 24
     assert {row["finish_reason"] for row in leaves + answers} == {"stop", "length"}

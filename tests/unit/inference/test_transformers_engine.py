@@ -71,11 +71,14 @@ def test_the_tokenizers_end_counts_where_the_checkpoint_names_none(world: World,
     assert (response.finish_reason, response.completion_tokens, response.completion) == ("stop", 0, "")
 
 
-def test_right_padding_is_refused(world: World, vlm: Vlm) -> None:
-    engine = TransformersEngine(vlm, None, ImageStore(world.tables["images"]))
+def test_right_padding_is_refused_where_it_would_matter(world: World, vlm: Vlm) -> None:
+    engine, asked = TransformersEngine(vlm, None, ImageStore(world.tables["images"])), requests(world)
+    wanted = answers(engine, asked, 2)
     engine._processor.tokenizer.padding_side = "right"
+    assert [r.completion for r in answers(engine, asked, 2)] == [r.completion for r in wanted], "prefixes are padded by ourselves"
+    engine._shared = None
     with pytest.raises(AssertionError, match="right-padded"):
-        list(engine.generate(requests(world), Decoding(2)))
+        list(engine.generate(asked, Decoding(2)))
 
 
 def test_weights_are_in_the_configured_dtype(world: World, vlm: Vlm) -> None:

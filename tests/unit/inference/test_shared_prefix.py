@@ -1,0 +1,132 @@
+"""Sharing the work on an image changes nothing: the same tokens as each prompt gets by itself, in every family."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.conftest import World
+from vltaxon.config import Vlm
+from vltaxon.data.images import ImageStore
+from vltaxon.errors import UserError
+from vltaxon.inference import shared_prefix
+from vltaxon.inference.engine import Decoding, Request, Response
+from vltaxon.inference.shared_prefix import NotShared
+from vltaxon.inference.transformers_engine import TransformersEngine
+
+QUESTIONS = ("Which kingdom?\nA. x\nB. y", "Which order, of many?\nA. one\nB. two\nC. three", "Which?", "Which genus is it?" * 9)
+
+
+def requests(world: World, images: int = 6) -> list[Request]:
+    """Several questions an image, not in the order of images, and two images with one question."""
+    ids = world.column("images", "image_id")[:images]
+    asked = [Request(image_id, text, "Be brief.") for text in QUESTIONS for image_id in ids[:-2]]
+    return asked + [Request(image_id, QUESTIONS[0]) for image_id in ids[-2:]]
+
+
+def answered(engine: TransformersEngine, asked: list[Request], decoding: Decoding) -> list[Response]:
+    given = dict(engine.generate(asked, decoding))
+    assert sorted(given) == list(range(len(asked)))
+    return [given[i] for i in range(len(asked))]
+
+
+def plain(engine: TransformersEngine) -> TransformersEngine:
+    """The same engine, sharing nothing."""
+    engine._shared = None
+    return engine
+
+
+def facts(responses: list[Response]) -> list[tuple[Any, ...]]:
+    return [(r.completion, r.finish_reason, r.prompt_tokens, r.image_tokens, r.completion_tokens) for r in responses]
+
+
+DECODINGS = {
+    "greedy": Decoding(12),
+    "with a penalty": Decoding(12, repetition_penalty=1.3),
+    "of given texts": Decoding(40, only=("Genus0", "Genus0 epithet1", "<think>Kingdom: Plantina</think><answer>x</answer>")),
+    "until a text": Decoding(30, stop="e"),
+}
+
+
+@pytest.mark.parametrize("decoding", DECODINGS.values(), ids=DECODINGS)
+@pytest.mark.parametrize("rows", [1, 5, 64])
+def test_the_same_tokens_as_each_prompt_by_itself(world: World, vlm: Vlm, decoding: Decoding, rows: int) -> None:
+    store, asked = ImageStore(world.tables["images"]), requests(world)
+    sized = vlm.model_copy(update={"batch_size": rows})
+    shared, alone = TransformersEngine(sized, None, store), plain(TransformersEngine(vlm, None, store))
+    assert facts(answered(shared, asked, decoding)) == facts(answered(alone, asked, decoding))
+    assert shared._shared is not None, "nothing fell back"
+
+
+def test_the_vision_tower_sees_each_image_once(world: World, vlm: Vlm) -> None:
+    engine, asked = TransformersEngine(vlm, None, ImageStore(world.tables["images"])), requests(world)
+    engine._verified = True  # the check of the first batch is one more look
+    seen: list[int] = []
+    vision = next(module for name, module in engine._model.named_modules() if name.endswith("visual"))
+    vision.register_forward_pre_hook(lambda module, given, named: seen.append(len(named["grid_thw"])), with_kwargs=True)
+    answered(engine, asked, Decoding(4))
+    assert sum(seen) == len({request.image_id for request in asked}) < len(asked)
+
+
+def test_a_model_whose_positions_are_others_is_found_out(
+    world: World, vlm: Vlm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, asked = ImageStore(world.tables["images"]), requests(world)
+    wanted = facts(answered(TransformersEngine(vlm, None, store), asked, Decoding(8)))
+    engine = TransformersEngine(vlm, None, store)
+    deltas = shared_prefix.SharedPrefix._deltas
+    monkeypatch.setattr(shared_prefix.SharedPrefix, "_deltas", lambda self: deltas(self) + 40)
+    assert facts(answered(engine, asked, Decoding(8))) == wanted, "all of them, the first batch too"
+    assert engine._shared is None
+    assert "asked one by one from here on: Qwen2_5_VLForConditionalGeneration gives other logits" in capsys.readouterr().out
+
+
+def test_prompts_that_differ_before_their_image_are_not_shared(world: World, vlm: Vlm) -> None:
+    engine = TransformersEngine(vlm, None, ImageStore(world.tables["images"]))
+    image = engine._resized(world.column("images", "image_id")[0])
+    texts = [engine._rendered(Request("x", "Which?", system)) for system in ("Be brief.", "Be long.")]
+    with pytest.raises(NotShared, match="differ before"):
+        shared_prefix.prepare(engine._processor, [shared_prefix.Group(texts, image)], True)
+
+
+@pytest.mark.parametrize("fits", [1, 3, 7])
+def test_out_of_memory_halves_the_batch_and_goes_on(
+    world: World, vlm: Vlm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fits: int
+) -> None:
+    """The device here has memory for `fits` rows."""
+    store, asked = ImageStore(world.tables["images"]), requests(world)
+    wanted = facts(answered(TransformersEngine(vlm, None, store), asked, Decoding(4)))
+    prefill, sizes = shared_prefix.SharedPrefix.prefill, []
+
+    def small(self: Any, batch: shared_prefix.Batch, room: int) -> Any:
+        sizes.append(len(batch.suffixes))
+        if len(batch.suffixes) > fits:
+            raise torch.OutOfMemoryError("too large")
+        return prefill(self, batch, room)
+
+    monkeypatch.setattr(shared_prefix.SharedPrefix, "prefill", small)
+    engine = TransformersEngine(vlm, None, store)
+    assert facts(answered(engine, asked, Decoding(4))) == wanted
+    assert max(sizes) > fits and "out of memory with" in capsys.readouterr().out
+    fits = 0
+    with pytest.raises(UserError, match="one request alone is too large"):
+        answered(engine, asked, Decoding(4))
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_letters_in_one_pass_are_those_that_the_model_would_write_first(world: World, vlm: Vlm, share: bool) -> None:
+    """Held against the logits that the model gives each prompt by itself; letters beyond a prompt's options do not count."""
+    engine, shown = TransformersEngine(vlm, None, ImageStore(world.tables["images"])), (2, 3, 2, 4)
+    asked = [replace(request, options=shown[i % 4]) for i, request in enumerate(requests(world))]
+    if not share:
+        plain(engine)
+    tokenizer = engine._processor.tokenizer
+    spelt = [[i for i in range(len(tokenizer)) if tokenizer.decode([i]) in (letter, f" {letter}")] for letter in "ABCD"]
+    for request, response in zip(asked, answered(engine, asked, Decoding(1, letters=True)), strict=True):
+        inputs = engine._inputs([engine._rendered(request)], [engine._resized(request.image_id)])
+        with torch.inference_mode():
+            chances = engine._model(**inputs).logits[0, -1].softmax(-1)
+        wanted = torch.stack([chances[ids].sum().log() for ids in spelt[: request.options]])
+        assert response.letters == pytest.approx(wanted.tolist(), abs=1e-3)
+        assert response.completion == "ABCD"[int(wanted.argmax())] and response.completion_tokens == 1
