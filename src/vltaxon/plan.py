@@ -213,6 +213,10 @@ class Plan:
         dropped = {"description", "batch_size", "threads", "gpus", "speed"}
         return {"licence": "none"} | dict(self.model(name).model_dump(mode="json", exclude=dropped | {"licence"}))
 
+    def generators(self) -> dict[str, Values]:
+        """Values of every model that generates, by name."""
+        return {name: self.model_values(name) for name, spec in self.experiment.models.items() if isinstance(spec, Vlm)}
+
     def model_files(self, name: str) -> list[str]:
         """Local files of a model; none for one of a hub."""
         spec = self.model(name)

@@ -10,4 +10,6 @@ if __name__ == "__main__":
     from vltaxon.config import Experiment
     from vltaxon.cost import estimate, written
 
-    print(written(estimate(Experiment.model_validate_json(snakemake.params.experiment), Path())))
+    said = written(estimate(Experiment.model_validate_json(snakemake.params.experiment), Path()))
+    Path(snakemake.log[0]).write_text(said + "\n", encoding="utf-8")
+    print(said)

@@ -16,7 +16,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """One completion. `finish_reason` is `stop` or `length`; tokens exclude padding and the end marker; seconds are a share."""
+    """One completion. `finish_reason` is `stop` or `length`; tokens exclude padding and the end marker; seconds are a share.
+
+    `error`: why there is no completion, None where there is one.
+    """
 
     completion: str
     finish_reason: str
@@ -24,6 +27,7 @@ class Response:
     image_tokens: int
     completion_tokens: int
     seconds: float
+    error: str | None = None
 
 
 @dataclass(frozen=True)
