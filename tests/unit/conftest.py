@@ -105,7 +105,7 @@ def build(folder: Path) -> World:
     for name, table, schema in (
         ("images", rows, schemas.IMAGES),
         ("taxa", taxa, schemas.TAXA),
-        ("questions", asked, schemas.QUESTIONS),
+        ("questions", sorted(asked, key=lambda row: (row["image_id"], row["level"])), schemas.QUESTIONS),
         ("parts", parts, schemas.PARTS),
     ):
         provenance.write_parquet(pa.Table.from_pylist(table, schema), made.tables[name], schema)

@@ -29,8 +29,7 @@ def _engine(
 ) -> Engine:
     """Who answers about some images: what the journal has, then the model, which is loaded when something is left to ask."""
     model = Vlm.model_validate({**values["model"], "batch_size": batch_size, "gpus": max(1, gpus)})
-    table = read_parquet(images, schemas.IMAGES)
-    table = table.filter(pc.is_in(table["image_id"], pa.array(ids, pa.string())))
+    table = read_parquet(images, schemas.IMAGES, rows=pc.field("image_id").isin(pa.array(ids, pa.string())))
 
     def load() -> Engine:
         from vltaxon.inference.transformers_engine import TransformersEngine
@@ -125,14 +124,14 @@ def _name(
     state: Path | None,
 ) -> None:
     stage = _stage(values)
-    gold, only = _gold(stage, images, taxa), stages.lineages(taxa, stage) if stage.constrained and taxa is not None else ()
+    gold, only = _gold(stage, images, taxa, ids), stages.lineages(taxa, stage) if stage.constrained and taxa is not None else ()
     engine = _engine(images, ids, adapter, values, batch_size, gpus, state)
     stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"], gold, only)
 
 
-def _gold(stage: Stage, images: Path, taxa: Path | None) -> Mapping[str, str] | None:
+def _gold(stage: Stage, images: Path, taxa: Path | None, ids: Sequence[str]) -> Mapping[str, str] | None:
     """The true leaves, for a stage that is given them."""
-    return stages.true_leaves(images, taxa) if stage.condition == "gold" and taxa is not None else None
+    return stages.true_leaves(images, taxa, ids) if stage.condition == "gold" and taxa is not None else None
 
 
 def answer_questions(
@@ -154,7 +153,7 @@ def answer_questions(
     ids = stages.test_images(images, shard, values["shards"])
     match stage.by:
         case "model":
-            gold = _gold(stage, images, taxa)
+            gold = _gold(stage, images, taxa, ids)
             engine = _engine(images, ids, adapter, values, batch_size, gpus, state)
             rotation = values["rotation"]
             stages.answer_by_model(engine, ids, stage, _asking(values), questions, leaves, output, seed, gold, rotation)
