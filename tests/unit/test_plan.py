@@ -152,3 +152,14 @@ def test_calibration_is_of_the_data_sets_with_published_questions(plan: Plan) ->
     inputs = given.calibration_inputs(SimpleNamespace(dataset="demo_birds", encoder="tiny_siglip"))
     assert inputs["questions"] == "results/questions/demo_birds/published.parquet"
     assert inputs["image_vectors"] == "results/embeddings/tiny_siglip/demo_birds/images.parquet"
+
+
+def test_runs_of_a_repeated_system_differ_in_their_number_alone(plan: Plan) -> None:
+    at = [SimpleNamespace(system=name, dataset="demo_birds", choices="similar", shard="0") for name in ("base", "base_again.n0")]
+    assert plan.stage_values(at[0], "answer") == plan.stage_values(at[1], "answer")
+    at[1].system = "base_again.n2"
+    assert plan.stage_values(at[1], "answer") == plan.stage_values(at[0], "answer") | {"repeat": 2}
+    values = plan.repeat_values()["base_again"]
+    runs = [f"results/predictions/base_again.n{i}/demo_birds/similar/0.parquet" for i in range(3)]
+    assert values["answers"]["demo_birds/similar"] == [[run] for run in runs] and set(runs) < set(plan.repeat_files())
+    assert "demo_birds/leaf" not in values["answers"], "base has no stage 1"
