@@ -50,7 +50,7 @@ rule all:
 # On demand: what all of it will cost, told before anything is paid. Without output, so it tells anew each time.
 rule plan:
     log:
-        "results/logs/plan.log",
+        "results/logs/plan.md",
     localrule: True
     params:
         experiment=lambda wildcards: plan.given.model_dump_json(),

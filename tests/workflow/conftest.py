@@ -20,13 +20,33 @@ COPIED = ("Snakefile", "config", "profiles", "workflow", "src")
 SMALL = {
     "datasets": ["demo_plants", "demo_birds"],
     "choices": ["random"],
-    "training": {"dataset": "demo_plants", "choices": "random", "partition": {"held_out": 68}},
+    "training": {
+        "dataset": "demo_plants",
+        "choices": "random",
+        "partition": {"held_out": 68},
+        "settings": {
+            # enough SFT to learn the form, or no reward would vary
+            "sft": {"learning_rate": 1e-3, "batch_size": 16, "device_batch_size": 16, "lora": {"dropout": 0}, "epochs": 10},
+            "grpo": {
+                "learning_rate": 3e-4,
+                "batch_size": 16,
+                "device_batch_size": 16,
+                "lora": {"dropout": 0},
+                "max_new_tokens": 48,
+            },
+        },
+    },
     "systems": {
         "base": {"model": "tiny_vlm", "protocol": "direct"},
         "vl_taxon": {"model": "tiny_vlm", "recipe": "vl_taxon", "protocol": "two_stage"},
         "lookup": {"model": "tiny_vlm", "recipe": "vl_taxon", "protocol": "lookup"},
         "chance": {"model": "chance", "protocol": "chance"},
     },
+    "main": [],
+    "tables": {"animal": "demo_birds", "plant": "demo_plants", "bird": "demo_birds", "choices": "random"},
+    "comparisons": {},
+    "sweeps": {"asked": {"system": "base", "variants": [0, 1], "rotations": [0, 1]}},
+    "repeats": {"again": {"system": "base", "times": 2}},
     "bootstrap": 50,
     "report": {"dataset": "demo_plants", "choices": "random", "system": "vl_taxon", "baseline": "base", "examples": 2},
     "demo": {"train": 2, "test": 1},
@@ -51,13 +71,6 @@ class Run:
                 shutil.copy(source, target)
         config = folder / "config" / "config.yaml"
         config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | SMALL))
-        recipe = folder / "config" / "recipes" / "vl_taxon.yaml"
-        steps = yaml.safe_load(recipe.read_text())["steps"]
-        for step in steps:
-            step |= {"batch_size": 16, "device_batch_size": 16}
-        steps[0]["epochs"] = 10  # enough to learn the form, or no reward would vary
-        steps[1] |= {"epochs": 1, "max_new_tokens": 48}
-        recipe.write_text(yaml.safe_dump({"description": "small", "steps": steps}))
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start Snakemake in the copy, in a process group of its own, with the copy's package."""
@@ -80,9 +93,9 @@ class Run:
         said = process.communicate()[0]
         return process.returncode, said
 
-    def planned(self) -> dict[str, int]:
+    def planned(self, *args: str) -> dict[str, int]:
         """Jobs per rule that a dry run plans, without `all`."""
-        status, said = self.snakemake("--dry-run", "--quiet", "reason")
+        status, said = self.snakemake(*args, "--dry-run", "--quiet", "reason")
         assert status == 0, said
         table = re.search(r"Job stats:\njob\s+count\n[- ]+\n(.*?)\ntotal", said, re.DOTALL)
         rows = [line.split() for line in table.group(1).splitlines()] if table else []

@@ -1,4 +1,4 @@
-"""Tells what the experiment will cost, on the terminal."""
+"""Tells what the experiment will cost, on the terminal and in the log."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,6 @@ if __name__ == "__main__":
     from vltaxon.config import Experiment
     from vltaxon.cost import estimate, written
 
-    said = written(estimate(Experiment.model_validate_json(snakemake.params.experiment), Path()))
-    Path(snakemake.log[0]).write_text(said + "\n", encoding="utf-8")
-    print(said)
+    text = written(estimate(Experiment.model_validate_json(snakemake.params.experiment), Path()))
+    Path(snakemake.log[0]).write_text(text, encoding="utf-8")
+    print(text)

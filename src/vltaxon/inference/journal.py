@@ -23,7 +23,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
@@ -53,8 +53,9 @@ def _frame(key: bytes, response: Response) -> bytes:
 
 
 def _response(frame: bytes) -> Response:
-    said = json.loads(frame[_HEAD.size + _KEY :])
-    return Response(**{name: value for name, value in said.items() if name in _FIELDS})
+    said: dict[str, Any] = json.loads(frame[_HEAD.size + _KEY :])
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k in _FIELDS}
+    return Response(**known)
 
 
 def _end(block: bytes, at: int) -> int | None:
@@ -249,7 +250,8 @@ class Journal:
                 file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
             except FileNotFoundError:  # the folder was pruned that instant
                 continue
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(OSError):  # where there are no locks, every file seems to be written, and none is ever cut
+                fcntl.flock(file, fcntl.LOCK_EX)
             if path.exists():
                 return file
             os.close(file)

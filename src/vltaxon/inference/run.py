@@ -1,5 +1,6 @@
 """The doors of prediction: values of a rule in, one shard's table out."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from vltaxon.inference import journal, stages
 from vltaxon.inference.engine import Engine
 from vltaxon.inference.journal import Journal, Journaled, Lazy
 from vltaxon.partition import allowed_parts, training_images
-from vltaxon.provenance import read_parquet
+from vltaxon.provenance import origin, read_parquet
 from vltaxon.versions import VERSIONS
 
 
@@ -28,7 +29,7 @@ def _engine(
     state: Path | None,
 ) -> Engine:
     """Who answers about some images: what the journal has, then the model, which is loaded when something is left to ask."""
-    model = Vlm.model_validate({**values["model"], "batch_size": batch_size, "gpus": max(1, gpus)})
+    model = checkpoint.pinned(Vlm.model_validate({**values["model"], "batch_size": batch_size, "gpus": max(1, gpus)}))
     table = read_parquet(images, schemas.IMAGES, rows=pc.field("image_id").isin(pa.array(ids, pa.string())))
 
     def load() -> Engine:
@@ -36,7 +37,7 @@ def _engine(
 
         return TransformersEngine(model, adapter, ImageStore(table))
 
-    weights = checkpoint.digest(checkpoint.pinned(model))
+    weights = checkpoint.digest(model)
     if adapter is not None:
         weights = checkpoint.adapted(weights, adapter)
     engine = Lazy(weights, load)
@@ -47,9 +48,13 @@ def _engine(
 
 
 def identity(model: Vlm, weights: str) -> dict[str, Any]:
-    """What of a model all its answers hang on: engine, weights and adapter, number format and the pixels it is shown."""
+    """What of a model all its answers hang on: engine, weights and adapter, number format and the pixels it is shown.
+
+    The package that runs it is part of it, as predictions are stamped with its version.
+    """
     shown = model.model_dump(include={"engine", "dtype", "pixels", "min_pixels"})
-    return shown | {"version": VERSIONS["vltaxon.inference.run"], "weights": weights}
+    package = f"transformers {json.loads(origin()['packages'])['transformers']}"
+    return shown | {"version": VERSIONS["vltaxon.inference.run"], "package": package, "weights": weights}
 
 
 def prune_journal(models: Mapping[str, Mapping[str, Any]], adapters: Path, state: Path) -> str:
