@@ -36,6 +36,11 @@ def digest(model: Vlm) -> str:
     return provenance.digest_folder(folder) if folder.is_dir() else f"{model.checkpoint}@{model.revision}"
 
 
+def adapted(weights: str, adapter: Path) -> str:
+    """Identity of weights with an adapter, from that of the weights alone."""
+    return f"{weights}+{provenance.digest_file(adapter / 'adapter_model.safetensors')}"
+
+
 def load(model: Vlm) -> tuple[Any, Any]:
     """Load processor and weights in the configured dtype; a hub id is pinned to its revision, and none of its code is run.
 

@@ -537,6 +537,7 @@ class System(Closed):
         None, description="Which wording of the question is asked, or which by data set; the data set's own where absent."
     )
     rotation: NonNegativeInt = Field(0, description="By how many places the options are rotated before they are shown.")
+    repeat: NonNegativeInt = Field(0, description="Which run of the same this is; answers are kept apart by it, and asked anew.")
 
     def variant_for(self, dataset: str) -> int | None:
         """The wording asked about a data set, None for the data set's own."""
@@ -549,6 +550,13 @@ class Sweep(Closed):
     system: Name
     variants: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     rotations: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3), min_length=1)
+
+
+class Repeats(Closed):
+    """A system asked several times over, to see how many of its answers change from run to run."""
+
+    system: Name
+    times: int = Field(3, ge=2)
 
 
 class Tables(Closed):
@@ -619,6 +627,7 @@ class Config(Closed):
         default_factory=dict, description="Further tables like the main one, by name, each of some systems (target comparisons)."
     )
     sweeps: dict[Name, Sweep] = Field(default_factory=dict, description="Sweeps over wordings and rotations (target sweep).")
+    repeats: dict[Name, Repeats] = Field(default_factory=dict, description="Systems asked several times (target repeats).")
     shards: PositiveInt = 1
     bootstrap: PositiveInt = Field(1000, description="Resamples for the intervals.")
     report: Report
@@ -655,12 +664,23 @@ class Config(Closed):
             for rotation in given.rotations
         }
 
+    def repeated(self, name: str) -> dict[str, System]:
+        """The runs of a system that is asked several times, by name; the first is the same run as the system's own."""
+        given = self.repeats[name]
+        system = self.systems[given.system]
+        return {
+            f"{name}.n{run}": system.model_copy(update={"repeat": run, "label": f"{name}, run {run}"})
+            for run in range(given.times)
+        }
+
     @property
     def asked(self) -> dict[str, System]:
-        """All systems: those of the config, and those of its sweeps."""
+        """All systems: those of the config, and those of its sweeps and repeats."""
         every = dict(self.systems)
         for sweep in self.sweeps:
             every |= self.swept(sweep)
+        for name in self.repeats:
+            every |= self.repeated(name)
         return every
 
 
@@ -676,12 +696,12 @@ class Experiment(Closed):
     recipes: dict[str, Recipe]
 
     def leaf_system(self, system: str) -> str:
-        """The system whose stage 1 serves `system`: the first alike in model, recipe, word and leaf stage, so it runs once."""
+        """The system whose stage 1 serves `system`: the first alike in model, recipe, word, repeat and leaf stage."""
         systems = self.config.asked
         mine = systems[system]
         stage = self.protocols[mine.protocol].stage("leaf")
         for name, other in systems.items():
-            same = (other.model, other.recipe, other.word) == (mine.model, mine.recipe, mine.word)
+            same = all(getattr(other, key) == getattr(mine, key) for key in ("model", "recipe", "word", "repeat"))
             if same and self.protocols[other.protocol].stage("leaf") == stage:
                 return name
         return system
@@ -925,6 +945,7 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
         *(("main", name, top.systems) for name in top.main),
         *((f"comparisons.{key}", name, top.systems) for key, names in top.comparisons.items() for name in names),
         *((f"sweeps.{name}.system", sweep.system, top.systems) for name, sweep in top.sweeps.items()),
+        *((f"repeats.{name}.system", repeats.system, top.systems) for name, repeats in top.repeats.items()),
     ]
     if top.tables is not None:
         named += [(f"tables.{key}", getattr(top.tables, key), top.datasets) for key in ("animal", "plant", "bird")]
@@ -940,6 +961,11 @@ def _gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
     for name, system in top.systems.items():
         _gather_system(f"{where}: systems.{name}", system, fetch, problems)
     _wordings(top, where, fetch, problems)
+    for name, repeats in top.repeats.items():
+        given = top.systems.get(repeats.system)
+        protocol = fetch("protocols", given.protocol, f"{where}: repeats.{name}") if given is not None else None
+        if given is not None and protocol is not None and all(stage.by != "model" for stage in protocol.stages):
+            problems.append(f"{where}: repeats.{name}: protocol {given.protocol} asks no model, so nothing can change")
     _settings(top, where, fetch, problems)
     if "published" in top.choices:
         have = [name for name in top.datasets if (given := fetch("datasets", name, where)) is None or given.published]

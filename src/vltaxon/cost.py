@@ -4,6 +4,7 @@ What has been run is measured: images are counted in the tables that are there, 
 answers. The rest is an estimate from what the files of data sets and models say, and each line tells which.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _NEW = {"bare": 2, "tagged": 94, "listing": 80}
 _NEW_UNREASONED = 12
 _ROW = 1_500  # bytes of a prediction in Parquet, reasoning included
 _WIDTH = 1_152  # of an embedding, in float16
+_MEMBER = re.compile(r"\.(v\d+\.r\d+|n\d+)$")
 
 
 class Work(NamedTuple):
@@ -105,6 +107,9 @@ class _Counted:
             scopes += [("paper", self.plan.table_scope(table)) for table in TITLES]
         if self.config.sweeps:
             scopes.append(("sweep", self.plan.sweep_scope()))
+        if self.config.repeats:
+            runs = tuple(run for name in self.config.repeats for run in self.config.repeated(name))
+            scopes.append(("repeats", Scope(runs, tuple(self.plan.asked()))))
         seen: set[tuple[str, ...]] = set()
         for target, scope in scopes:
             for key, work in (*self._training(target, scope), *self._prediction(target, scope)):
@@ -115,6 +120,7 @@ class _Counted:
     def _prediction(self, target: str, scope: Scope) -> Iterator[tuple[tuple[str, ...], Work]]:
         jobs = [(system, dataset, "leaf", "leaf", files) for (system, dataset), files in self.plan.leaves(scope).items()]
         jobs += [(system, data, "answer", choices, files) for (system, data, choices), files in self.plan.answers(scope).items()]
+        first = {f"{name}.n0": repeats.system for name, repeats in self.config.repeats.items()}  # its own run, from the journal
         for system, dataset, name, folder, files in jobs:
             stage, given = self.plan.stage(system, name), self.plan.systems[system].model
             model, devices = self.plan.model(given), self.plan.gpus(given)
@@ -132,9 +138,12 @@ class _Counted:
                 seconds, how = (prompt / model.speed.prompt + new / model.speed.new) * devices, model.speed.source
             what = "stage 1" if name == "leaf" else f"{folder} questions"
             done = all((self.root / file).exists() for file in files)
-            who = system if system in self.config.systems else system.partition(".v")[0]  # all members of a sweep together
+            who = system if system in self.config.systems else _MEMBER.sub("", system)  # of a sweep, or a run: all together
             basis = f"images {basis}; speed {how}"
-            yield (system, dataset, folder), Work(target, what, who, dataset, requests, image, prompt, new, seconds, basis, done)
+            yield (
+                (first.get(system, system), dataset, folder),
+                Work(target, what, who, dataset, requests, image, prompt, new, seconds, basis, done),
+            )
 
     def _new_tokens(self, stage: Stage, model: Vlm) -> int:
         reasoned = stage.prompt is not None and "<think>" in self.experiment.prompts[stage.prompt].text

@@ -213,6 +213,10 @@ class Plan:
         dropped = {"description", "batch_size", "batch_tokens", "threads", "gpus", "speed"}
         return {"licence": "none"} | dict(self.model(name).model_dump(mode="json", exclude=dropped | {"licence"}))
 
+    def generators(self) -> dict[str, Values]:
+        """Values of every model that generates, by name."""
+        return {name: self.model_values(name) for name, spec in self.experiment.models.items() if isinstance(spec, Vlm)}
+
     def model_files(self, name: str) -> list[str]:
         """Local files of a model; none for one of a hub."""
         spec = self.model(name)
@@ -382,9 +386,10 @@ class Plan:
         """Stage, prompt, words and model of a prediction job."""
         given, stage = self.systems[wildcards.system], self._stage(wildcards.system, name)
         word = self.word(wildcards.dataset, given.recipe, given.word)
-        return self._stage_values(
+        values = self._stage_values(
             stage, wildcards.dataset, given.model, word, given.variant_for(wildcards.dataset), given.rotation
         )
+        return values | ({"repeat": given.repeat} if given.repeat else {})
 
     def _stage_values(
         self, stage: Stage, dataset: str, model: str, word: str, variant: int | None = None, rotation: int = 0
@@ -524,7 +529,7 @@ class Plan:
         asked = self.config.asked
         return {name: asked[name].label or name for name in (self.config.shown if systems is None else systems)}
 
-    # -- the paper's tables and figures, and sweeps ------------------------------------------------------------------------
+    # -- the paper's tables and figures, sweeps and repeats ----------------------------------------------------------------
 
     def _tables(self) -> Tables:
         if self.config.tables is None:
@@ -619,3 +624,29 @@ class Plan:
             }
             for name, sweep in self.config.sweeps.items()
         }
+
+    def repeat_files(self) -> list[str]:
+        """What the runs of all repeated systems answered.
+
+        Raises:
+            UserError: the config repeats no system.
+        """
+        if not self.config.repeats:
+            raise UserError("The target repeats needs `repeats` in the config: NAME: {system: SYSTEM, times: 3}")
+        runs = chain.from_iterable(values["answers"].values() for values in self.repeat_values().values())
+        return sorted(set(chain.from_iterable(chain.from_iterable(runs))))
+
+    def repeat_values(self) -> dict[str, Values]:
+        """What is repeated: the system, and the tables of its runs by data set and choices, `leaf` for stage 1."""
+        values: dict[str, Values] = {}
+        for name, repeats in self.config.repeats.items():
+            answers: dict[str, list[list[str]]] = {}
+            scope = Scope(tuple(self.config.repeated(name)), tuple(self.asked()))
+            for (_, dataset, choices), files in self.answers(scope).items():
+                answers.setdefault(f"{dataset}/{choices}", []).append(files)
+            for system in self._with(scope, "leaf"):
+                for dataset in scope.datasets:
+                    answers.setdefault(f"{dataset}/leaf", []).append(self.leaf_shards(system, dataset))
+            label = self.config.systems[repeats.system].label or repeats.system
+            values[name] = {"label": label, "answers": answers}
+        return values

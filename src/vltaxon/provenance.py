@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,30 +94,37 @@ def origin() -> dict[str, str]:
     return {"vltaxon": vltaxon.__version__, "commit": commit + dirty, "packages": json.dumps(versions, sort_keys=True)}
 
 
-def write_parquet(table: "pa.Table", path: Path | str, schema: "pa.Schema", **facts: Any) -> None:
-    """Check `table` against `schema`, stamp it with `origin()` and `facts` (rule, seed, digests, ...), write it whole.
+@contextmanager
+def parquet_writer(path: Path | str, schema: "pa.Schema", **facts: Any) -> Iterator[Callable[["pa.Table"], None]]:
+    """Yield a function that adds rows to a Parquet file stamped with `origin()` and `facts` (rule, seed, digests, ...).
+
+    The file is there only if the block ends well. Each table that is handed over is checked against `schema` and written at once.
 
     Raises:
         ValueError: a column is missing, superfluous or cannot be cast; that is a defect of ours, not of the user's.
     """
     import pyarrow.parquet as pq
 
-    if sorted(table.column_names) != sorted(schema.names):
-        odd = sorted(set(table.column_names) ^ set(schema.names))
-        raise ValueError(f"{path}: columns differ from the schema: {', '.join(odd)}")
     stamp = origin() | {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    metadata = {f"vltaxon:{key}".encode(): value.encode() for key, value in sorted(stamp.items())}
-    whole = table.select(schema.names).cast(schema).replace_schema_metadata(metadata)
-    with atomic(path) as part:
-        pq.write_table(whole, part, compression="zstd")
+    stamped = schema.with_metadata({f"vltaxon:{key}".encode(): value.encode() for key, value in sorted(stamp.items())})
+
+    def write(table: "pa.Table") -> None:
+        if sorted(table.column_names) != sorted(schema.names):
+            odd = sorted(set(table.column_names) ^ set(schema.names))
+            raise ValueError(f"{path}: columns differ from the schema: {', '.join(odd)}")
+        writer.write_table(table.select(schema.names).cast(schema).replace_schema_metadata(stamped.metadata))
+
+    with atomic(path) as part, pq.ParquetWriter(part, stamped, compression="zstd") as writer:
+        yield write
 
 
-def read_parquet(path: Path | str, schema: "pa.Schema | None" = None, columns: list[str] | None = None) -> "pa.Table":
-    """Read a table that `write_parquet` made, refusing one whose columns are not those of `schema`.
+def write_parquet(table: "pa.Table", path: Path | str, schema: "pa.Schema", **facts: Any) -> None:
+    """Write one table whole: see `parquet_writer`."""
+    with parquet_writer(path, schema, **facts) as write:
+        write(table)
 
-    Raises:
-        UserError: the file is missing or has other columns (made by another version, or not by vltaxon).
-    """
+
+def _expect(path: Path | str, schema: "pa.Schema | None") -> None:
     import pyarrow.parquet as pq
 
     if not Path(path).exists():
@@ -125,7 +132,37 @@ def read_parquet(path: Path | str, schema: "pa.Schema | None" = None, columns: l
     found = pq.read_schema(path)
     if schema is not None and not found.remove_metadata().equals(schema):
         raise UserError(f"{path}: its columns are not the expected ones; delete it and run the workflow again")
-    return pq.read_table(path, columns=columns)
+
+
+def read_parquet(
+    path: Path | str, schema: "pa.Schema | None" = None, columns: list[str] | None = None, rows: Any = None
+) -> "pa.Table":
+    """Read a table that `write_parquet` made, refusing one whose columns are not those of `schema`.
+
+    Args:
+        path: of the file.
+        schema: that it must have.
+        columns: to read; all where not said.
+        rows: a pyarrow expression that tells which rows to read; others are dropped on the way.
+
+    Raises:
+        UserError: the file is missing or has other columns (made by another version, or not by vltaxon).
+    """
+    import pyarrow.parquet as pq
+
+    _expect(path, schema)
+    return pq.read_table(path, columns=columns, filters=rows)
+
+
+def parquet_batches(
+    path: Path | str, schema: "pa.Schema | None" = None, columns: list[str] | None = None, rows: int = 16_384
+) -> Iterator["pa.RecordBatch"]:
+    """The same in order, some rows at a time, for tables that need not be in memory as a whole."""
+    import pyarrow.parquet as pq
+
+    _expect(path, schema)
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:  # else whole columns are read ahead
+        yield from file.iter_batches(rows, columns=columns)
 
 
 def facts(path: Path | str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A small world to train in: eight species, images in a tar, and a random Qwen2.5-VL of 0.2 M parameters."""
 
+import hashlib
 import io
 import tarfile
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ def build(folder: Path) -> World:
                 buffer.seek(0)
                 tar.addfile(info, buffer)
                 leaf = lineage(i)[-1]
-                facts = (image_id, split, leaf, str(archive), image_id, offset, size, 64, 60, "")
+                digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+                facts = (image_id, split, leaf, str(archive), image_id, offset, size, 64, 60, digest)
                 rows.append(dict(zip(schemas.IMAGES.names, facts, strict=True)))
                 for level, rank in enumerate(RANKS, start=1):
                     truth, other = lineage(i)[level - 1], lineage((i + 5) % 8)[level - 1]
@@ -103,7 +105,7 @@ def build(folder: Path) -> World:
     for name, table, schema in (
         ("images", rows, schemas.IMAGES),
         ("taxa", taxa, schemas.TAXA),
-        ("questions", asked, schemas.QUESTIONS),
+        ("questions", sorted(asked, key=lambda row: (row["image_id"], row["level"])), schemas.QUESTIONS),
         ("parts", parts, schemas.PARTS),
     ):
         provenance.write_parquet(pa.Table.from_pylist(table, schema), made.tables[name], schema)

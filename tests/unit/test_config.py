@@ -43,7 +43,7 @@ def test_the_default_is_valid(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["datasets", "models", "questions", "prompts", "protocols", "recipes"])
 def test_every_file_beside_config_yaml_is_valid(kind: str, folder: Path) -> None:
-    edit(folder / "config.yaml", main=[], sweeps={}, comparisons={})
+    edit(folder / "config.yaml", main=[], sweeps={}, repeats={}, comparisons={})
     for path in (ROOT / "config" / kind).glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         if kind == "recipes":
@@ -275,7 +275,7 @@ def _recipes(folder: Path, **files: dict[str, Any]) -> config.Experiment:
     for name, content in files.items():
         (folder / "recipes" / f"{name}.yaml").write_text(yaml.safe_dump({"description": name} | content))
     systems = {name: {"model": "tiny_vlm", "recipe": name, "protocol": "two_stage"} for name in files}
-    edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={}, comparisons={})
+    edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={}, repeats={}, comparisons={})
     return config.load(folder / "config.yaml", folder)
 
 
@@ -371,6 +371,9 @@ def test_settings_for_what_is_not_there(folder: Path, key: str, said: str) -> No
         ),
         ({"sweeps": {"s": {"system": "chance"}}}, "no question that a model answers"),
         ({"sweeps": {"s": {"system": "vl_taxon_lookup"}}}, "no question that a model answers"),
+        ({"repeats": {"r": {"system": "bass"}}}, 'repeats.r.system: "bass" is not'),
+        ({"repeats": {"r": {"system": "base", "times": 1}}}, "repeats.r.times"),
+        ({"repeats": {"r": {"system": "chance"}}}, "repeats.r: protocol chance asks no model"),
     ],
 )
 def test_what_the_tables_and_sweeps_name_is_there(folder: Path, changes: dict[str, Any], said: str) -> None:
@@ -385,3 +388,12 @@ def test_a_sweep_is_a_system_for_each_wording_and_rotation(folder: Path) -> None
     assert list(members) == ["s.v0.r0", "s.v0.r3", "s.v2.r0", "s.v2.r3"]
     assert (members["s.v2.r3"].variant, members["s.v2.r3"].rotation, members["s.v2.r3"].recipe) == (2, 3, "vl_taxon")
     assert {found.leaf_system(name) for name in members} == {"vl_taxon"}, "stage 1 asks no question, so it is not asked again"
+
+
+def test_a_repeat_asks_every_stage_anew_but_for_the_first_run(folder: Path) -> None:
+    edit(folder / "config.yaml", repeats={"again": {"system": "vl_taxon_lookup", "times": 3}})
+    found = config.load(folder / "config.yaml", folder)
+    runs = found.config.repeated("again")
+    assert [(name, run.repeat, run.recipe) for name, run in runs.items()] == [(f"again.n{i}", i, "vl_taxon") for i in range(3)]
+    assert [found.leaf_system(name) for name in runs] == ["vl_taxon", "again.n1", "again.n2"]
+    assert found.leaf_system("vl_taxon_open") == "vl_taxon"

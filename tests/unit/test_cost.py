@@ -56,6 +56,8 @@ def test_shared_work_is_counted_once_under_the_first_target(experiment: config.E
     assert {work.target for work in found.work if work.who == "full_grpo"} == {"paper"}
     swept = [work for work in found.work if work.who == "base_asked" and work.data == "demo_plants"]
     assert len(swept) == 20 * 2 and {work.target for work in swept} == {"sweep"}
+    again = [work for work in found.work if work.who == "base_again" and work.data == "demo_plants"]
+    assert len(again) == 2 * 2 and {work.target for work in again} == {"repeats"}, "the first run is base's own"
     assert not any(work.who in ("chance", "siglip", "vl_taxon_lookup") for work in found.work), "no model generates there"
 
 
@@ -93,7 +95,7 @@ def test_a_reader_sees_totals_disk_and_licences(experiment: config.Experiment, t
     text = written(estimate(experiment, tmp_path))
     rows = [line.split("|")[2:5] for line in text.splitlines() if line.startswith("|")]
     totals = [[cell.strip() for cell in row] for row in rows if "total" in row[1]]
-    assert [row[0] for row in totals] == ["all", "paper", "sweep", "everything"]
+    assert [row[0] for row in totals] == ["all", "paper", "sweep", "repeats", "everything"]
     assert "Licences that you accept" in text and "| demo_plants " in text and "| predictions" in text
     assert len({len(line) for line in text.splitlines() if line.startswith("|") and "Mtok" in line}) == 1
 

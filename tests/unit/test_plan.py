@@ -203,7 +203,7 @@ def test_values_of_the_paper_s_tables(plan: Plan) -> None:
 
 def test_tables_of_systems_that_the_experiment_lacks(plan: Plan) -> None:
     systems = {name: plan.config.systems[name] for name in ("siglip", "vl_taxon_lookup")}
-    bare = Plan(plan.experiment.model_copy(update={"config": plan.config.model_copy(update={"systems": systems, "sweeps": {}})}))
+    bare = Plan(plan.experiment.model_copy(update={"config": plan.config.model_copy(update={"systems": systems, "sweeps": {}, "repeats": {}})}))
     assert bare.table_scores("table3") == ["results/metrics/paper/table3.parquet"] and bare.table_scores("table1") == []
     with pytest.raises(UserError, match=r"figure2: the config has none of its systems: base, default_sft, hierarchical_sft"):
         bare.figure_scores("figure2")
@@ -225,3 +225,14 @@ def test_a_sweep_scores_all_its_members(plan: Plan) -> None:
     assert "results/predictions/base_asked.v4.r3/demo_birds/random/0.parquet" in plan.score_inputs(scope)["answers"]
     assert plan.sweep_values() == {"base_asked": {"label": "Base", "variants": [0, 1, 2, 3, 4], "rotations": [0, 1, 2, 3]}}
     assert plan.labels(["base_asked.v0.r2"]) == {"base_asked.v0.r2": "base_asked, wording 0, rotation 2"}
+
+
+def test_runs_of_a_repeated_system_differ_in_their_number_alone(plan: Plan) -> None:
+    at = [SimpleNamespace(system=name, dataset="demo_birds", choices="similar", shard="0") for name in ("base", "base_again.n0")]
+    assert plan.stage_values(at[0], "answer") == plan.stage_values(at[1], "answer")
+    at[1].system = "base_again.n2"
+    assert plan.stage_values(at[1], "answer") == plan.stage_values(at[0], "answer") | {"repeat": 2}
+    values = plan.repeat_values()["base_again"]
+    runs = [f"results/predictions/base_again.n{i}/demo_birds/similar/0.parquet" for i in range(3)]
+    assert values["answers"]["demo_birds/similar"] == [[run] for run in runs] and set(runs) < set(plan.repeat_files())
+    assert "demo_birds/leaf" not in values["answers"], "base has no stage 1"

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -78,3 +79,19 @@ def test_folder_digest_depends_on_names_and_contents(tmp_path: Path) -> None:
     first = provenance.digest_folder(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
     assert provenance.digest_folder(tmp_path) != first
+
+
+def test_tables_written_piece_by_piece_are_one_file_or_none(tmp_path: Path) -> None:
+    path, schema = tmp_path / "a.parquet", pa.schema([("a", pa.int64())])
+    with provenance.parquet_writer(path, schema, rule="test") as write:
+        for i in range(3):
+            write(pa.table({"a": [i, i]}))
+            assert not path.exists()
+    assert provenance.read_parquet(path, schema)["a"].to_pylist() == [0, 0, 1, 1, 2, 2]
+    assert provenance.facts(path)["rule"] == "test"
+    assert [len(batch) for batch in provenance.parquet_batches(path, schema, rows=4)] == [4, 2]
+    with pytest.raises(ValueError, match="columns differ"), provenance.parquet_writer(tmp_path / "b.parquet", schema) as write:
+        write(pa.table({"a": [1]}))
+        write(pa.table({"b": [1]}))
+    assert [found.name for found in tmp_path.iterdir()] == ["a.parquet"]
+    assert provenance.read_parquet(path, rows=pc.field("a") > 0)["a"].to_pylist() == [1, 1, 2, 2]

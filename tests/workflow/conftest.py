@@ -46,6 +46,7 @@ SMALL = {
     "tables": {"animal": "demo_birds", "plant": "demo_plants", "bird": "demo_birds", "choices": "random"},
     "comparisons": {},
     "sweeps": {"asked": {"system": "base", "variants": [0, 1], "rotations": [0, 1]}},
+    "repeats": {"again": {"system": "base", "times": 2}},
     "bootstrap": 50,
     "report": {"dataset": "demo_plants", "choices": "random", "system": "vl_taxon", "baseline": "base", "examples": 2},
     "demo": {"train": 2, "test": 1},

@@ -64,8 +64,44 @@ def test_snakemake_s_own_report_has_captions(finished: Run) -> None:
     assert "whole lineage right" in (finished.folder / "report.html").read_text()
 
 
+def test_deleted_predictions_come_back_from_the_journal_without_a_model(finished: Run) -> None:
+    results = finished.folder / "results"
+    files = sorted(results.glob("predictions/*/*/*/*.parquet"))
+    before = {path: path.read_bytes() for path in files}
+    assert len(files) == 10
+    for path in files:
+        path.unlink()
+    (weights := finished.folder / "src/vltaxon/inference/transformers_engine.py").rename(finished.folder / "aside.py")
+    try:
+        status, said = finished.snakemake("--cores", "2", *(str(path.relative_to(finished.folder)) for path in files))
+    finally:
+        (finished.folder / "aside.py").rename(weights)
+    assert status == 0, said
+    assert {path: path.read_bytes() for path in files} == before, "the recorded seconds, too"
+    status, said = finished.snakemake("--cores", "1", "prune_journal", "journal")
+    assert status == 0 and "identities: 0 deleted, 3 kept" in said, said
+    table = [line.split("|") for line in said.splitlines() if "vltaxon/demo/base" in line]
+    assert len(table) == 3 and sum("results/adapters" in row[1] for row in table) == 2, said
+
+
+def test_a_repeat_is_asked_anew_but_for_its_first_run_and_nothing_flips_on_one_cpu(finished: Run) -> None:
+    """The systems of the sweep and the first run ask what base has asked; the journal has it."""
+    status, said = finished.snakemake("--cores", "2", "repeats", "sweep")
+    assert status == 0, said
+    with (finished.folder / "results/tables/repeats.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["dataset"], line["choices"], line["flips"]) for line in lines] == [
+        ("demo_plants", "random", "0"),
+        ("demo_birds", "random", "0"),
+    ]
+    logs = finished.folder / "results/logs/answer_questions"
+    served = {name: "requests are answered there" in (logs / name / "demo_birds/random/0.log").read_text()
+              for name in ("again.n0", "again.n1", "asked.v0.r0", "asked.v1.r0")}  # fmt: skip
+    assert served == {"again.n0": True, "again.n1": False, "asked.v0.r0": True, "asked.v1.r0": False}
+
+
 def test_the_readme_targets_exist(finished: Run) -> None:
-    for target in ("demo_base", "demo_siglip", "export"):
+    for target in ("demo_base", "demo_siglip", "export", "journal", "prune_journal"):
         assert finished.snakemake("--dry-run", target)[0] == 0
 
 

@@ -1,4 +1,4 @@
-# The tables and figures of the paper (VL-Taxon), each of its own systems and data sets only, and the sweeps. All on demand:
+# The tables and figures of the paper (VL-Taxon), each of its own systems and data sets only, sweeps and repeats. All on demand:
 # `snakemake table4` trains, asks and scores what Table 4 needs.
 PAPER = [*TITLES, *FIGURES]
 
@@ -134,6 +134,33 @@ rule paper:
 rule sweep:
     input:
         rules.tabulate_sweep.output,
+
+
+rule tabulate_repeats:
+    input:
+        lambda wildcards: plan.repeat_files(),
+    output:
+        csv="results/tables/repeats.csv",
+        md=report(
+            "results/tables/repeats.md",
+            caption="../report/repeats.rst",
+            category="Tables",
+            labels={"table": "repeats"},
+        ),
+    log:
+        "results/logs/tabulate_repeats.log",
+    params:
+        code=code_version("vltaxon.report.repeats"),
+        repeats=plan.repeat_values(),
+    message:
+        "Writing the table of the repeats"
+    script:
+        "../scripts/tabulate_repeats.py"
+
+
+rule repeats:
+    input:
+        rules.tabulate_repeats.output,
 
 
 rule score_comparison:

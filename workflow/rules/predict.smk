@@ -36,3 +36,26 @@ rule answer_questions:
         "Stage 2: {wildcards.system} answers {wildcards.choices} questions of {wildcards.dataset}"
     script:
         "../scripts/answer_questions.py"
+
+
+# On demand: what is kept of all answers that were ever given, in results/.state/journal. Deleting it loses time only.
+rule journal:
+    log:
+        "results/logs/journal.log",
+    localrule: True
+    message:
+        "Counting the answers that are kept"
+    script:
+        "../scripts/journal.py"
+
+
+rule prune_journal:
+    log:
+        "results/logs/prune_journal.log",
+    localrule: True
+    params:
+        models=plan.generators(),
+    message:
+        "Deleting the answers of models and adapters that are no more"
+    script:
+        "../scripts/prune_journal.py"

@@ -24,4 +24,5 @@ if __name__ == "__main__":
             taxa=Path(snakemake.input.taxa) if "taxa" in snakemake.input.keys() else None,  # noqa: SIM118
             vectors=[Path(path) for path in snakemake.input.get("vectors", [])],
             gpus=snakemake.resources.gpu,
+            state=Path("results/.state/journal"),
         )

@@ -20,4 +20,5 @@ if __name__ == "__main__":
             batch_size=snakemake.resources.batch_size,
             output=Path(snakemake.output[0]),
             gpus=snakemake.resources.gpu,
+            state=Path("results/.state/journal"),
         )

@@ -21,4 +21,5 @@ if __name__ == "__main__":
             output=Path(snakemake.output[0]),
             taxa=Path(snakemake.input.taxa) if "taxa" in snakemake.input.keys() else None,  # noqa: SIM118
             gpus=snakemake.resources.gpu,
+            state=Path("results/.state/journal"),
         )

@@ -110,3 +110,10 @@ class ImageStore:
     def resized(self, image_id: str, pixels: int, min_pixels: int) -> Image.Image:
         """The image within a pixel budget: see `fit`."""
         return fit(self.open(image_id), pixels, min_pixels)
+
+
+def digests(images: pa.Table) -> dict[str, str]:
+    """The digest of each image's bytes, as ingest took it."""
+    found = dict(zip(images["image_id"].to_pylist(), images["sha256"].to_pylist(), strict=True))
+    assert all(found.values()), "images without a digest cannot be told apart"
+    return found

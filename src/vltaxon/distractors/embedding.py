@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from vltaxon import schemas
 from vltaxon.config import Clip
 from vltaxon.data.images import ImageStore
-from vltaxon.distractors.encoder import Encoder, Vectors
-from vltaxon.provenance import read_parquet, write_parquet
+from vltaxon.distractors.encoder import Encoder
+from vltaxon.provenance import parquet_batches, read_parquet, write_parquet
 
 
 def embed(spec: Clip, images: Path, taxa: Path, image_vectors: Path, taxon_vectors: Path, threads: int = 1) -> None:
@@ -37,16 +39,24 @@ def embed(spec: Clip, images: Path, taxa: Path, image_vectors: Path, taxon_vecto
         write_parquet(pa.table({"id": keys, "vector": column}), path, schemas.embeddings(width), **stamp)
 
 
-def vectors_of(table: Path, ids: Sequence[str]) -> Vectors:
-    """Rows of an embedding table in the order of `ids`: float32 (n, d).
+def vectors_of(table: Path, ids: Sequence[str], dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
+    """Rows of an embedding table in the order of `ids`, shape (n, d). It is read in pieces, and no more of it is kept.
 
     Raises:
         ValueError: an id is not in the table; then it was made from another data set, a defect of the workflow.
     """
-    found = read_parquet(table)
-    places = pc.index_in(pa.array(ids, pa.string()), value_set=found["id"].combine_chunks())
-    if places.null_count:
-        raise ValueError(f"{table}: {places.null_count} of {len(ids)} ids have no embedding")
-    column = found["vector"].combine_chunks()
-    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
-    return np.asarray(vectors[places.to_numpy()], dtype=np.float32)
+    wanted = pa.array(ids, pa.string())
+    distinct = wanted.unique()
+    rows: NDArray[Any] | None = None
+    there = np.zeros(len(distinct), bool)
+    for batch in parquet_batches(table):
+        place = pc.index_in(batch["id"], value_set=distinct)
+        column, hit = batch["vector"], place.is_valid().to_numpy(zero_copy_only=False)
+        vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+        rows = np.empty((len(distinct), column.type.list_size), dtype) if rows is None else rows
+        at = place.drop_null().to_numpy()
+        rows[at], there[at] = vectors[hit], True
+    if lost := len(ids) - int(there[order := pc.index_in(wanted, value_set=distinct).to_numpy()].sum()):
+        raise ValueError(f"{table}: {lost} of {len(ids)} ids have no embedding")
+    assert rows is not None
+    return rows if len(distinct) == len(ids) else rows[order]

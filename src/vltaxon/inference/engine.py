@@ -20,6 +20,7 @@ class Response:
     """One completion. `finish_reason` is `stop` or `length`; tokens exclude padding and the end marker; seconds are a share.
 
     `letters`: log-probability of each option's letter as the first token, where that was asked for.
+    `error`: why there is no completion, None where there is one.
     """
 
     completion: str
@@ -29,6 +30,7 @@ class Response:
     completion_tokens: int
     seconds: float
     letters: tuple[float, ...] | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 Stage 1 (`predict_leaf`) asks once an image. Stage 2 (`answer_questions`) answers each question, by the model, by looking up the
 ancestors of the stage 1 leaf, by similarity of embeddings, or at random. Rows come in question order, whatever the batch size.
+They are written window by window, so that memory does not grow with the number of images.
 """
 
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vltaxon import parsing, prompts, provenance, schemas
@@ -25,6 +28,11 @@ from vltaxon.taxonomy import Taxonomy, normalise
 
 Row = dict[str, Any]
 T = TypeVar("T")
+
+WINDOW = 4096  # requests that an engine may order as it likes; rows are written when all of a window are answered
+BLOCK = 65_536  # questions read off a table at once
+_PRODUCT = 512  # questions whose options' vectors are gathered at once: what a processor's cache holds
+_KINDS = (pa.string(), pa.string(), pa.int8())  # outcome, answer, index
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,10 @@ class Asking:
         return prompts.render(self.prompt.text, self.wording, self.word, self.ranks, rank, options, leaf)
 
 
-def true_leaves(images: Path, taxa: Path) -> dict[str, str]:
+def true_leaves(images: Path, taxa: Path, ids: Sequence[str]) -> dict[str, str]:
     """The displayed name of each image's leaf."""
-    tree, table = Taxonomy.read(taxa), provenance.read_parquet(images, schemas.IMAGES, ["image_id", "leaf"])
+    wanted = pc.field("image_id").isin(pa.array(ids, pa.string()))
+    tree, table = Taxonomy.read(taxa), provenance.read_parquet(images, schemas.IMAGES, ["image_id", "leaf"], wanted)
     return {row["image_id"]: tree.name(row["leaf"]) for row in table.to_pylist()}
 
 
@@ -68,11 +77,45 @@ def test_images(images: Path, shard: int, shards: int) -> list[str]:
     return ids[len(ids) * shard // shards : len(ids) * (shard + 1) // shards]
 
 
-def _questions(path: Path, ids: Sequence[str]) -> list[Row]:
-    table = provenance.read_parquet(path, schemas.QUESTIONS, ["question_id", "image_id", "level", "rank", "options"])
-    wanted = table.filter(pc.is_in(table["image_id"], pa.array(ids, pa.string())))
-    rows: list[Row] = wanted.sort_by([("image_id", "ascending"), ("level", "ascending")]).to_pylist()
-    return rows
+def _questions(path: Path, ids: Sequence[str], size: int) -> Iterator[pa.Table]:
+    """The questions about some images by image and level, as their table has them, some `size` at a time.
+
+    Those of an image are not parted.
+
+    Raises:
+        ValueError: the table is not in order; then no step of ours wrote it.
+    """
+    wanted, rest, last = pa.array(ids, pa.string()), pa.table({}), ""
+    for batch in provenance.parquet_batches(path, schemas.QUESTIONS, ["question_id", "image_id", "level", "rank", "options"]):
+        some = pa.Table.from_batches([batch.filter(pc.is_in(batch["image_id"], wanted))])
+        rest = pa.concat_tables([rest, some]).combine_chunks() if len(rest) else some
+        starts = _starts(rest)
+        if len(rest) and (starts is None or rest["image_id"][0].as_py() < last):
+            raise ValueError(f"{path}: its questions are not in the order of images and levels")
+        done = 0
+        while starts is not None and len(later := starts[starts >= done + size]):
+            yield rest.slice(done, int(later[0]) - done)
+            done = int(later[0])
+        rest = rest.slice(done)
+        last = rest["image_id"][0].as_py() if len(rest) else last
+    if len(rest):
+        yield rest
+
+
+def _starts(questions: pa.Table) -> NDArray[np.int64] | None:
+    """The rows at which another image begins, but for the first; None where rows are not in order."""
+    images, levels = questions["image_id"], questions["level"].to_numpy()
+    before, after = images.slice(0, max(len(images) - 1, 0)), images.slice(1)
+    new = pc.not_equal(before, after).to_numpy()
+    if not (pc.less_equal(before, after).to_numpy() & (new | (np.diff(levels) > 0))).all():
+        return None
+    return np.flatnonzero(new) + 1
+
+
+def _count(path: Path, ids: Sequence[str]) -> int:
+    wanted, column = pa.array(ids, pa.string()), ["image_id"]
+    batches = provenance.parquet_batches(path, schemas.QUESTIONS, column)
+    return sum(int(pc.sum(pc.is_in(batch["image_id"], wanted)).as_py() or 0) for batch in batches)
 
 
 def _row(stage: str, prompt_id: str, image_id: str, question: Row | None, reading: parsing.Reading, **more: Any) -> Row:
@@ -93,20 +136,39 @@ def _counts(response: Response) -> Row:
     }
 
 
-def _complete(engine: Engine, requests: Sequence[Request], stage: Stage, only: Sequence[str] = ()) -> list[Response]:
+def _complete(engine: Engine, requests: Sequence[Request], stage: Stage, only: Sequence[str], bar: Any) -> list[Response]:
+    """The responses to some requests, in their order."""
     responses: dict[int, Response] = {}
+    if not requests:
+        return []
     stop = "</answer>" if stage.form == "tagged" and not only else ""
     decoding = Decoding(stage.max_new_tokens, stage.repetition_penalty, tuple(only), stop, stage.read == "letters")
-    answers = engine.generate(requests, decoding)
-    for at, response in tqdm(answers, total=len(requests), desc=stage.name, mininterval=1):
+    for at, response in engine.generate(requests, decoding):
         responses[at] = response
+        bar.update()
     if len(responses) < len(requests):
         raise RuntimeError(f"the engine answered {len(responses)} of {len(requests)} requests")
     return [responses[at] for at in range(len(requests))]
 
 
-def _write(rows: list[Row], path: Path, **facts: Any) -> None:
-    provenance.write_parquet(pa.Table.from_pylist(rows, schemas.PREDICTIONS), path, schemas.PREDICTIONS, **facts)
+def _table(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schemas.PREDICTIONS)
+
+
+def _filled(questions: pa.Table, outcome: Any, answer: Any, index: Any) -> pa.Table:
+    """Rows of answers that no model wrote, from columns of outcomes, answers and their indexes."""
+    given = {"question_id": questions["question_id"], "image_id": questions["image_id"], "level": questions["level"]}
+    given |= {"outcome": outcome, "answer": answer, "answer_index": index}
+    constant = {"stage": "answer", "prompt_id": ""}
+    return pa.table(
+        [
+            given[field.name]
+            if field.name in given
+            else pa.repeat(pa.scalar(constant.get(field.name), field.type), len(questions))
+            for field in schemas.PREDICTIONS
+        ],
+        names=schemas.PREDICTIONS.names,
+    )
 
 
 def predict_leaf(
@@ -131,16 +193,26 @@ def predict_leaf(
         gold: the true leaf of each image, where the stage is given it.
         only: the texts that can be written, where the stage is constrained.
     """
-    rows = []
-    requests = [Request(i, asking.render(leaf=gold[i] if gold is not None else ""), asking.prompt.system) for i in ids]
-    for request, response in zip(requests, _complete(engine, requests, stage, only), strict=True):
-        if stage.form == "listing":
-            reading, lineage = parsing.read_listing(response.completion, asking.ranks, response.finish_reason)
-        else:
-            reading = parsing.read_name(response.completion, stage.form, response.finish_reason)
-            lineage = parsing.read_lineage(reading.reasoning, asking.ranks)
-        rows.append(_row("leaf", asking.prompt_id, request.image_id, None, reading, lineage=lineage, **_counts(response)))
-    _write(rows, output, rule="predict_leaf", seed=seed, weights=engine.digest, prompt=asking.prompt_id, stage=stage.model_dump())
+    facts = {"weights": engine.digest, "prompt": asking.prompt_id, "stage": stage.model_dump()}
+    with (
+        provenance.parquet_writer(output, schemas.PREDICTIONS, rule="predict_leaf", seed=seed, **facts) as write,
+        tqdm(total=len(ids), desc=stage.name, mininterval=1) as bar,
+    ):
+        for start in range(0, len(ids), WINDOW):
+            some = ids[start : start + WINDOW]
+            asked = [Request(i, asking.render(leaf=gold[i] if gold is not None else ""), asking.prompt.system) for i in some]
+            responses = _complete(engine, asked, stage, only, bar)
+            write(_table([_named(i, response, stage, asking) for i, response in zip(some, responses, strict=True)]))
+
+
+def _named(image_id: str, response: Response, stage: Stage, asking: Asking) -> Row:
+    """A row of stage 1: the answer and the lineage written with it."""
+    if stage.form == "listing":
+        reading, lineage = parsing.read_listing(response.completion, asking.ranks, response.finish_reason)
+    else:
+        reading = parsing.read_name(response.completion, stage.form, response.finish_reason)
+        lineage = parsing.read_lineage(reading.reasoning, asking.ranks)
+    return _row("leaf", asking.prompt_id, image_id, None, reading, lineage=lineage, **_counts(response))
 
 
 def answer_by_model(
@@ -160,39 +232,49 @@ def answer_by_model(
     Where stage 1 gave no name there is nothing to condition on: its outcome is recorded for the image's questions, none is asked.
     Options are shown rotated by `rotation` places; the indexes that are written are those of the question, unrotated.
     """
-    rows, pid = _questions(asked, ids), asking.prompt_id
     names: Mapping[str, parsing.Reading] = dict.fromkeys(ids, parsing.Reading("answered", ""))
     if stage.condition == "leaf":
-        names = read_leaves(leaves)
+        names = read_leaves(leaves, ids)
     elif gold is not None:
         names = {image_id: parsing.Reading("answered", name) for image_id, name in gold.items()}
-    posed, requests = [], []
-    for question in rows:
-        leaf = names[question["image_id"]].answer
-        if leaf is not None:
-            posed.append(question["question_id"])
-            turned = question | {"options": rotated(question["options"], rotation)}
-            shows = len(question["options"])
-            requests.append(Request(question["image_id"], asking.render(turned, leaf), asking.prompt.system, shows))
-    responses = dict(zip(posed, _complete(engine, requests, stage), strict=True))
-    table = []
-    for question in rows:
-        response = responses.get(question["question_id"])
-        if response is None:
-            reading = parsing.Reading(names[question["image_id"]].outcome)
-            table.append(_row("answer", pid, question["image_id"], question, reading, finish_reason="not asked"))
-            continue
-        shown, place = rotated(question["options"], rotation), rotated(range(len(question["options"])), rotation)
-        reading = parsing.read_choice(response.completion, shown, stage.form, response.finish_reason)
-        if reading.index is not None:
-            reading = replace(reading, index=place[reading.index])
-        published = parsing.published_index(response.completion, shown)
-        of = None if published is None else place[published]
-        letters = None if response.letters is None else [response.letters[place.index(i)] for i in range(len(place))]
-        read = {"published_index": of, "letters": letters}
-        table.append(_row("answer", pid, question["image_id"], question, reading, **read, **_counts(response)))
-    facts = {"weights": engine.digest, "prompt": pid, "stage": stage.model_dump(), "rotation": rotation}
-    _write(table, output, rule="answer_questions", seed=seed, **facts)
+    facts = {"weights": engine.digest, "prompt": asking.prompt_id, "stage": stage.model_dump(), "rotation": rotation}
+    with (
+        provenance.parquet_writer(output, schemas.PREDICTIONS, rule="answer_questions", seed=seed, **facts) as write,
+        tqdm(total=_count(asked, ids), desc=stage.name, mininterval=1) as bar,
+    ):
+        for window in _questions(asked, ids, WINDOW):
+            rows = window.to_pylist()
+            requests: dict[str, Request] = {}
+            for question in rows:
+                if (leaf := names[question["image_id"]].answer) is not None:
+                    turned = question | {"options": rotated(question["options"], rotation)}
+                    text, shows = asking.render(turned, leaf), len(question["options"])
+                    requests[question["question_id"]] = Request(question["image_id"], text, asking.prompt.system, shows)
+            responses = dict(zip(requests, _complete(engine, list(requests.values()), stage, (), bar), strict=True))
+            bar.update(len(rows) - len(requests))
+            table = []
+            for question in rows:
+                response = responses.get(question["question_id"])
+                if response is None:
+                    reading = parsing.Reading(names[question["image_id"]].outcome)
+                    ids_of = ("answer", asking.prompt_id, question["image_id"], question)
+                    table.append(_row(*ids_of, reading, finish_reason="not asked"))
+                else:
+                    table.append(_answered(question, response, stage, asking, rotation))
+            write(_table(table))
+
+
+def _answered(question: Row, response: Response, stage: Stage, asking: Asking, rotation: int) -> Row:
+    """A row of stage 2: the option that was chosen, by both readings."""
+    shown, place = rotated(question["options"], rotation), rotated(range(len(question["options"])), rotation)
+    reading = parsing.read_choice(response.completion, shown, stage.form, response.finish_reason)
+    if reading.index is not None:
+        reading = replace(reading, index=place[reading.index])
+    published = parsing.published_index(response.completion, shown)
+    of = None if published is None else place[published]
+    letters = None if response.letters is None else [response.letters[place.index(i)] for i in range(len(place))]
+    read = {"published_index": of, "letters": letters}
+    return _row("answer", asking.prompt_id, question["image_id"], question, reading, **read, **_counts(response))
 
 
 def rotated(options: Sequence[T], places: int) -> list[T]:
@@ -206,36 +288,27 @@ def answer_by_lookup(ids: Sequence[str], taxa: Path, asked: Path, leaves: Sequen
 
     A name that is no leaf of the taxonomy is `unparsed`. A taxon that is not among the options is an answer without index: wrong.
     """
-    taxonomy, names, rows = Taxonomy.read(taxa), read_leaves(leaves), []
-    for question in _questions(asked, ids):
-        named = names[question["image_id"]]
-        leaf = taxonomy.find(named.answer) if named.answer is not None else None
+    taxonomy, names = Taxonomy.read(taxa), read_leaves(leaves, ids)
+    key, find = functools.cache(normalise), functools.cache(taxonomy.find)
+
+    def look_up(image_id: str, level: int, options: list[str]) -> tuple[str, str | None, int | None]:
+        named = names[image_id]
+        leaf = find(named.answer) if named.answer is not None else None
         if leaf is None:
-            reading = parsing.Reading(named.outcome if named.answer is None else "unparsed")
-        else:
-            taxon, keys = taxonomy.taxon(leaf, question["level"]), [normalise(option) for option in question["options"]]
-            key = normalise(taxon) if taxon is not None else None
-            reading = parsing.Reading("answered", taxon, keys.index(key) if key in keys else None)
-        rows.append(_row("answer", "", question["image_id"], question, reading))
-    _write(rows, output, rule="answer_questions", seed=seed, weights=provenance.facts(leaves[0])["weights"])
+            return named.outcome if named.answer is None else "unparsed", None, None
+        if (taxon := taxonomy.taxon(leaf, level)) is None:
+            return "answered", None, None
+        keys = [key(option) for option in options]
+        return "answered", taxon, keys.index(key(taxon)) if key(taxon) in keys else None
 
-
-def _displayed(questions: Sequence[Row], taxa: Path, asked: Path) -> dict[tuple[int, str], str]:
-    """The taxon of each (level, option), as the data set displays it; published options are in lower case.
-
-    Raises:
-        UserError: an option is no taxon of its level, so that it has no embedding.
-    """
-    tree = Taxonomy.read(taxa)
-    known = {(level, normalise(label)): label for level in range(1, len(tree.ranks) + 1) for label in tree.labels(level)}
-    shown = {(question["level"], option): question for question in questions for option in question["options"]}
-    if odd := [item for item in shown if (item[0], normalise(item[1])) not in known]:
-        first = shown[odd[0]]
-        raise UserError(
-            f'{asked}: {first["question_id"]}: "{odd[0][1]}" is no {first["rank"]} of {taxa}, and has no embedding '
-            f"({len(odd)} such options); a zero_shot system can answer only about the data set's own taxa"
-        )
-    return {(level, option): known[level, normalise(option)] for level, option in shown}
+    facts = {"weights": provenance.facts(leaves[0])["weights"]}
+    with provenance.parquet_writer(output, schemas.PREDICTIONS, rule="answer_questions", seed=seed, **facts) as write:
+        for window in _questions(asked, ids, BLOCK):
+            columns = (window[name].to_pylist() for name in ("image_id", "level", "options"))
+            found = [look_up(*question) for question in zip(*columns, strict=True)]
+            write(
+                _filled(window, *(pa.array(column, kind) for column, kind in zip(zip(*found, strict=True), _KINDS, strict=True)))
+            )
 
 
 def answer_by_similarity(
@@ -246,28 +319,73 @@ def answer_by_similarity(
     Raises:
         UserError: an option is no taxon of its level, so that it has no embedding.
     """
-    rows, questions = [], _questions(asked, ids)
-    if questions:
-        taxon = _displayed(questions, taxa, asked)
-        names = sorted(set(taxon.values()))
+    labels = _Labels.read(taxa)
+    of_taxa, of_images = vectors_of(vectors, labels.names), vectors_of(images, ids, np.float16)
+    facts = {"weights": provenance.facts(images)["weights"]}
+    with provenance.parquet_writer(output, schemas.PREDICTIONS, rule="answer_questions", seed=seed, **facts) as write:
+        for window in _questions(asked, ids, BLOCK):
+            options = window["options"].combine_chunks()
+            picked, shows = labels.places(window, asked), pc.index_in(window["image_id"], pa.array(ids)).to_numpy()
+            best = np.empty(len(window), np.int64)
+            for start in range(0, len(window), _PRODUCT):
+                block = slice(start, start + _PRODUCT)
+                cosine = np.einsum("nod,nd->no", of_taxa[picked[block]], of_images[shows[block]].astype(np.float32))
+                best[block] = np.where(picked[block] < 0, -np.inf, cosine).argmax(1)
+            answer = options.values.take(pa.array(options.offsets.to_numpy()[:-1] + best))
+            write(_filled(window, pa.repeat("answered", len(best)), answer, pa.array(best.astype(np.int8))))
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The taxa of a data set as it displays them; published options are in lower case.
+
+    A key may be a taxon of two levels that is spelt in two ways: `known` is by level and key.
+    """
+
+    taxa: Path
+    known: Mapping[tuple[int, str], int]  # place in `names`
+    names: Sequence[str]
+
+    @classmethod
+    def read(cls, taxa: Path) -> "_Labels":
+        tree = Taxonomy.read(taxa)
+        labels = {level: tree.labels(level) for level in range(1, len(tree.ranks) + 1)}
+        names = sorted({name for some in labels.values() for name in some})
         place = {name: i for i, name in enumerate(names)}
-        picked = np.full((len(questions), max(len(q["options"]) for q in questions)), -1)
-        for i, question in enumerate(questions):
-            picked[i, : len(question["options"])] = [place[taxon[question["level"], option]] for option in question["options"]]
-        of_images = vectors_of(images, [question["image_id"] for question in questions])
-        cosine = np.einsum("nod,nd->no", vectors_of(vectors, names)[picked], of_images)
-        for question, best in zip(questions, np.where(picked < 0, -np.inf, cosine).argmax(1).tolist(), strict=True):
-            reading = parsing.Reading("answered", question["options"][best], best)
-            rows.append(_row("answer", "", question["image_id"], question, reading))
-    _write(rows, output, rule="answer_questions", seed=seed, weights=provenance.facts(images)["weights"])
+        return cls(taxa, {(level, normalise(name)): place[name] for level, some in labels.items() for name in some}, names)
+
+    def places(self, questions: pa.Table, asked: Path) -> NDArray[np.int64]:
+        """Where in `names` each option is, shape (questions, most options), -1 where a question has fewer.
+
+        Raises:
+            UserError: an option is no taxon of its level, so that it has no embedding.
+        """
+        options = questions["options"].combine_chunks()
+        counts = options.value_lengths().to_numpy()
+        row = np.repeat(np.arange(len(questions)), counts)
+        column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        coded, levels = options.flatten().dictionary_encode(), questions["level"].to_numpy()[row].astype(np.int64)
+        texts, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+        _, first, pair = np.unique(levels * len(texts) + codes, return_index=True, return_inverse=True)
+        shown = [(int(levels[i]), texts[codes[i]]) for i in first.tolist()]
+        found = np.array([self.known.get((level, normalise(option)), -1) for level, option in shown])
+        if len(odd := np.flatnonzero(found < 0)):
+            question = questions.slice(row[first[odd[0]]], 1).to_pylist()[0]
+            raise UserError(
+                f'{asked}: {question["question_id"]}: "{shown[odd[0]][1]}" is no {question["rank"]} of {self.taxa}, and has no '
+                f"embedding (at least {len(odd)} such options); a zero_shot system can answer only about the data set's own taxa"
+            )
+        picked = np.full((len(questions), counts.max()), -1)
+        picked[row, column] = found[pair]
+        return picked
 
 
 def answer_by_chance(ids: Sequence[str], asked: Path, output: Path, seed: int) -> None:
     """Draw an option, uniformly, from a hash of the seed and the question."""
-    rows = []
-    for question in _questions(asked, ids):
-        drawn = hashlib.sha256(f"{seed}:{question['question_id']}:chance".encode()).digest()
-        index = int.from_bytes(drawn[:8], "big") % len(question["options"])
-        reading = parsing.Reading("answered", question["options"][index], index)
-        rows.append(_row("answer", "", question["image_id"], question, reading))
-    _write(rows, output, rule="answer_questions", seed=seed)
+    with provenance.parquet_writer(output, schemas.PREDICTIONS, rule="answer_questions", seed=seed) as write:
+        for window in _questions(asked, ids, BLOCK):
+            names, options = window["question_id"].to_pylist(), window["options"].to_pylist()
+            drawn = [hashlib.sha256(f"{seed}:{name}:chance".encode()).digest()[:8] for name in names]
+            index = [int.from_bytes(number, "big") % len(shown) for number, shown in zip(drawn, options, strict=True)]
+            answer = [shown[i] for i, shown in zip(index, options, strict=True)]
+            write(_filled(window, pa.repeat("answered", len(names)), pa.array(answer), pa.array(index, pa.int8())))

@@ -27,10 +27,11 @@ class Scripted:
     digest = "scripted"
 
     def __init__(self, say: Any) -> None:
-        self.say, self.asked = say, list[Request]()
+        self.say, self.asked, self.windows = say, list[Request](), list[int]()
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
-        self.asked = list(requests)
+        self.asked += requests
+        self.windows.append(len(requests))
         for at in reversed(range(len(requests))):
             text, reason = self.say(requests[at])
             yield at, Response(text, reason, 7, 4, len(text), 0.5)
@@ -243,7 +244,8 @@ def test_rotation_moves_the_first_option_forward() -> None:
 
 
 def test_a_stage_may_be_given_the_true_leaf(world: World, tmp_path: Path) -> None:
-    ids, gold = stages.test_images(world.tables["images"], 0, 1), stages.true_leaves(world.tables["images"], world.tables["taxa"])
+    ids = stages.test_images(world.tables["images"], 0, 1)
+    gold = stages.true_leaves(world.tables["images"], world.tables["taxa"], ids)
     stage = Stage(name="leaf", prompt="listing", condition="gold", form="listing")
     prompt, path = Prompt(source="test", text='It is "{leaf}".'), tmp_path / "leaf.parquet"
     engine = Scripted(lambda request: (f"Kingdom: Plantina; Species: {truth(request.image_id)}", "stop"))
@@ -272,3 +274,94 @@ def test_outcomes_of_a_listing(world: World, tmp_path: Path, said: str, reason: 
     stages.predict_leaf(Scripted(lambda _: (said, reason)), ids, stage, asking(STAGE1), tmp_path / "leaf.parquet", 0)
     [row] = rows(tmp_path / "leaf.parquet")
     assert (row["outcome"], row["answer"]) == (outcome, "Ordo0" if outcome == "answered" else None)
+
+
+def everything(world: World) -> list[str]:
+    """All 40 images as test images, with 3 or 2 options a question."""
+    world.rewrite("images", "split", ["test"] * 40)
+    return stages.test_images(world.tables["images"], 0, 1)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 7, 160])
+def test_windows_change_no_row_and_part_no_image(
+    world: World, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, asked = everything(world), world.tables["questions"]
+
+    def written(name: str, size: int) -> list[list[dict[str, Any]]]:
+        monkeypatch.setattr(stages, "WINDOW", size)
+        one, two = tmp_path / f"{name}.leaf", tmp_path / f"{name}.answer"
+        stages.predict_leaf(Scripted(name_leaf), ids, LEAF, asking(STAGE1), one, seed=0)
+        engine = Scripted(lambda request: (f"<answer>{'AB'[len(request.text) % 2]}</answer>", "stop"))
+        stages.answer_by_model(engine, ids, ANSWER, asking(STAGE2), asked, [one], two, 0)
+        assert [request.image_id for request in engine.asked] == sorted(request.image_id for request in engine.asked)
+        assert all(count % 4 == 0 for count in engine.windows) and max(engine.windows) <= size + 3
+        return [rows(one), rows(two)]
+
+    found = written("parts", size)
+    assert found == written("whole", 4096)
+    assert [row["question_id"] for row in found[1]] == [f"{i}:{level}" for i in ids for level in range(1, 5)]
+
+
+def test_a_shard_without_images_is_an_empty_table(world: World, vectors: tuple[Path, Path], tmp_path: Path) -> None:
+    path, none = tmp_path / "leaf.parquet", Scripted(name_leaf)
+    asked, taxa = world.tables["questions"], world.tables["taxa"]
+    gold = stages.true_leaves(world.tables["images"], taxa, [])
+    stages.predict_leaf(none, [], LEAF, asking(STAGE1), path, 0, gold)
+    stages.answer_by_model(none, [], ANSWER, asking(STAGE2), asked, [path], tmp_path / "model.parquet", 0)
+    stages.answer_by_lookup([], taxa, asked, [path], tmp_path / "lookup.parquet", 0)
+    stages.answer_by_similarity([], *vectors, taxa, asked, tmp_path / "similarity.parquet", 0)
+    stages.answer_by_chance([], asked, tmp_path / "chance.parquet", 0)
+    assert [rows(tmp_path / f"{name}.parquet") for name in ("leaf", "model", "lookup", "similarity", "chance")] == [[]] * 5
+    assert none.windows == []
+
+
+def test_blocks_change_no_row_of_those_that_no_model_writes(
+    world: World, vectors: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options of different number, vectors at random: each row as a loop over questions would have it."""
+    ids, asked, taxa = everything(world), world.tables["questions"], world.tables["taxa"]
+    rng, table = np.random.default_rng(0), provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS)
+    labels = {level: sorted({lineage(i)[level - 1] for i in range(8)}) for level in range(1, 5)}
+    drawn = [rng.permutation(labels[level])[: rng.integers(1, 5)].tolist() for level in table["level"].to_pylist()]
+    world.rewrite("questions", "options", drawn)
+    kept: dict[str, dict[str, np.ndarray]] = {}
+    for path in vectors:
+        names = provenance.read_parquet(path)["id"].to_pylist()
+        found = rng.normal(size=(len(names), 6)).astype(np.float16)
+        kept[path.stem] = dict(zip(names, found.astype(np.float32), strict=True))
+        column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), 6)
+        provenance.write_parquet(pa.table({"id": names, "vector": column}), path, schemas.embeddings(6), weights="w")
+    stages.predict_leaf(Scripted(name_leaf), ids, LEAF, asking(STAGE1), tmp_path / "leaf.parquet", seed=0)
+
+    def written() -> list[list[dict[str, Any]]]:
+        stages.answer_by_similarity(ids, *vectors, taxa, asked, tmp_path / "0.parquet", 0)
+        stages.answer_by_lookup(ids, taxa, asked, [tmp_path / "leaf.parquet"], tmp_path / "1.parquet", 0)
+        stages.answer_by_chance(ids, asked, tmp_path / "2.parquet", 0)
+        return [rows(tmp_path / f"{i}.parquet") for i in range(3)]
+
+    whole = written()
+    monkeypatch.setattr(stages, "BLOCK", 5)
+    monkeypatch.setattr(stages, "_PRODUCT", 3)
+    assert written() == whole
+    questions = {row["question_id"]: row for row in provenance.read_parquet(asked, schemas.QUESTIONS).to_pylist()}
+    for row in whole[0]:
+        options = questions[row["question_id"]]["options"]
+        cosines = [float(kept["t"][option] @ kept["i"][row["image_id"]]) for option in options]
+        assert row["answer_index"] == int(np.argmax(cosines)) and row["answer"] == options[row["answer_index"]]
+        assert (row["outcome"], row["stage"], row["prompt_id"], row["completion"]) == ("answered", "answer", "", None)
+    for row in whole[1]:
+        options, named = questions[row["question_id"]]["options"], lineage(int(row["image_id"].split("/")[1][0]))
+        taxon = named[row["level"] - 1]
+        if row["outcome"] == "answered":
+            assert (row["answer"], row["answer_index"]) == (taxon, options.index(taxon) if taxon in options else None)
+
+
+def test_questions_out_of_order_are_a_defect(world: World, tmp_path: Path) -> None:
+    table = provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS)
+    ids = everything(world)
+    for order in ([1, 0, *range(2, 160)], [*range(4, 160), 0, 1, 2, 3]):
+        provenance.write_parquet(table.take(order), world.tables["questions"], schemas.QUESTIONS)
+        with pytest.raises(ValueError, match="not in the order of images and levels"):
+            stages.answer_by_chance(ids, world.tables["questions"], tmp_path / "a.parquet", 0)
+    assert not (tmp_path / "a.parquet").exists()
