@@ -203,7 +203,8 @@ def test_values_of_the_paper_s_tables(plan: Plan) -> None:
 
 def test_tables_of_systems_that_the_experiment_lacks(plan: Plan) -> None:
     systems = {name: plan.config.systems[name] for name in ("siglip", "vl_taxon_lookup")}
-    bare = Plan(plan.experiment.model_copy(update={"config": plan.config.model_copy(update={"systems": systems, "sweeps": {}, "repeats": {}})}))
+    top = plan.config.model_copy(update={"systems": systems, "sweeps": {}, "repeats": {}})
+    bare = Plan(plan.experiment.model_copy(update={"config": top}))
     assert bare.table_scores("table3") == ["results/metrics/paper/table3.parquet"] and bare.table_scores("table1") == []
     with pytest.raises(UserError, match=r"figure2: the config has none of its systems: base, default_sft, hierarchical_sft"):
         bare.figure_scores("figure2")
