@@ -42,7 +42,7 @@ class Echo:
                 raise KeyboardInterrupt
             self.asked.append(requests[at].text)
             error = "500" if self.failing in requests[at].text else None
-            yield at, Response(f"{requests[at].text} of {requests[at].image_id} é\n", "stop", 7, 4, 2, 0.25, error)
+            yield at, Response(f"{requests[at].text} of {requests[at].image_id} é\n", "stop", 7, 4, 2, 0.25, error=error)
 
 
 def over(folder: Path, engine: Any, repeat: int = 0, images: dict[str, str] | None = None) -> Journaled:
