@@ -1,22 +1,81 @@
 """The doors of prediction: values of a rule in, one shard's table out."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from vltaxon.config import Prompt, Stage, Vlm
+from vltaxon import config, provenance
+from vltaxon.config import Endpoint, Prompt, Stage, Vlm
 from vltaxon.inference import stages
 from vltaxon.inference.engine import Engine
 from vltaxon.partition import allowed_parts, training_images
 
 
-def _engine(images: Path, adapter: Path | None, model: Mapping[str, Any], batch_size: int, gpus: int) -> Engine:
-    from vltaxon.data.images import ImageStore
-    from vltaxon.inference.transformers_engine import TransformersEngine
+@dataclass(frozen=True)
+class Around:
+    """What a job finds around it, none of which shapes its results."""
 
-    return TransformersEngine(
-        Vlm.model_validate({**model, "batch_size": batch_size, "gpus": max(1, gpus)}), adapter, ImageStore(images)
-    )
+    settings: Path  # the model's file: how to ask an endpoint
+    log: Path  # of the job; those of servers lie beside it
+    merged: Path | None = None  # checkpoint with the adapter merged in
+    state: Path = Path("results/.state")
+
+    @property
+    def errors(self) -> Path:
+        """Where requests that failed for good are recorded."""
+        parts = self.log.with_suffix(".jsonl").parts
+        return self.state / "errors" / Path(*parts[parts.index("logs") + 1 :] if "logs" in parts else parts[-1:])
+
+
+@contextmanager
+def _engine(
+    images: Path, adapter: Path | None, values: Mapping[str, Any], batch_size: int, gpus: int, around: Around | None
+) -> Iterator[Engine]:
+    """The engine of a model, for the block."""
+    from vltaxon.data.images import ImageStore
+
+    model = values["model"]
+    if model["engine"] == "server":
+        assert around is not None, "an endpoint is asked as its file says"
+        with _server(_endpoint(model, around), adapter, values, ImageStore(images), around) as engine:
+            yield engine
+    else:
+        from vltaxon.inference.transformers_engine import TransformersEngine
+
+        spec = Vlm.model_validate({**model, "batch_size": batch_size, "gpus": max(1, gpus)})
+        yield TransformersEngine(spec, adapter, ImageStore(images))
+
+
+def _endpoint(model: Mapping[str, Any], around: Around) -> Endpoint:
+    """How to ask, as the model's file says now; what shapes results, as it said when the job was planned."""
+    said = config.read_model(around.settings)
+    kept = {key: value for key, value in said.items() if key not in Endpoint.shaping}
+    return Endpoint.model_validate(kept | {key: value for key, value in model.items() if key in Endpoint.shaping})
+
+
+@contextmanager
+def _server(spec: Endpoint, adapter: Path | None, values: Mapping[str, Any], images: Any, around: Around) -> Iterator[Engine]:
+    from vltaxon.inference import managed
+    from vltaxon.inference.ledger import Ledger
+    from vltaxon.inference.server_engine import ServerEngine, remote
+
+    if spec.managed is None:
+        served = remote(spec)
+        name = provenance.digest_text(str(spec.url), str(spec.model))
+        file = around.state / "spent" / f"{urlsplit(str(spec.url)).hostname}-{name}.jsonl"
+        with Ledger(file, spec.price, spec.budget) as ledger:
+            yield ServerEngine(spec, served, images, ledger)
+        return
+    base = Vlm.model_validate(values["served"])
+    merged = None if spec.managed.lora else around.merged
+    devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+    log = around.log.with_suffix(f".vllm{around.log.suffix}")
+    with managed.serving(spec, managed.Weights(base, adapter, merged), devices, log) as served:
+        yield ServerEngine(spec, served, images, Ledger(around.state))
 
 
 def _stage(values: Mapping[str, Any]) -> Stage:
@@ -26,7 +85,9 @@ def _stage(values: Mapping[str, Any]) -> Stage:
 
 
 def _asking(values: Mapping[str, Any]) -> stages.Asking:
-    return stages.Asking(Prompt.model_validate(values["prompt"]), values["wording"], values["word"], tuple(values["ranks"]))
+    prompt, own = Prompt.model_validate(values["prompt"]), values["model"].get("system")
+    said = prompt if own is None else prompt.model_copy(update={"system": own})
+    return stages.Asking(said, values["wording"], values["word"], tuple(values["ranks"]))
 
 
 def predict_leaf(
@@ -38,10 +99,11 @@ def predict_leaf(
     output: Path,
     taxa: Path | None = None,
     gpus: int = 1,
+    around: Around | None = None,
 ) -> None:
     """Stage 1 of a shard. `values` are those of `plan.Plan.stage_values`."""
     ids = stages.test_images(images, shard, values["shards"])
-    _name(values, images, adapter, ids, batch_size, output, taxa, gpus)
+    _name(values, images, adapter, ids, batch_size, output, taxa, gpus, around)
 
 
 def name_training(
@@ -67,11 +129,19 @@ def _name(
     output: Path,
     taxa: Path | None,
     gpus: int,
+    around: Around | None = None,
 ) -> None:
     stage = _stage(values)
     gold, only = _gold(stage, images, taxa), stages.lineages(taxa, stage) if stage.constrained and taxa is not None else ()
-    engine = _engine(images, adapter, values["model"], batch_size, gpus)
-    stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"], gold, only)
+    with _engine(images, adapter, values, batch_size, gpus, around) as engine:
+        stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"], gold, only, _errors(around))
+
+
+def _errors(around: Around | None) -> stages.Errors | None:
+    """Where requests that fail for good are recorded, and how many of them a table may hold."""
+    if around is None:
+        return None
+    return stages.Errors(around.errors, float(config.read_model(around.settings).get("max_errors", 0)))
 
 
 def _gold(stage: Stage, images: Path, taxa: Path | None) -> Mapping[str, str] | None:
@@ -91,15 +161,18 @@ def answer_questions(
     taxa: Path | None = None,
     vectors: Sequence[Path] = (),
     gpus: int = 1,
+    around: Around | None = None,
 ) -> None:
     """Stage 2 of a shard, by whoever the protocol says answers. `values` are those of `plan.Plan.stage_values`."""
     stage, seed = _stage(values), values["seed"]
     ids = stages.test_images(images, shard, values["shards"])
     match stage.by:
         case "model":
-            engine, gold = _engine(images, adapter, values["model"], batch_size, gpus), _gold(stage, images, taxa)
-            rotation = values["rotation"]
-            stages.answer_by_model(engine, ids, stage, _asking(values), questions, leaves, output, seed, gold, rotation)
+            gold, asking, rotation = _gold(stage, images, taxa), _asking(values), values["rotation"]
+            with _engine(images, adapter, values, batch_size, gpus, around) as engine:
+                stages.answer_by_model(
+                    engine, ids, stage, asking, questions, leaves, output, seed, gold, rotation, _errors(around)
+                )
         case "lookup":
             assert taxa is not None
             stages.answer_by_lookup(ids, taxa, questions, leaves, output, seed)

@@ -5,6 +5,8 @@ ancestors of the stage 1 leaf, by similarity of embeddings, or at random. Rows c
 """
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +49,14 @@ class Asking:
         return prompts.render(self.prompt.text, self.wording, self.word, self.ranks, rank, options, leaf)
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Where requests that failed for good are recorded, and which share of them a table may hold."""
+
+    path: Path
+    limit: float = 0.0
+
+
 def true_leaves(images: Path, taxa: Path) -> dict[str, str]:
     """The displayed name of each image's leaf."""
     tree, table = Taxonomy.read(taxa), provenance.read_parquet(images, schemas.IMAGES, ["image_id", "leaf"])
@@ -84,23 +94,66 @@ def _row(stage: str, prompt_id: str, image_id: str, question: Row | None, readin
 
 def _counts(response: Response) -> Row:
     return {
-        "completion": response.completion,
+        "completion": response.completion if response.error is None else None,
         "finish_reason": response.finish_reason,
         "prompt_tokens": response.prompt_tokens,
         "image_tokens": response.image_tokens,
         "completion_tokens": response.completion_tokens,
+        "cached_tokens": response.cached_tokens,
         "seconds": response.seconds,
     }
 
 
-def _complete(engine: Engine, requests: Sequence[Request], stage: Stage, only: Sequence[str] = ()) -> list[Response]:
+def _complete(
+    engine: Engine, requests: Sequence[Request], stage: Stage, only: Sequence[str] = (), errors: Errors | None = None
+) -> list[Response]:
+    """Every request's response.
+
+    Raises:
+        UserError: more requests ended as errors than a table may hold; they are recorded.
+    """
     responses: dict[int, Response] = {}
     answers = engine.generate(requests, Decoding(stage.max_new_tokens, stage.repetition_penalty, tuple(only)))
-    for at, response in tqdm(answers, total=len(requests), desc=stage.name, mininterval=1):
-        responses[at] = response
+    try:
+        for at, response in tqdm(answers, total=len(requests), desc=stage.name, mininterval=1):
+            responses[at] = response
+    finally:
+        failed = {at: response.error for at, response in sorted(responses.items()) if response.error is not None}
+        if errors is not None:
+            _record(errors.path, [(requests[at], words) for at, words in failed.items()])
     if len(responses) < len(requests):
         raise RuntimeError(f"the engine answered {len(responses)} of {len(requests)} requests")
+    if len(failed) > (errors.limit if errors is not None else 0.0) * len(requests):
+        raise UserError(_summary(list(failed.values()), len(requests), errors))
     return [responses[at] for at in range(len(requests))]
+
+
+def _record(path: Path, failed: Sequence[tuple[Request, str]]) -> None:
+    """Write the requests that failed for good, a line each, in place of those of an earlier run."""
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    lines = [json.dumps({"image_id": request.image_id, "text": request.text, "error": words}) for request, words in failed]
+    with provenance.atomic(path) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _summary(failed: Sequence[str], number: int, errors: Errors | None) -> str:
+    """What went wrong, the most frequent first."""
+    kinds = Counter(words[:160] for words in failed).most_common(5)
+    where = f"{errors.path} has them all; " if errors is not None else ""
+    listed = "".join(f"\n  {count:,} x {words}" for words, count in kinds)
+    return (
+        f"{len(failed):,} of {number:,} requests ended as errors, so no table is written. {where}run again to ask them again, or "
+        f"let the model's file allow a share of them (max_errors). The most frequent:{listed}"
+    )
+
+
+def _failed(response: Response) -> parsing.Reading | None:
+    """The reading of a response that holds no completion to read; None where it holds one."""
+    if response.error is not None:
+        return parsing.Reading("error")
+    return parsing.Reading("refused") if response.finish_reason in ("content_filter", "refusal") else None
 
 
 def _write(rows: list[Row], path: Path, **facts: Any) -> None:
@@ -116,6 +169,7 @@ def predict_leaf(
     seed: int,
     gold: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
+    errors: Errors | None = None,
 ) -> None:
     """Stage 1: ask for the leaf of each image, and read the answer and the lineage written with it.
 
@@ -128,17 +182,24 @@ def predict_leaf(
         seed: of the run.
         gold: the true leaf of each image, where the stage is given it.
         only: the texts that can be written, where the stage is constrained.
+        errors: where requests that failed for good are recorded.
+
+    Raises:
+        UserError: more requests failed for good than a table may hold.
     """
     rows = []
     requests = [Request(i, asking.render(leaf=gold[i] if gold is not None else ""), asking.prompt.system) for i in ids]
-    for request, response in zip(requests, _complete(engine, requests, stage, only), strict=True):
-        if stage.form == "listing":
+    for request, response in zip(requests, _complete(engine, requests, stage, only, errors), strict=True):
+        if (failed := _failed(response)) is not None:
+            reading, lineage = failed, parsing.read_lineage(None, asking.ranks)
+        elif stage.form == "listing":
             reading, lineage = parsing.read_listing(response.completion, asking.ranks, response.finish_reason)
         else:
             reading = parsing.read_name(response.completion, stage.form, response.finish_reason)
             lineage = parsing.read_lineage(reading.reasoning, asking.ranks)
         rows.append(_row("leaf", asking.prompt_id, request.image_id, None, reading, lineage=lineage, **_counts(response)))
-    _write(rows, output, rule="predict_leaf", seed=seed, weights=engine.digest, prompt=asking.prompt_id, stage=stage.model_dump())
+    facts = {"weights": engine.digest, "prompt": asking.prompt_id, "stage": stage.model_dump(), **engine.facts}
+    _write(rows, output, rule="predict_leaf", seed=seed, **facts)
 
 
 def answer_by_model(
@@ -152,11 +213,15 @@ def answer_by_model(
     seed: int,
     gold: Mapping[str, str] | None = None,
     rotation: int = 0,
+    errors: Errors | None = None,
 ) -> None:
     """Stage 2: ask every question of the images, conditioned on the stage 1 leaf (or the true one) where the stage says so.
 
     Where stage 1 gave no name there is nothing to condition on: its outcome is recorded for the image's questions, none is asked.
     Options are shown rotated by `rotation` places; the indexes that are written are those of the question, unrotated.
+
+    Raises:
+        UserError: more requests failed for good than a table may hold; they are recorded in `errors`.
     """
     rows, pid = _questions(asked, ids), asking.prompt_id
     names: Mapping[str, parsing.Reading] = dict.fromkeys(ids, parsing.Reading("answered", ""))
@@ -171,7 +236,7 @@ def answer_by_model(
             posed.append(question["question_id"])
             turned = question | {"options": rotated(question["options"], rotation)}
             requests.append(Request(question["image_id"], asking.render(turned, leaf), asking.prompt.system))
-    responses = dict(zip(posed, _complete(engine, requests, stage), strict=True))
+    responses = dict(zip(posed, _complete(engine, requests, stage, errors=errors), strict=True))
     table = []
     for question in rows:
         response = responses.get(question["question_id"])
@@ -180,13 +245,13 @@ def answer_by_model(
             table.append(_row("answer", pid, question["image_id"], question, reading, finish_reason="not asked"))
             continue
         shown, place = rotated(question["options"], rotation), rotated(range(len(question["options"])), rotation)
-        reading = parsing.read_choice(response.completion, shown, stage.form, response.finish_reason)
+        reading = _failed(response) or parsing.read_choice(response.completion, shown, stage.form, response.finish_reason)
         if reading.index is not None:
             reading = replace(reading, index=place[reading.index])
         published = parsing.published_index(response.completion, shown)
         of = None if published is None else place[published]
         table.append(_row("answer", pid, question["image_id"], question, reading, published_index=of, **_counts(response)))
-    facts = {"weights": engine.digest, "prompt": pid, "stage": stage.model_dump(), "rotation": rotation}
+    facts = {"weights": engine.digest, "prompt": pid, "stage": stage.model_dump(), "rotation": rotation, **engine.facts}
     _write(table, output, rule="answer_questions", seed=seed, **facts)
 
 

@@ -33,6 +33,7 @@ class TransformersEngine:
         import torch
 
         self._spec, self._images = model, images
+        self.facts: dict[str, Any] = {}
         model = checkpoint.pinned(model)
         self._processor, weights = checkpoint.load(model)
         self._processor.tokenizer.padding_side = "left"
