@@ -7,27 +7,58 @@ that: additive increase, multiplicative decrease (Chiu and Jain 1989), as TCP ha
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 _FIRST = 8
+
+
+class Stopped(Exception):
+    """Nothing more is to be sent."""
 
 
 class Pace:
     """Slots for requests. A request that waits to be sent again holds none."""
 
     def __init__(self, most: int, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
+        """Begin with few slots.
+
+        Args:
+            most: slots there may ever be.
+            requests_per_minute: that may begin.
+            tokens_per_minute: that these may have together.
+        """
         self.limit, self._most, self._active = float(min(most, _FIRST)), most, 0
         self._apart = 60 / requests_per_minute if requests_per_minute else 0.0
         self._per_token = 60 / tokens_per_minute if tokens_per_minute else 0.0
         self._next_request = self._next_token = self._held_until = 0.0
         self._cut: float | None = None  # when the limit was last halved
-        self._changed = asyncio.Condition()
+        self._turn, self._changed, self._stop = asyncio.Lock(), asyncio.Condition(), asyncio.Event()
+
+    async def stop(self) -> None:
+        """Give no slot from now on, also to those who wait for one."""
+        self._stop.set()
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def rest(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            Stopped: meanwhile.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+            raise Stopped
 
     @asynccontextmanager
     async def slot(self, tokens: float) -> AsyncIterator[float]:
-        """Hold a slot for a request of about `tokens`; yields the moment at which it was given."""
-        while (wait := await self._entered(tokens)) > 0:
-            await asyncio.sleep(wait)
+        """Hold a slot for a request of about `tokens`; yields the moment at which it was given.
+
+        Raises:
+            Stopped: before there was one.
+        """
+        async with self._turn:  # first come, first served
+            await self._enter(tokens)
         try:
             yield time.monotonic()
         finally:
@@ -35,17 +66,19 @@ class Pace:
                 self._active -= 1
                 self._changed.notify_all()
 
-    async def _entered(self, tokens: float) -> float:
-        """Take a slot, or say in how many seconds to try again."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._active < int(self.limit))
+    async def _enter(self, tokens: float) -> None:
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._active < int(self.limit) or self._stop.is_set())
+            if self._stop.is_set():
+                raise Stopped
             now = time.monotonic()
-            wait = max(self._next_request, self._next_token, self._held_until) - now
-            if wait <= 0:
-                self._active += 1
-                self._next_request = now + self._apart
-                self._next_token = max(now, self._next_token) + tokens * self._per_token
-            return wait
+            if (wait := max(self._next_request, self._next_token, self._held_until) - now) <= 0:
+                break
+            await self.rest(wait)  # and look again: meanwhile others may have been told to wait longer
+        self._active += 1
+        self._next_request = now + self._apart
+        self._next_token = max(now, self._next_token) + tokens * self._per_token
 
     def answered(self, tokens: float, expected: float) -> None:
         """A request went well; it had `tokens` where so many were `expected`."""

@@ -14,7 +14,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from vltaxon.errors import UserError
 from vltaxon.inference import chat
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.ledger import Ledger
-from vltaxon.inference.pace import Pace
+from vltaxon.inference.pace import Pace, Stopped
 
 _IN_A_ROW = 50  # requests that end as errors, none answered between them: then the endpoint is given up
 _PIXELS = 28 * 28  # of an image token, for what a first request may cost
@@ -51,7 +51,7 @@ class Served:
     urls: Sequence[str]
     model: str
     digest: str
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     media: Path | None = None
     check: Callable[[], None] = lambda: None
 
@@ -65,9 +65,7 @@ def remote(spec: Endpoint) -> Served:
     assert spec.url is not None and spec.model is not None
     key = os.environ.get(spec.key, "").strip() if spec.key is not None else None
     if key == "":
-        raise UserError(
-            f"{spec.url}: its key is to be in the environment variable {spec.key}, which is not set: export {spec.key}=..."
-        )
+        raise UserError(f"{spec.url}: its key belongs in the environment variable {spec.key}, which is not set")
     return Served((spec.url,), spec.model, f"{spec.model}@{urlsplit(spec.url).netloc}", key, spec.media)
 
 
@@ -145,7 +143,7 @@ class _Asking:
         self._pictures: dict[str, asyncio.Task[str]] = {}
         self._got: asyncio.Queue[tuple[int, Response] | None] = asyncio.Queue()
         self._stop: BaseException | None = None
-        self._stopped, self._settled = asyncio.Event(), asyncio.Event()
+        self._settled = asyncio.Event()
         self._failed_in_a_row = 0
         self._most_prompt = 0
         self._last = time.perf_counter()
@@ -197,32 +195,36 @@ class _Asking:
                     return
                 response = await self._answer(self._requests[at])
                 await self._done_with(self._requests[at].image_id)
-                if response is not None:
-                    self._got.put_nowait((at, response))
+                self._got.put_nowait((at, response))
+        except Stopped:
+            pass
         except Exception as error:
-            self._halt(error)
+            await self._halt(error)
 
-    def _halt(self, error: BaseException) -> None:
+    async def _halt(self, error: BaseException) -> None:
         """Send nothing more; what is on its way is waited for."""
         self._stop = self._stop or (UserError(self._plain(str(error))) if isinstance(error, UserError) else error)
-        self._stopped.set()
         self._settled.set()
+        await self._pace.stop()
 
-    async def _answer(self, request: Request) -> Response | None:
-        """The response to a request, however many attempts it takes; None where all is stopped before."""
+    async def _answer(self, request: Request) -> Response:
+        """The response to a request, however many attempts it takes.
+
+        Raises:
+            Stopped: before there was one.
+        """
         image = await self._picture(request.image_id)
         body = self._engine.body(request, image, self._decoding)
         for attempt in range(1, self._spec.attempts + 1):
             try:
                 return self._response(await self._attempt(request, body))
             except chat.Refused as error:
-                return self._error(str(error))
+                return await self._error(str(error))
             except chat.Passing as error:
                 self._served.check()
                 if attempt == self._spec.attempts:
-                    return self._error(f"{attempt} attempts; the last: {error}")
-                if await self._stopped_within(self._pause(attempt, error)):
-                    return None
+                    return await self._error(f"{attempt} attempts; the last: {error}")
+                await self._pace.rest(self._pause(attempt, error))
         raise AssertionError("no attempt at all")
 
     async def _attempt(self, request: Request, body: bytes) -> chat.Answer:
@@ -239,7 +241,7 @@ class _Asking:
                 self._settled.clear()
                 await self._settled.wait()
             if self._stop is not None:
-                raise self._stop
+                raise Stopped
             try:
                 answer = await chat.ask(self._client, url, body, headers, self._spec.timeout, used)
             except chat.Passing as error:
@@ -272,13 +274,6 @@ class _Asking:
         doubled: float = min(patience.first * 2 ** (attempt - 1), patience.longest)
         return max(doubled * random.uniform(0.5, 1), error.wait or 0.0)
 
-    async def _stopped_within(self, seconds: float) -> bool:
-        try:
-            await asyncio.wait_for(self._stopped.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
-
     def _response(self, answer: chat.Answer) -> Response:
         if answer.usage is None and self._spec.price is not None:
             raise UserError(f"{self._served.urls[0]}: does not tell what it bills (usage), as a `price` needs; drop that")
@@ -288,11 +283,13 @@ class _Asking:
         counts = chat.fields(answer) | {"image_tokens": None, "seconds": self._share()}
         return Response(answer.text, answer.finish_reason, **counts)
 
-    def _error(self, words: str) -> Response:
+    async def _error(self, words: str) -> Response:
         self._failed_in_a_row += 1
         words = self._plain(words)
         if self._failed_in_a_row >= _IN_A_ROW:
-            self._halt(UserError(f"{self._served.urls[0]}: {_IN_A_ROW} requests in a row failed for good; the last: {words}"))
+            await self._halt(
+                UserError(f"{self._served.urls[0]}: {_IN_A_ROW} requests in a row failed for good; the last: {words}")
+            )
         return Response("", "error", None, None, None, self._share(), error=words)
 
     def _plain(self, words: str) -> str:
