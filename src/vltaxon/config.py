@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -265,6 +266,112 @@ class Vlm(Closed):
         return self
 
 
+class Price(Closed):
+    """What an endpoint bills for a million tokens, in any one currency."""
+
+    input: NonNegativeFloat = Field(description="Prompt tokens, image tokens among them.")
+    output: NonNegativeFloat = Field(description="Completion tokens.")
+    cached: NonNegativeFloat | None = Field(None, description="Prompt tokens found in a cache; as input where absent.")
+
+
+class Managed(Closed):
+    """vLLM, started by the job that asks it and ended with it."""
+
+    model: Name = Field(description="File in config/models, of engine transformers: whose weights and adapters are served.")
+    environment: Path | None = Field(None, description="Virtual environment that has vLLM; where absent, `vllm` on the PATH.")
+    arguments: tuple[str, ...] = Field((), description="Further arguments of `vllm serve`.")
+    lora: bool = Field(False, description="Serve a recipe's adapter beside the base; else merged into the weights.")
+    replicas: PositiveInt = Field(1, description="Servers of a job, each on devices of its own.")
+    startup: PositiveInt = Field(1800, description="Seconds that it may take until it answers.")
+
+
+class Endpoint(Closed):
+    """A generative model behind an OpenAI-compatible endpoint: one that is there, or vLLM started for the job.
+
+    Only `shaping` fields make a job run again; the others say where and how to ask, and are read when the job starts.
+    """
+
+    engine: Literal["server"]
+    description: str = ""
+    url: str | None = Field(None, description="Base address, to which /chat/completions is added: https://HOST/v1.")
+    managed: Managed | None = Field(None, description="In place of an address: what to serve.")
+    model: str | None = Field(None, description="Name that requests carry; for a managed server the file's name where absent.")
+    key: str | None = Field(None, description="NAME of the environment variable that holds the key, never the key.")
+    system: str | None = Field(None, description="System text in place of the prompts' own.")
+    pixels: PositiveInt = Field(description="Pixel budget: larger images are scaled down to it, once, for every use.")
+    min_pixels: PositiveInt = Field(3136, description="Smaller images are scaled up to it.")
+    max_new_tokens: PositiveInt | None = Field(None, description="Cap on a stage's own limit, for a model of short words.")
+    limit_as: Literal["max_tokens", "max_completion_tokens"] = Field("max_tokens", description="What the limit is called there.")
+    temperature: NonNegativeFloat | None = Field(0.0, description="0 is greedy; null: not sent, for models that take none.")
+    seed: int | None = Field(None, description="Sent where given.")
+    detail: Literal["auto", "low", "high"] | None = Field(None, description="How closely the endpoint looks (OpenAI).")
+    body: dict[str, Any] = Field(default_factory=dict, description="Further fields of every request.")
+    image_as: Literal["data", "path"] = Field("data", description="Images in the request, or as files that the server may read.")
+    media: Path | None = Field(None, description="path: folder for these files, allowed on the server; not of a managed one.")
+    concurrency: PositiveInt = Field(32, description="Requests at a time, at most; fewer as long as the endpoint is overloaded.")
+    requests_per_minute: PositiveFloat | None = None
+    tokens_per_minute: PositiveFloat | None = Field(None, description="Of prompts and completions together.")
+    timeout: PositiveFloat = Field(120, description="Seconds for one answer.")
+    attempts: PositiveInt = Field(8, description="How often a request is sent before it is an error.")
+    price: Price | None = None
+    budget: PositiveFloat | None = Field(
+        None, description="Ceiling of what all jobs of this model together spend, in the currency of `price`; then it stops."
+    )
+    max_errors: float = Field(
+        0.0, ge=0, le=1, description="Share of a job's requests that may end as errors; beyond it the job fails."
+    )
+    image_tokens: PositiveInt | None = Field(None, description="What an image counts, where that does not depend on its size.")
+    threads: PositiveInt = Field(2, description="CPU cores of a job that asks it.")
+    speed: Speed | None = Field(None, description="For `snakemake plan`, of a managed server, until answers are timed.")
+    licence: str = Field(description="Terms of the model, or of the service.")
+
+    shaping: ClassVar[frozenset[str]] = frozenset(
+        {
+            "engine",
+            "model",
+            "system",
+            "pixels",
+            "min_pixels",
+            "max_new_tokens",
+            "limit_as",
+            "temperature",
+            "seed",
+            "detail",
+            "body",
+        }
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _name_of_a_variable(cls, value: str | None) -> str | None:
+        if value is not None and (not re.fullmatch(r"[A-Z][A-Z0-9_]{1,63}", value) or sum(c.isdigit() for c in value) > 4):
+            raise ValueError("key: give the NAME of an environment variable (OPENAI_API_KEY), never the key itself")
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _plain_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", value):
+            raise ValueError("url: give http(s)://HOST/PATH, without user, key or query")
+        return value.rstrip("/") if value is not None else None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if (self.url is None) == (self.managed is None):
+            raise ValueError("needs one of url and managed")
+        if self.url is not None and self.model is None:
+            raise ValueError("model: the name that requests carry is missing")
+        if self.managed is not None and (given := [key for key in ("key", "price", "budget") if getattr(self, key) is not None]):
+            raise ValueError(f"{given[0]}: is for a url; a managed server is your own")
+        if self.budget is not None and self.price is None:
+            raise ValueError("budget: needs price")
+        if self.url is not None and (self.image_as == "path") != (self.media is not None):
+            raise ValueError("media: needed where image_as is path, and only there")
+        if self.min_pixels > self.pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above pixels {self.pixels}")
+        return self
+
+
 class Clip(Closed):
     """A dual encoder of open_clip: mines distractors and answers zero-shot."""
 
@@ -316,7 +423,7 @@ class Chance(Closed):
 class Model(Closed):
     """A model file: what is loaded, and by which engine."""
 
-    spec: Annotated[Vlm | Clip | Chance, Field(discriminator="engine")]
+    spec: Annotated[Vlm | Endpoint | Clip | Chance, Field(discriminator="engine")]
 
 
 class Prompt(Closed):
@@ -400,8 +507,10 @@ class Protocol(Closed):
     @property
     def engines(self) -> set[str]:
         """Engines whose models can follow this protocol."""
-        kinds = {"model": "transformers", "lookup": "transformers", "similarity": "zero_shot", "chance": "chance"}
-        return {kinds[stage.by] for stage in self.stages}
+        generative = {"transformers", "server"}
+        kinds = {"model": generative, "lookup": generative, "similarity": {"zero_shot"}, "chance": {"chance"}}
+        can = [kinds[stage.by] - ({"server"} if stage.constrained else set()) for stage in self.stages]
+        return set.intersection(*can)
 
 
 class Lora(Closed):
@@ -689,7 +798,7 @@ class Experiment(Closed):
 
     config: Config
     datasets: dict[str, Dataset]
-    models: dict[str, Vlm | Clip | Chance]
+    models: dict[str, Vlm | Endpoint | Clip | Chance]
     questions: dict[str, Questions]
     prompts: dict[str, Prompt]
     protocols: dict[str, Protocol]
@@ -802,6 +911,19 @@ def _yaml(path: Path, problems: list[str]) -> Any:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problems.append(f"{path}: not readable as YAML: {' '.join(str(error).split())}")
     return None
+
+
+def read_model(path: Path) -> dict[str, Any]:
+    """The content of a model's file, unchecked, as a job reads what it is not planned by.
+
+    Raises:
+        UserError: it is gone, or no YAML any more.
+    """
+    problems: list[str] = []
+    content = _yaml(path, problems)
+    if problems:
+        raise UserError(problems[0])
+    return dict(content)
 
 
 def _checked(model: type[M], data: Any, where: str, problems: list[str]) -> M | None:
@@ -1027,14 +1149,25 @@ def _same_files(dataset: Dataset, where: str, files: dict[str, tuple[RawFile, st
 def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> None:
     model = fetch("models", system.model, f"{at}.model")
     protocol = fetch("protocols", system.protocol, f"{at}.protocol")
+    if isinstance(model, Endpoint) and model.managed is not None:
+        where = f"config/models/{system.model}.yaml: managed.model"
+        served = fetch("models", model.managed.model, where)
+        if served is not None and not isinstance(served, Vlm):
+            problems.append(f"{where}: {model.managed.model} is of engine {served.engine}, needed is transformers")
     if protocol is not None:
         _prompts(protocol.stages, f"config/protocols/{system.protocol}.yaml: stages", fetch, problems)
-        if model is not None and protocol.engines != {model.engine}:
-            wanted = ", ".join(sorted(protocol.engines))
+        if model is not None and model.engine not in protocol.engines:
+            wanted = " and ".join(sorted(protocol.engines))
             problems.append(f"{at}: protocol {system.protocol} is for {wanted}, not for engine {model.engine}")
+        if isinstance(model, Endpoint) and model.url and any(stage.repetition_penalty != 1 for stage in protocol.stages):
+            problems.append(
+                f"{at}: protocol {system.protocol} has a repetition_penalty, which an endpoint of others may not know"
+            )
     if system.recipe is not None:
         recipe = fetch("recipes", system.recipe, f"{at}.recipe")
-        if model is not None and not isinstance(model, Vlm):
+        if isinstance(model, Endpoint) and model.managed is None:
+            problems.append(f"{at}: recipe: a model behind a url is not trained; name one with `managed`, which serves adapters")
+        elif isinstance(model, Clip | Chance):
             problems.append(f"{at}: recipe: engine {model.engine} is not trained")
         for number, step in enumerate(recipe.steps if recipe else (), start=1):
             _prompts(step.samples, f"config/recipes/{system.recipe}.yaml: steps.{number}.samples", fetch, problems)

@@ -1,4 +1,4 @@
-"""What an experiment will cost, before it is paid: requests, tokens, device hours, disk and licences, by target and stage.
+"""What an experiment will cost, before it is paid: requests, tokens, device hours, money, disk and licences, by target and stage.
 
 What has been run is measured: images are counted in the tables that are there, a system's seconds a request are those of its own
 answers. The rest is an estimate from what the files of data sets and models say, and each line tells which.
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tabulate import tabulate
 
-from vltaxon.config import Clip, Experiment, Samples, Stage, Step, Vlm
+from vltaxon.config import Clip, Endpoint, Experiment, Samples, Stage, Step, Vlm
 from vltaxon.plan import Plan, Scope
 from vltaxon.report.cells import TITLES
 
@@ -31,7 +31,7 @@ _MEMBER = re.compile(r"\.(v\d+\.r\d+|n\d+)$")
 
 
 class Work(NamedTuple):
-    """Jobs of a kind. Tokens are totals; device seconds are None where nothing is known of the speed."""
+    """Jobs of a kind. Totals; device seconds are None where nothing is known of the speed, money where none is paid."""
 
     target: str
     what: str
@@ -44,6 +44,7 @@ class Work(NamedTuple):
     seconds: float | None
     basis: str
     done: bool
+    money: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ class _Counted:
             return 0, "unknown: give `size` in the data set's file"
         return (size.test if part.images_per_leaf is None else part.images_per_leaf * size.leaves), "said"
 
-    def image_tokens(self, model: Vlm, dataset: str) -> float:
+    def image_tokens(self, model: Vlm | Endpoint, dataset: str) -> float:
         """Visual tokens of an image: of its size where that is said, within the model's pixel bounds."""
+        if isinstance(model, Endpoint) and model.image_tokens is not None:
+            return float(model.image_tokens)
         size = self.experiment.datasets[dataset].size
         pixels = model.pixels if size is None else min(max(size.pixels, model.min_pixels), model.pixels)
         return max(1.0, pixels / _PIXELS)
@@ -124,7 +127,7 @@ class _Counted:
         for system, dataset, name, folder, files in jobs:
             stage, given = self.plan.stage(system, name), self.plan.systems[system].model
             model, devices = self.plan.model(given), self.plan.gpus(given)
-            if stage is None or stage.prompt is None or not isinstance(model, Vlm):
+            if stage is None or stage.prompt is None or not isinstance(model, Vlm | Endpoint):
                 continue
             images, basis = self.images(dataset, "test")
             requests = images * (1 if name == "leaf" else len(self.experiment.datasets[dataset].ranks))
@@ -132,7 +135,9 @@ class _Counted:
             prompt = requests * self.text_tokens(stage.prompt) + image
             new = float(requests * self._new_tokens(stage, model))
             seconds, how = None, "unknown: give `speed` in the model's file"
-            if (each := self.timed(system, folder)) is not None:
+            if isinstance(model, Endpoint) and model.url is not None:
+                seconds, how = 0.0, "no device of ours"
+            elif (each := self.timed(system, folder)) is not None:
                 seconds, how = each * requests * devices, "timed"
             elif model.speed is not None:
                 seconds, how = (prompt / model.speed.prompt + new / model.speed.new) * devices, model.speed.source
@@ -140,12 +145,11 @@ class _Counted:
             done = all((self.root / file).exists() for file in files)
             who = system if system in self.config.systems else _MEMBER.sub("", system)  # of a sweep, or a run: all together
             basis = f"images {basis}; speed {how}"
-            yield (
-                (first.get(system, system), dataset, folder),
-                Work(target, what, who, dataset, requests, image, prompt, new, seconds, basis, done),
-            )
+            tokens = (image, prompt, new)
+            work = Work(target, what, who, dataset, requests, *tokens, seconds, basis, done, _money(model, prompt, new))
+            yield (first.get(system, system), dataset, folder), work
 
-    def _new_tokens(self, stage: Stage, model: Vlm) -> int:
+    def _new_tokens(self, stage: Stage, model: Vlm | Endpoint) -> int:
         reasoned = stage.prompt is not None and "<think>" in self.experiment.prompts[stage.prompt].text
         expected = _NEW[stage.form] if reasoned or stage.form != "tagged" else _NEW_UNREASONED
         return min(expected, stage.max_new_tokens, model.max_new_tokens or expected)
@@ -155,7 +159,7 @@ class _Counted:
             if system.recipe is not None:
                 recipe = self.experiment.recipes[system.recipe]
                 for name, step in zip(recipe.step_names, recipe.steps, strict=True):
-                    key = (system.model, self.experiment.step_recipe(system.recipe, name), name)
+                    key = (self.plan.base(system.model), self.experiment.step_recipe(system.recipe, name), name)
                     yield key, self._trained(target, *key, step)
 
     def _trained(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
@@ -195,7 +199,14 @@ class _Counted:
         names = sorted({system.model for system in self.config.systems.values()} | {self.config.encoder})
         models = [(name, self.plan.model(name)) for name in names]
         terms = [(name, self.experiment.datasets[name].licence) for name in self.config.datasets]
-        return terms + [(name, model.licence) for name, model in models if isinstance(model, Vlm | Clip)]
+        return terms + [(name, model.licence) for name, model in models if isinstance(model, Vlm | Endpoint | Clip)]
+
+
+def _money(model: Vlm | Endpoint, prompt: float, new: float) -> float | None:
+    """What an endpoint bills, nothing found in its cache; None where nothing is paid."""
+    if not isinstance(model, Endpoint) or model.price is None:
+        return None
+    return (prompt * model.price.input + new * model.price.output) / 1e6
 
 
 def _per_image(spec: Samples, levels: int) -> int:
@@ -233,15 +244,17 @@ def written(found: Estimate) -> str:
         "prompt Mtok",
         "new Mtok",
         "device h",
+        "money",
         "from",
     ]
     disk = [[what, f"{size / 1e9:,.1f}" if size else "size not said"] for what, size in found.disk]
     parts = [
-        tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 5 + ["right"] * 5 + ["left"]),
+        tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 5 + ["right"] * 6 + ["left"]),
         tabulate(disk, ["disk", "GB"], tablefmt="github", disable_numparse=True, colalign=["left", "right"]),
         "Licences that you accept by running this:",
         tabulate(found.licences, ["data set or model", "terms"], tablefmt="github"),
-        "An estimate, not a promise: tokens at 4 letters and at 28 x 28 pixels each, device hours from the speed named.",
+        "An estimate, not a promise: tokens at 4 letters and at 28 x 28 pixels each, device hours from the speed named, "
+        "money from the price in the model's file, in its currency, without discounts.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -251,7 +264,9 @@ def _figures(works: Sequence[Work]) -> list[str]:
     hours = sum(work.seconds or 0.0 for work in works) / 3600
     known = not works or any(work.seconds is not None for work in works)
     millions = [f"{amount / 1e6:,.2f}" for amount in tokens or [0.0] * 3]
-    return [f"{sum(work.requests for work in works):,}", *millions, f"{hours:,.2f}" if known else "?"]
+    money = [work.money for work in works if work.money is not None]
+    paid = f"{sum(money):,.2f}" if money else ""
+    return [f"{sum(work.requests for work in works):,}", *millions, f"{hours:,.2f}" if known else "?", paid]
 
 
 def _lacking(works: Sequence[Work]) -> str:

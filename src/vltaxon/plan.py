@@ -16,6 +16,7 @@ from vltaxon.config import (
     Clip,
     Config,
     Dataset,
+    Endpoint,
     Experiment,
     Published,
     Samples,
@@ -210,16 +211,27 @@ class Plan:
 
     def model_values(self, name: str) -> Values:
         """What of a model shapes its output."""
+        spec = self.model(name)
+        if isinstance(spec, Endpoint):
+            values = spec.model_dump(mode="json", include=set(Endpoint.shaping))
+            if spec.managed is not None and spec.max_new_tokens is None:
+                values["max_new_tokens"] = self.model(spec.managed.model).max_new_tokens
+            return values
         dropped = {"description", "batch_size", "batch_tokens", "threads", "gpus", "speed"}
-        return {"licence": "none"} | dict(self.model(name).model_dump(mode="json", exclude=dropped | {"licence"}))
+        return {"licence": "none"} | dict(spec.model_dump(mode="json", exclude=dropped | {"licence"}))
+
+    def base(self, name: str) -> str:
+        """The model whose weights a model has: what it serves where it is a server of ours, else itself."""
+        spec = self.model(name)
+        return str(spec.managed.model) if isinstance(spec, Endpoint) and spec.managed is not None else name
 
     def generators(self) -> dict[str, Values]:
         """Values of every model that generates, by name."""
         return {name: self.model_values(name) for name, spec in self.experiment.models.items() if isinstance(spec, Vlm)}
 
     def model_files(self, name: str) -> list[str]:
-        """Local files of a model; none for one of a hub."""
-        spec = self.model(name)
+        """Local files of a model; none for one of a hub or behind a url."""
+        spec = self.model(self.base(name))
         if isinstance(spec, Clip):
             folder = spec.name.removeprefix("local-dir:") if spec.name.startswith("local-dir:") else ""
             return [f"{folder}/open_clip_config.json", f"{folder}/open_clip_model.safetensors"] if folder else []
@@ -302,7 +314,7 @@ class Plan:
 
     def trained(self, file: str) -> dict[str, str]:
         """A file of every training step in use, by the name to show: recipe and step, and the model where there are several."""
-        pairs = sorted({(s.model, s.recipe) for s in self.config.shown.values() if s.recipe})
+        pairs = sorted({(self.base(s.model), s.recipe) for s in self.config.shown.values() if s.recipe})
         several = len({model for model, _ in pairs}) > 1
         return {
             f"{model} {recipe} {step}" if several else f"{recipe} {step}": self.adapter(model, recipe, step, file)
@@ -341,7 +353,15 @@ class Plan:
         given = self.systems[system]
         if given.recipe is None:
             return []
-        return [self.adapter(given.model, given.recipe, self.experiment.recipes[given.recipe].step_names[-1])]
+        return [self.adapter(self.base(given.model), given.recipe, self.experiment.recipes[given.recipe].step_names[-1])]
+
+    def merged_files(self, system: str) -> list[str]:
+        """Checkpoint with the adapter merged in, for a server that serves that; as a list of none or one."""
+        given = self.systems[system]
+        spec = self.model(given.model)
+        if given.recipe is None or not isinstance(spec, Endpoint) or spec.managed is None or spec.managed.lora:
+            return []
+        return [f"results/merged/{spec.managed.model}/{given.recipe}"]
 
     def leaf_shards(self, system: str, dataset: str) -> list[str]:
         """Stage 1 tables that serve a system."""
@@ -361,6 +381,7 @@ class Plan:
             "tars": self.tars(wildcards.dataset),
             "model": self.model_files(given.model),
             "adapter": self.system_files(wildcards.system),
+            "merged": self.merged_files(wildcards.system),
         }
         return inputs | ({"taxa": f"{data}/taxa.parquet"} if taxa else {})
 
@@ -404,6 +425,8 @@ class Plan:
                 "ranks": list(self.dataset(dataset).ranks),
                 "model": self.model_values(model),
             }
+            if self.base(model) != model:
+                values["served"] = self.model_values(self.base(model))
         return values | ({"rotation": rotation} if stage.name == "answer" else {})
 
     def needs_gpu(self, wildcards: Wildcards, name: str) -> int:
@@ -412,8 +435,15 @@ class Plan:
         return self.gpus(self.systems[wildcards.system].model) if stage is not None and stage.by == "model" else 0
 
     def gpus(self, model: str) -> int:
-        """Devices that hold a model's weights."""
-        return int(getattr(self.model(model), "gpus", 1))
+        """Devices that hold a model's weights: none of one behind a url, as many as its servers need of one that we serve."""
+        spec = self.model(model)
+        if isinstance(spec, Endpoint):
+            return spec.managed.replicas * self.gpus(spec.managed.model) if spec.managed is not None else 0
+        return int(getattr(spec, "gpus", 1))
+
+    def settings(self, wildcards: Wildcards) -> str:
+        """The file of a system's model, read by its jobs for what does not shape results."""
+        return f"config/models/{self.systems[wildcards.system].model}.yaml"
 
     def threads(self, wildcards: Wildcards) -> int:
         """CPU cores of a prediction job: those of the model where one generates, else one."""

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,18 +95,20 @@ def origin() -> dict[str, str]:
 
 
 @contextmanager
-def parquet_writer(path: Path | str, schema: "pa.Schema", **facts: Any) -> Iterator[Callable[["pa.Table"], None]]:
+def parquet_writer(
+    path: Path | str, schema: "pa.Schema", late: Callable[[], Mapping[str, Any]] = dict, **facts: Any
+) -> Iterator[Callable[["pa.Table"], None]]:
     """Yield a function that adds rows to a Parquet file stamped with `origin()` and `facts` (rule, seed, digests, ...).
 
-    The file is there only if the block ends well. Each table that is handed over is checked against `schema` and written at once.
+    `late` gives further facts, that are known at the end. The file is there only if the block ends well. Each table that is
+    handed over is checked against `schema` and written at once.
 
     Raises:
         ValueError: a column is missing, superfluous or cannot be cast; that is a defect of ours, not of the user's.
     """
     import pyarrow.parquet as pq
 
-    stamp = origin() | {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    stamped = schema.with_metadata({f"vltaxon:{key}".encode(): value.encode() for key, value in sorted(stamp.items())})
+    stamped = schema.with_metadata(_stamp(origin() | facts))
 
     def write(table: "pa.Table") -> None:
         if sorted(table.column_names) != sorted(schema.names):
@@ -116,6 +118,13 @@ def parquet_writer(path: Path | str, schema: "pa.Schema", **facts: Any) -> Itera
 
     with atomic(path) as part, pq.ParquetWriter(part, stamped, compression="zstd") as writer:
         yield write
+        writer.add_key_value_metadata(_stamp(late()))
+
+
+def _stamp(facts: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Facts as a file keeps them."""
+    said = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    return {f"vltaxon:{key}".encode(): value.encode() for key, value in sorted(said.items())}
 
 
 def write_parquet(table: "pa.Table", path: Path | str, schema: "pa.Schema", **facts: Any) -> None:
@@ -169,7 +178,7 @@ def facts(path: Path | str) -> dict[str, str]:
     """What `write_parquet` stamped on a file."""
     import pyarrow.parquet as pq
 
-    stamped = pq.read_schema(path).metadata or {}
+    stamped = pq.read_metadata(path).metadata or {}  # of the file: late facts are not in the schema's
     return {k.decode().removeprefix("vltaxon:"): v.decode() for k, v in stamped.items() if k.startswith(b"vltaxon:")}
 
 

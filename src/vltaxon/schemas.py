@@ -89,6 +89,7 @@ PREDICTIONS = pa.schema(
         ("prompt_tokens", _i32),
         ("image_tokens", _i32),
         ("completion_tokens", _i32),
+        ("cached_tokens", _i32),  # of the prompt's, found in the cache of a server; null of other engines
         ("seconds", pa.float32()),
     ]
 )

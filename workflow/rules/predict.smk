@@ -7,8 +7,9 @@ rule predict_leaf:
         "results/logs/predict_leaf/{system}/{dataset}/{shard}.log",
     threads: plan.threads
     resources:
-        gpu=1,
+        gpu=lambda wildcards: plan.needs_gpu(wildcards, "leaf"),
         batch_size=plan.batch_size,
+        settings=plan.settings,
     params:
         version=VERSIONS["vltaxon.inference.run"],
         values=lambda wildcards: plan.stage_values(wildcards, "leaf"),
@@ -29,6 +30,7 @@ rule answer_questions:
     resources:
         gpu=lambda wildcards: plan.needs_gpu(wildcards, "answer"),
         batch_size=plan.batch_size,
+        settings=plan.settings,
     params:
         version=VERSIONS["vltaxon.inference.run"],
         values=lambda wildcards: plan.stage_values(wildcards, "answer"),

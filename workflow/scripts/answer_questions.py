@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
-        from vltaxon.inference.run import answer_questions
+        from vltaxon.inference.run import Around, answer_questions
 
         answer_questions(
             snakemake.params["values"],
@@ -24,5 +24,9 @@ if __name__ == "__main__":
             taxa=Path(snakemake.input.taxa) if "taxa" in snakemake.input.keys() else None,  # noqa: SIM118
             vectors=[Path(path) for path in snakemake.input.get("vectors", [])],
             gpus=snakemake.resources.gpu,
-            state=Path("results/.state/journal"),
+            around=Around(
+                Path(snakemake.log[0]),
+                Path(snakemake.resources.settings),
+                next(map(Path, snakemake.input.get("merged", [])), None),
+            ),
         )

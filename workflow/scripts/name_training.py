@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
-        from vltaxon.inference.run import name_training
+        from vltaxon.inference.run import Around, name_training
 
         name_training(
             snakemake.params["values"],
@@ -20,5 +20,5 @@ if __name__ == "__main__":
             batch_size=snakemake.resources.batch_size,
             output=Path(snakemake.output[0]),
             gpus=snakemake.resources.gpu,
-            state=Path("results/.state/journal"),
+            around=Around(Path(snakemake.log[0])),
         )

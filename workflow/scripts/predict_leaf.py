@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
-        from vltaxon.inference.run import predict_leaf
+        from vltaxon.inference.run import Around, predict_leaf
 
         predict_leaf(
             snakemake.params["values"],
@@ -21,5 +21,9 @@ if __name__ == "__main__":
             output=Path(snakemake.output[0]),
             taxa=Path(snakemake.input.taxa) if "taxa" in snakemake.input.keys() else None,  # noqa: SIM118
             gpus=snakemake.resources.gpu,
-            state=Path("results/.state/journal"),
+            around=Around(
+                Path(snakemake.log[0]),
+                Path(snakemake.resources.settings),
+                next(map(Path, snakemake.input.get("merged", [])), None),
+            ),
         )

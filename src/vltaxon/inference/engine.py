@@ -1,8 +1,8 @@
 """What runs a generative model: the requests it takes and the responses it gives."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -17,19 +17,23 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """One completion. `finish_reason` is `stop` or `length`; tokens exclude padding and the end marker; seconds are a share.
+    """One completion, or the error in its place.
+
+    `finish_reason` is `stop` or `length`, of an endpoint that would not answer `content_filter` or `refusal`, and `error` where
+    `error` says why there is no completion. Tokens exclude padding and, but for those that an endpoint counts, the end marker;
+    None is what is not known. Seconds are a share.
 
     `letters`: log-probability of each option's letter as the first token, where that was asked for.
-    `error`: why there is no completion, None where there is one.
     """
 
     completion: str
     finish_reason: str
-    prompt_tokens: int
-    image_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    image_tokens: int | None
+    completion_tokens: int | None
     seconds: float
     letters: tuple[float, ...] | None = None
+    cached_tokens: int | None = None
     error: str | None = None
 
 
@@ -54,6 +58,11 @@ class Engine(Protocol):
     @property
     def digest(self) -> str:
         """Identity of weights and adapter, for provenance."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What else a table is stamped with, once the requests are answered: tokens and cost of an endpoint, say."""
         ...
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:

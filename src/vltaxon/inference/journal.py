@@ -306,6 +306,11 @@ class Journaled:
         """The engine's."""
         return self._engine.digest
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The engine's."""
+        return self._engine.facts
+
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
         """Yield what is answered already, then what the engine says to the rest; equal requests are asked once."""
         settings = digest_text(json.dumps(asdict(decoding), sort_keys=True))
@@ -342,6 +347,11 @@ class Lazy:
         """
         self.digest, self._make = digest, make
         self._engine: Engine | None = None
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The engine's; none of one that was not needed."""
+        return {} if self._engine is None else self._engine.facts
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
         """See `Engine.generate`."""

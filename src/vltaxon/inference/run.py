@@ -1,24 +1,52 @@
 """The doors of prediction: values of a rule in, one shard's table out."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vltaxon import checkpoint, schemas
-from vltaxon.config import Prompt, Stage, Vlm
+from vltaxon import checkpoint, config, provenance, schemas
+from vltaxon.config import Endpoint, Prompt, Stage, Vlm
 from vltaxon.data.images import ImageStore, digests
 from vltaxon.inference import journal, stages
 from vltaxon.inference.engine import Engine
 from vltaxon.inference.journal import Journal, Journaled, Lazy
 from vltaxon.partition import allowed_parts, training_images
-from vltaxon.provenance import origin, read_parquet
 from vltaxon.versions import VERSIONS
 
+if TYPE_CHECKING:
+    from vltaxon.inference import managed
 
+
+@dataclass(frozen=True)
+class Around:
+    """What a job finds around it, none of which shapes its results."""
+
+    log: Path  # of the job; those of servers lie beside it
+    settings: Path | None = None  # the model's file: how to ask an endpoint
+    merged: Path | None = None  # checkpoint with the adapter merged in
+    state: Path = Path("results/.state")
+
+    @property
+    def errors(self) -> Path:
+        """Where requests that failed for good are recorded."""
+        parts = self.log.with_suffix(".jsonl").parts
+        return self.state / "errors" / Path(*parts[parts.index("logs") + 1 :] if "logs" in parts else parts[-1:])
+
+    @property
+    def journal(self) -> Path:
+        """Where answers are kept."""
+        return self.state / "journal"
+
+
+@contextmanager
 def _engine(
     images: Path,
     ids: Sequence[str],
@@ -26,25 +54,42 @@ def _engine(
     values: Mapping[str, Any],
     batch_size: int,
     gpus: int,
-    state: Path | None,
-) -> Engine:
-    """Who answers about some images: what the journal has, then the model, which is loaded when something is left to ask."""
-    model = checkpoint.pinned(Vlm.model_validate({**values["model"], "batch_size": batch_size, "gpus": max(1, gpus)}))
-    table = read_parquet(images, schemas.IMAGES, rows=pc.field("image_id").isin(pa.array(ids, pa.string())))
+    around: Around | None,
+) -> Iterator[Engine]:
+    """Who answers about some images, for the block: what the journal has, then the model, made when something is left to ask."""
+    table = provenance.read_parquet(images, schemas.IMAGES, rows=pc.field("image_id").isin(pa.array(ids, pa.string())))
+    make: Callable[[], AbstractContextManager[Engine]]
+    if values["model"]["engine"] == "server":
+        assert around is not None, "an endpoint is asked as its file says"
+        from vltaxon.inference import managed, server_engine
 
-    def load() -> Engine:
-        from vltaxon.inference.transformers_engine import TransformersEngine
+        spec = _endpoint(values["model"], around)
+        serves = None
+        if spec.managed is not None:
+            base = checkpoint.pinned(Vlm.model_validate(values["served"]))
+            serves = managed.Weights(base, adapter, None if spec.managed.lora else around.merged)
+        digest = server_engine.digest(spec, None if serves is None else serves.digest)
+        called, who = str(spec.model or spec.description), {"engine": "server", "weights": digest}
+        make = lambda: _server(spec, serves, ImageStore(table), around)  # noqa: E731
+    else:
+        model = checkpoint.pinned(Vlm.model_validate({**values["model"], "batch_size": batch_size, "gpus": max(1, gpus)}))
+        digest = checkpoint.digest(model) if adapter is None else checkpoint.adapted(checkpoint.digest(model), adapter)
+        called = model.checkpoint if adapter is None else f"{model.checkpoint} + {adapter}"
+        who = identity(model, digest)
+        make = lambda: _loaded(model, adapter, ImageStore(table))  # noqa: E731
+    with ExitStack() as held:
+        engine = Lazy(digest, lambda: held.enter_context(make()))
+        if around is None:
+            yield engine
+        else:
+            yield Journaled(engine, Journal(around.journal, who, called), digests(table), values.get("repeat", 0))
 
-        return TransformersEngine(model, adapter, ImageStore(table))
 
-    weights = checkpoint.digest(model)
-    if adapter is not None:
-        weights = checkpoint.adapted(weights, adapter)
-    engine = Lazy(weights, load)
-    if state is None:
-        return engine
-    called = model.checkpoint if adapter is None else f"{model.checkpoint} + {adapter}"
-    return Journaled(engine, Journal(state, identity(model, weights), called), digests(table), values.get("repeat", 0))
+@contextmanager
+def _loaded(model: Vlm, adapter: Path | None, images: ImageStore) -> Iterator[Engine]:
+    from vltaxon.inference.transformers_engine import TransformersEngine
+
+    yield TransformersEngine(model, adapter, images)
 
 
 def identity(model: Vlm, weights: str) -> dict[str, Any]:
@@ -53,7 +98,7 @@ def identity(model: Vlm, weights: str) -> dict[str, Any]:
     The package that runs it is part of it, as predictions are stamped with its version.
     """
     shown = model.model_dump(include={"engine", "dtype", "pixels", "min_pixels"})
-    package = f"transformers {json.loads(origin()['packages'])['transformers']}"
+    package = f"transformers {json.loads(provenance.origin()['packages'])['transformers']}"
     return shown | {"version": VERSIONS["vltaxon.inference.run"], "package": package, "weights": weights}
 
 
@@ -76,6 +121,33 @@ def prune_journal(models: Mapping[str, Mapping[str, Any]], adapters: Path, state
     return "\n".join([*lines, f"identities: {len(gone)} deleted, {len(journal.kept(state))} kept"])
 
 
+def _endpoint(model: Mapping[str, Any], around: Around) -> Endpoint:
+    """How to ask, as the model's file says now; what shapes results, as it said when the job was planned."""
+    assert around.settings is not None, "an endpoint is asked as its file says"
+    said = config.read_model(around.settings)
+    kept = {key: value for key, value in said.items() if key not in Endpoint.shaping}
+    return Endpoint.model_validate(kept | {key: value for key, value in model.items() if key in Endpoint.shaping})
+
+
+@contextmanager
+def _server(spec: Endpoint, serves: "managed.Weights | None", images: ImageStore, around: Around) -> Iterator[Engine]:
+    from vltaxon.inference import managed
+    from vltaxon.inference.ledger import Ledger
+    from vltaxon.inference.server_engine import ServerEngine, remote
+
+    if serves is None:
+        served = remote(spec)
+        name = provenance.digest_text(str(spec.url), str(spec.model))
+        file = around.state / "spent" / f"{urlsplit(str(spec.url)).hostname}-{name}.jsonl"
+        with Ledger(file, spec.price, spec.budget) as ledger:
+            yield ServerEngine(spec, served, images, ledger)
+        return
+    devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+    log = around.log.with_suffix(f".vllm{around.log.suffix}")
+    with managed.serving(spec, serves, devices, log) as served:
+        yield ServerEngine(spec, served, images, Ledger(around.state))
+
+
 def _stage(values: Mapping[str, Any]) -> Stage:
     """The stage, its token limit capped by the model's own."""
     stage, cap = Stage.model_validate(values["stage"]), values.get("model", {}).get("max_new_tokens")
@@ -83,7 +155,9 @@ def _stage(values: Mapping[str, Any]) -> Stage:
 
 
 def _asking(values: Mapping[str, Any]) -> stages.Asking:
-    return stages.Asking(Prompt.model_validate(values["prompt"]), values["wording"], values["word"], tuple(values["ranks"]))
+    prompt, own = Prompt.model_validate(values["prompt"]), values["model"].get("system")
+    said = prompt if own is None else prompt.model_copy(update={"system": own})
+    return stages.Asking(said, values["wording"], values["word"], tuple(values["ranks"]))
 
 
 def predict_leaf(
@@ -95,11 +169,11 @@ def predict_leaf(
     output: Path,
     taxa: Path | None = None,
     gpus: int = 1,
-    state: Path | None = None,
+    around: Around | None = None,
 ) -> None:
-    """Stage 1 of a shard. `values` are those of `plan.Plan.stage_values`; `state` is where answers are kept, if they are."""
+    """Stage 1 of a shard. `values` are those of `plan.Plan.stage_values`."""
     ids = stages.test_images(images, shard, values["shards"])
-    _name(values, images, adapter, ids, batch_size, output, taxa, gpus, state)
+    _name(values, images, adapter, ids, batch_size, output, taxa, gpus, around)
 
 
 def name_training(
@@ -110,11 +184,11 @@ def name_training(
     batch_size: int,
     output: Path,
     gpus: int = 1,
-    state: Path | None = None,
+    around: Around | None = None,
 ) -> None:
     """Stage 1 of the training images of a part, on which the samples of the next step are conditioned."""
     ids = [image_id for image_id, _ in training_images(images, parts, allowed_parts(values["part"]))]
-    _name(values, images, adapter, ids, batch_size, output, None, gpus, state)
+    _name(values, images, adapter, ids, batch_size, output, None, gpus, around)
 
 
 def _name(
@@ -126,12 +200,19 @@ def _name(
     output: Path,
     taxa: Path | None,
     gpus: int,
-    state: Path | None,
+    around: Around | None,
 ) -> None:
     stage = _stage(values)
     gold, only = _gold(stage, images, taxa, ids), stages.lineages(taxa, stage) if stage.constrained and taxa is not None else ()
-    engine = _engine(images, ids, adapter, values, batch_size, gpus, state)
-    stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"], gold, only)
+    with _engine(images, ids, adapter, values, batch_size, gpus, around) as engine:
+        stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"], gold, only, _errors(around))
+
+
+def _errors(around: Around | None) -> stages.Errors | None:
+    """Where requests that fail for good are recorded, and how many of them a table may hold."""
+    if around is None or around.settings is None:
+        return None
+    return stages.Errors(around.errors, float(config.read_model(around.settings).get("max_errors", 0)))
 
 
 def _gold(stage: Stage, images: Path, taxa: Path | None, ids: Sequence[str]) -> Mapping[str, str] | None:
@@ -151,17 +232,18 @@ def answer_questions(
     taxa: Path | None = None,
     vectors: Sequence[Path] = (),
     gpus: int = 1,
-    state: Path | None = None,
+    around: Around | None = None,
 ) -> None:
     """Stage 2 of a shard, by whoever the protocol says answers. `values` are those of `plan.Plan.stage_values`."""
     stage, seed = _stage(values), values["seed"]
     ids = stages.test_images(images, shard, values["shards"])
     match stage.by:
         case "model":
-            gold = _gold(stage, images, taxa, ids)
-            engine = _engine(images, ids, adapter, values, batch_size, gpus, state)
-            rotation = values["rotation"]
-            stages.answer_by_model(engine, ids, stage, _asking(values), questions, leaves, output, seed, gold, rotation)
+            gold, asking, rotation = _gold(stage, images, taxa, ids), _asking(values), values["rotation"]
+            with _engine(images, ids, adapter, values, batch_size, gpus, around) as engine:
+                stages.answer_by_model(
+                    engine, ids, stage, asking, questions, leaves, output, seed, gold, rotation, _errors(around)
+                )
         case "lookup":
             assert taxa is not None
             stages.answer_by_lookup(ids, taxa, questions, leaves, output, seed)

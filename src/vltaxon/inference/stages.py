@@ -7,8 +7,11 @@ They are written window by window, so that memory does not grow with the number 
 
 import functools
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +56,57 @@ class Asking:
         """The text of one request."""
         rank, options = (question["rank"], question["options"]) if question else ("", ())
         return prompts.render(self.prompt.text, self.wording, self.word, self.ranks, rank, options, leaf)
+
+
+@dataclass
+class Errors:
+    """Requests that failed for good: where they are recorded, and which share of all a table may hold."""
+
+    path: Path | None = None
+    limit: float = 0.0
+    failed: list[tuple[Request, str]] = field(default_factory=list)
+    asked: int = 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Record what failed in the block, whatever ended it.
+
+        Raises:
+            UserError: more failed than a table may hold.
+        """
+        try:
+            yield
+        finally:
+            self._record()
+        if len(self.failed) > self.limit * self.asked:
+            raise UserError(self._summary())
+
+    def note(self, requests: Sequence[Request], at: int, response: Response) -> None:
+        """Count a response."""
+        self.asked += 1
+        if response.error is not None:
+            self.failed.append((requests[at], response.error))
+
+    def _record(self) -> None:
+        """Write a line for each, in place of those of an earlier run."""
+        if self.path is None:
+            return
+        if not self.failed:
+            self.path.unlink(missing_ok=True)
+            return
+        lines = [json.dumps({"image_id": r.image_id, "text": r.text, "error": words}) for r, words in self.failed]
+        with provenance.atomic(self.path) as part:
+            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _summary(self) -> str:
+        """What went wrong, the most frequent first."""
+        kinds = Counter(words[:160] for _, words in self.failed).most_common(5)
+        where = f"{self.path} has them all; " if self.path is not None else ""
+        listed = "".join(f"\n  {count:,} x {words}" for words, count in kinds)
+        return (
+            f"{len(self.failed):,} of {self.asked:,} requests ended as errors, so no table is written. {where}run again to ask "
+            f"them again, or let the model's file allow a share of them (max_errors). The most frequent:{listed}"
+        )
 
 
 def true_leaves(images: Path, taxa: Path, ids: Sequence[str]) -> dict[str, str]:
@@ -127,16 +181,19 @@ def _row(stage: str, prompt_id: str, image_id: str, question: Row | None, readin
 
 def _counts(response: Response) -> Row:
     return {
-        "completion": response.completion,
+        "completion": response.completion if response.error is None else None,
         "finish_reason": response.finish_reason,
         "prompt_tokens": response.prompt_tokens,
         "image_tokens": response.image_tokens,
         "completion_tokens": response.completion_tokens,
+        "cached_tokens": response.cached_tokens,
         "seconds": response.seconds,
     }
 
 
-def _complete(engine: Engine, requests: Sequence[Request], stage: Stage, only: Sequence[str], bar: Any) -> list[Response]:
+def _complete(
+    engine: Engine, requests: Sequence[Request], stage: Stage, only: Sequence[str], bar: Any, errors: Errors
+) -> list[Response]:
     """The responses to some requests, in their order."""
     responses: dict[int, Response] = {}
     if not requests:
@@ -145,10 +202,18 @@ def _complete(engine: Engine, requests: Sequence[Request], stage: Stage, only: S
     decoding = Decoding(stage.max_new_tokens, stage.repetition_penalty, tuple(only), stop, stage.read == "letters")
     for at, response in engine.generate(requests, decoding):
         responses[at] = response
+        errors.note(requests, at, response)
         bar.update()
     if len(responses) < len(requests):
         raise RuntimeError(f"the engine answered {len(responses)} of {len(requests)} requests")
     return [responses[at] for at in range(len(requests))]
+
+
+def _failed(response: Response) -> parsing.Reading | None:
+    """The reading of a response that holds no completion to read; None where it holds one."""
+    if response.error is not None:
+        return parsing.Reading("error")
+    return parsing.Reading("refused") if response.finish_reason in ("content_filter", "refusal") else None
 
 
 def _table(rows: list[Row]) -> pa.Table:
@@ -180,6 +245,7 @@ def predict_leaf(
     seed: int,
     gold: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
+    errors: Errors | None = None,
 ) -> None:
     """Stage 1: ask for the leaf of each image, and read the answer and the lineage written with it.
 
@@ -192,22 +258,30 @@ def predict_leaf(
         seed: of the run.
         gold: the true leaf of each image, where the stage is given it.
         only: the texts that can be written, where the stage is constrained.
+        errors: where requests that failed for good are recorded.
+
+    Raises:
+        UserError: more requests failed for good than a table may hold.
     """
-    facts = {"weights": engine.digest, "prompt": asking.prompt_id, "stage": stage.model_dump()}
+    facts = {"weights": engine.digest, "prompt": asking.prompt_id, "stage": stage.model_dump(), "rule": "predict_leaf"}
+    errors = errors if errors is not None else Errors()
     with (
-        provenance.parquet_writer(output, schemas.PREDICTIONS, rule="predict_leaf", seed=seed, **facts) as write,
+        provenance.parquet_writer(output, schemas.PREDICTIONS, late=lambda: engine.facts, seed=seed, **facts) as write,
+        errors.watched(),
         tqdm(total=len(ids), desc=stage.name, mininterval=1) as bar,
     ):
         for start in range(0, len(ids), WINDOW):
             some = ids[start : start + WINDOW]
             asked = [Request(i, asking.render(leaf=gold[i] if gold is not None else ""), asking.prompt.system) for i in some]
-            responses = _complete(engine, asked, stage, only, bar)
+            responses = _complete(engine, asked, stage, only, bar, errors)
             write(_table([_named(i, response, stage, asking) for i, response in zip(some, responses, strict=True)]))
 
 
 def _named(image_id: str, response: Response, stage: Stage, asking: Asking) -> Row:
     """A row of stage 1: the answer and the lineage written with it."""
-    if stage.form == "listing":
+    if (failed := _failed(response)) is not None:
+        reading, lineage = failed, parsing.read_lineage(None, asking.ranks)
+    elif stage.form == "listing":
         reading, lineage = parsing.read_listing(response.completion, asking.ranks, response.finish_reason)
     else:
         reading = parsing.read_name(response.completion, stage.form, response.finish_reason)
@@ -226,11 +300,15 @@ def answer_by_model(
     seed: int,
     gold: Mapping[str, str] | None = None,
     rotation: int = 0,
+    errors: Errors | None = None,
 ) -> None:
     """Stage 2: ask every question of the images, conditioned on the stage 1 leaf (or the true one) where the stage says so.
 
     Where stage 1 gave no name there is nothing to condition on: its outcome is recorded for the image's questions, none is asked.
     Options are shown rotated by `rotation` places; the indexes that are written are those of the question, unrotated.
+
+    Raises:
+        UserError: more requests failed for good than a table may hold; they are recorded in `errors`.
     """
     names: Mapping[str, parsing.Reading] = dict.fromkeys(ids, parsing.Reading("answered", ""))
     if stage.condition == "leaf":
@@ -238,8 +316,11 @@ def answer_by_model(
     elif gold is not None:
         names = {image_id: parsing.Reading("answered", name) for image_id, name in gold.items()}
     facts = {"weights": engine.digest, "prompt": asking.prompt_id, "stage": stage.model_dump(), "rotation": rotation}
+    errors = errors if errors is not None else Errors()
+    written = {"rule": "answer_questions", "seed": seed, **facts}
     with (
-        provenance.parquet_writer(output, schemas.PREDICTIONS, rule="answer_questions", seed=seed, **facts) as write,
+        provenance.parquet_writer(output, schemas.PREDICTIONS, late=lambda: engine.facts, **written) as write,
+        errors.watched(),
         tqdm(total=_count(asked, ids), desc=stage.name, mininterval=1) as bar,
     ):
         for window in _questions(asked, ids, WINDOW):
@@ -250,7 +331,8 @@ def answer_by_model(
                     turned = question | {"options": rotated(question["options"], rotation)}
                     text, shows = asking.render(turned, leaf), len(question["options"])
                     requests[question["question_id"]] = Request(question["image_id"], text, asking.prompt.system, shows)
-            responses = dict(zip(requests, _complete(engine, list(requests.values()), stage, (), bar), strict=True))
+            given = _complete(engine, list(requests.values()), stage, (), bar, errors)
+            responses = dict(zip(requests, given, strict=True))
             bar.update(len(rows) - len(requests))
             table = []
             for question in rows:
@@ -267,7 +349,7 @@ def answer_by_model(
 def _answered(question: Row, response: Response, stage: Stage, asking: Asking, rotation: int) -> Row:
     """A row of stage 2: the option that was chosen, by both readings."""
     shown, place = rotated(question["options"], rotation), rotated(range(len(question["options"])), rotation)
-    reading = parsing.read_choice(response.completion, shown, stage.form, response.finish_reason)
+    reading = _failed(response) or parsing.read_choice(response.completion, shown, stage.form, response.finish_reason)
     if reading.index is not None:
         reading = replace(reading, index=place[reading.index])
     published = parsing.published_index(response.completion, shown)
@@ -301,7 +383,7 @@ def answer_by_lookup(ids: Sequence[str], taxa: Path, asked: Path, leaves: Sequen
         keys = [key(option) for option in options]
         return "answered", taxon, keys.index(key(taxon)) if key(taxon) in keys else None
 
-    facts = {"weights": provenance.facts(leaves[0])["weights"]}
+    facts: dict[str, Any] = {"weights": provenance.facts(leaves[0])["weights"]}
     with provenance.parquet_writer(output, schemas.PREDICTIONS, rule="answer_questions", seed=seed, **facts) as write:
         for window in _questions(asked, ids, BLOCK):
             columns = (window[name].to_pylist() for name in ("image_id", "level", "options"))
@@ -321,7 +403,7 @@ def answer_by_similarity(
     """
     labels = _Labels.read(taxa)
     of_taxa, of_images = vectors_of(vectors, labels.names), vectors_of(images, ids, np.float16)
-    facts = {"weights": provenance.facts(images)["weights"]}
+    facts: dict[str, Any] = {"weights": provenance.facts(images)["weights"]}
     with provenance.parquet_writer(output, schemas.PREDICTIONS, rule="answer_questions", seed=seed, **facts) as write:
         for window in _questions(asked, ids, BLOCK):
             options = window["options"].combine_chunks()

@@ -46,6 +46,7 @@ class TransformersEngine:
 
     def __init__(self, model: Vlm, adapter: Path | None, images: ImageStore) -> None:
         self._spec, self._images = model, images
+        self.facts: dict[str, Any] = {}
         model = checkpoint.pinned(model)
         self._processor, weights = checkpoint.load(model)
         self._processor.tokenizer.padding_side = "left"

@@ -278,11 +278,11 @@ def test_the_identity_is_that_of_the_loaded_engine_and_all_that_shapes_answers_i
     same = run.identity(vlm.model_copy(update={"batch_size": 3, "gpus": 2, "threads": 1, "licence": "x"}), bare)
     assert journal.folder_of(tmp_path, same) in folders
     ids = world.column("images", "image_id")
-    engine = run._engine(world.tables["images"], ids, lettered, {"model": vlm.model_dump()}, 2, 1, tmp_path)
-    asked = [Request(ids[0], "Name it."), Request(ids[1], "Name it.")]
-    first = answers(engine, asked)  # loads, which compares the digests
+    asked, around = [Request(ids[0], "Name it."), Request(ids[1], "Name it.")], run.Around(Path("job.log"), state=tmp_path)
+    with run._engine(world.tables["images"], ids, lettered, {"model": vlm.model_dump()}, 2, 1, around) as engine:
+        first = answers(engine, asked)  # loads, which compares the digests
     assert len(set(digests(read_parquet(world.tables["images"])).values())) == 40
     broken = vlm.model_copy(update={"max_new_tokens": 5})
-    again = run._engine(world.tables["images"], ids, lettered, {"model": broken.model_dump()}, 1, 1, tmp_path)
-    again._engine._make = None  # type: ignore[attr-defined]
-    assert answers(again, asked) == first
+    with run._engine(world.tables["images"], ids, lettered, {"model": broken.model_dump()}, 1, 1, around) as again:
+        again._engine._make = None  # type: ignore[attr-defined]
+        assert answers(again, asked) == first

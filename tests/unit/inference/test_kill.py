@@ -55,7 +55,8 @@ def job(vlm: Vlm, world: World, output: Path, state: Path | None, batch_size: in
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    tables, common = world.tables, {"shard": 0, "batch_size": batch_size, "adapter": None, "state": state}
+    tables, common = world.tables, {"shard": 0, "batch_size": batch_size, "adapter": None}
+    common["around"] = None if state is None else run.Around(Path("job.log"), state=state)
     run.predict_leaf(values(vlm, "leaf"), tables["images"], output=output / "leaf.parquet", **common)
     run.answer_questions(values(vlm, "answer"), tables["images"], tables["questions"], output=output / "answer.parquet", **common)
 

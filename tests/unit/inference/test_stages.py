@@ -24,7 +24,7 @@ ANSWER = Stage(name="answer", prompt="stage2", condition="leaf", max_new_tokens=
 class Scripted:
     """An engine whose completions come from a function of the request; it answers in reverse order, as a batching one may."""
 
-    digest = "scripted"
+    digest, facts = "scripted", {}
 
     def __init__(self, say: Any) -> None:
         self.say, self.asked, self.windows = say, list[Request](), list[int]()

@@ -1,0 +1,107 @@
+"""What an endpoint was asked for: tokens, and money where it has a price, within a ceiling for all jobs together.
+
+Where there is a price, what is spent is written to a file of the results as it is spent, so that a ceiling holds over jobs and
+restarts. The file is locked: the jobs of an endpoint go one after another, so that its limits are kept by all of them together.
+"""
+
+import fcntl
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from vltaxon.config import Price
+from vltaxon.errors import UserError
+from vltaxon.inference.chat import Usage
+
+
+class Ledger:
+    """Tokens of this job, and money of all jobs. A context: the file is locked in it."""
+
+    def __init__(self, file: Path, price: Price | None = None, budget: float | None = None) -> None:
+        self.file, self._price, self._budget = file, price, budget
+        self.exchanges = self.prompt = self.cached = self.completion = self._requests = 0
+        self.spent = self._before = self._reserved = 0.0
+        self._open: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._open = self.file.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._open, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another job is asking this endpoint; waiting until it has done", flush=True)
+            fcntl.flock(self._open, fcntl.LOCK_EX)
+        self._open.seek(0)
+        lines = self._open.readlines()
+        if lines and not lines[-1].endswith("\n"):  # of a job that was killed while it wrote
+            self._open.write("\n")
+        self._before = sum(map(_cost, lines))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._open is not None:
+            self._open.close()
+
+    def cost(self, prompt: float, completion: float, cached: float = 0) -> float:
+        """Money for so many tokens; nothing where there is no price."""
+        if self._price is None:
+            return 0.0
+        of_cached = self._price.input if self._price.cached is None else self._price.cached
+        return ((prompt - cached) * self._price.input + cached * of_cached + completion * self._price.output) / 1e6
+
+    def reserve(self, cost: float) -> bool:
+        """Set aside what a request may cost at most; False where that has to wait for others to be settled.
+
+        Raises:
+            UserError: it would go beyond the ceiling, whatever the others cost.
+        """
+        total = self._before + self.spent
+        if self._budget is not None and total + self._reserved + cost > self._budget:
+            if self._requests:
+                return False
+            raise UserError(
+                f"the budget of {self._budget:g} ends here: {total:.4f} were spent on this model, {self.spent:.4f} of it by this "
+                "job. What was answered is kept; raise `budget` in the model's file and run again to go on "
+                f"({self.file} has the sums)"
+            )
+        self._reserved += cost
+        self._requests += 1
+        return True
+
+    def settle(self, cost: float, usages: list[Usage]) -> None:
+        """Give back what was reserved, and count what was used."""
+        self._requests -= 1
+        self._reserved = self._reserved - cost if self._requests else 0.0
+        for usage in usages:
+            money = self.cost(usage.prompt, usage.completion, usage.cached or 0)
+            self.exchanges += 1
+            self.prompt += usage.prompt
+            self.cached += usage.cached or 0
+            self.completion += usage.completion
+            self.spent += money
+            if self._price is not None and self._open is not None:
+                self._open.write(json.dumps({"tokens": [usage.prompt, usage.cached, usage.completion], "cost": money}) + "\n")
+                self._open.flush()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The totals of this job."""
+        tokens = {"prompt": self.prompt, "cached": self.cached, "completion": self.completion}
+        return {"tokens": tokens, **({"cost": round(self.spent, 6)} if self._price is not None else {})}
+
+    def __str__(self) -> str:
+        share = f", {self.cached / self.prompt:.0%} of them cached" if self.cached else ""
+        words = f"{self.exchanges:,} exchanges: {self.prompt:,} prompt tokens{share}, {self.completion:,} completion tokens"
+        if self._price is None:
+            return words
+        limit = f" of a budget of {self._budget:g}" if self._budget is not None else ""
+        return f"{words}; cost {self.spent:.4f}; all jobs of this model so far {self._before + self.spent:.4f}{limit}"
+
+
+def _cost(line: str) -> float:
+    """Cost of a line; nothing of one that a killed job left cut short."""
+    try:
+        return float(json.loads(line)["cost"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0
