@@ -1160,9 +1160,7 @@ def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> 
             wanted = " and ".join(sorted(protocol.engines))
             problems.append(f"{at}: protocol {system.protocol} is for {wanted}, not for engine {model.engine}")
         if isinstance(model, Endpoint) and model.url and any(stage.repetition_penalty != 1 for stage in protocol.stages):
-            problems.append(
-                f"{at}: protocol {system.protocol} has a repetition_penalty, which an endpoint of others may not know"
-            )
+            problems.append(f"{at}: protocol {system.protocol} has a repetition_penalty, which an endpoint may not know")
     if system.recipe is not None:
         recipe = fetch("recipes", system.recipe, f"{at}.recipe")
         if isinstance(model, Endpoint) and model.managed is None:

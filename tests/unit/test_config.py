@@ -204,6 +204,53 @@ def test_what_is_wrong_is_said(folder: Path, file: str, key: str, value: Any, sa
     assert Path(file).name in message
 
 
+KEY = "sk-proj-Ab3xYz0123456789"
+WRONG_ENDPOINTS = [
+    ("models/gpt_4o.yaml", "key", KEY, ["key: give the NAME of an environment variable (OPENAI_API_KEY), never the key itself"]),
+    ("models/gpt_4o.yaml", "key", KEY.upper().replace("-", "_"), ["never the key itself"]),
+    (
+        "models/gpt_4o.yaml",
+        "url",
+        f"https://me:{KEY}@api.openai.com/v1",
+        ["url: give http(s)://HOST/PATH, without user, key or query"],
+    ),
+    ("models/gpt_4o.yaml", "url", f"https://api.openai.com/v1?key={KEY}", ["without user, key or query"]),
+    ("models/gpt_4o.yaml", "url", None, ["needs one of url and managed"]),
+    ("models/gpt_4o.yaml", "model", None, ["model: the name that requests carry is missing"]),
+    ("models/gpt_4o.yaml", "budget", -1, ["budget: Input should be greater than 0"]),
+    ("models/gpt_4o.yaml", "image_as", "path", ["media: needed where image_as is path"]),
+    ("models/gpt_4o.yaml", "detail", "hihg", ['"hihg" is not one of', 'Did you mean "high"?']),
+    ("models/gpt_4o.yaml", "prise", {}, ["prise: unknown key", 'Did you mean "price"?']),
+    ("models/qwen2_5_vl_7b_vllm.yaml", "key", "MY_KEY", ["key: is for a url; a managed server is your own"]),
+    ("models/qwen2_5_vl_7b_vllm.yaml", "managed.model", "chance", ["chance is of engine chance, needed is transformers"]),
+    ("models/qwen2_5_vl_7b_vllm.yaml", "managed.modle", "x", ["managed.modle: unknown key", 'Did you mean "model"?']),
+    ("config.yaml", "systems.gpt_4o.recipe", "vl_taxon", ["a model behind a url is not trained; name one with `managed`"]),
+    (
+        "config.yaml",
+        "systems.gpt_4o.protocol",
+        "constrained",
+        ["protocol constrained is for transformers, not for engine server"],
+    ),
+    ("config.yaml", "systems.gpt_4o.protocol", "zero_shot", ["protocol zero_shot is for zero_shot, not for engine server"]),
+    ("protocols/direct.yaml", "stages.0.repetition_penalty", 1.1, ["systems.gpt_4o: protocol direct has a repetition_penalty"]),
+]
+
+
+@pytest.mark.parametrize(("file", "key", "value", "said"), WRONG_ENDPOINTS, ids=[f"{f}:{k}" for f, k, *_ in WRONG_ENDPOINTS])
+def test_what_is_wrong_with_an_endpoint_is_said_but_never_its_key(
+    folder: Path, file: str, key: str, value: Any, said: list[str]
+) -> None:
+    systems = {name: {"model": name, "protocol": "direct"} for name in ("gpt_4o", "qwen2_5_vl_7b_vllm")}
+    edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={}, comparisons={})
+    config.load(folder / "config.yaml", folder)
+    path = folder / file
+    path.write_text(yaml.safe_dump(spoil(yaml.safe_load(path.read_text()), key, value)))
+    message = problems(folder)
+    for part in said:
+        assert part in message
+    assert KEY not in message and KEY.upper().replace("-", "_") not in message
+
+
 def test_the_report_is_about_questions_that_there_are(folder: Path) -> None:
     edit(folder / "datasets" / "demo_birds.yaml", published={"annotations": "a.jsonl"})
     edit(folder / "config.yaml", choices=["similar", "published"])

@@ -91,6 +91,22 @@ def test_what_is_unknown_is_said_and_not_guessed(experiment: config.Experiment, 
     assert "give `speed` in the model's file" in text and "lines without a speed" in text
 
 
+def test_an_endpoint_costs_money_and_no_device(experiment: config.Experiment, tmp_path: Path) -> None:
+    endpoint = config.Endpoint(
+        engine="server", url="https://api.example.org/v1", model="m", pixels=3136, image_tokens=85, licence="theirs",
+        price={"input": 2.5, "output": 10, "cached": 1}, max_new_tokens=1,
+    )  # fmt: skip
+    systems = {**experiment.config.systems, "remote": config.System(model="remote", protocol="direct")}
+    top = experiment.config.model_copy(update={"systems": systems, "main": (*experiment.config.main, "remote")})
+    found = estimate(experiment.model_copy(update={"config": top, "models": experiment.models | {"remote": endpoint}}), tmp_path)
+    work = line(found, "similar questions", "remote", "demo_plants")
+    assert work.image_tokens == work.requests * 85 and work.new_tokens == work.requests and work.seconds == 0
+    assert work.money == pytest.approx((work.prompt_tokens * 2.5 + work.new_tokens * 10) / 1e6)
+    assert line(found, "similar questions", "base", "demo_plants").money is None
+    said = written(found)
+    assert "money" in said and "no device of ours" in said and "theirs" in said
+
+
 def test_a_reader_sees_totals_disk_and_licences(experiment: config.Experiment, tmp_path: Path) -> None:
     text = written(estimate(experiment, tmp_path))
     rows = [line.split("|")[2:5] for line in text.splitlines() if line.startswith("|")]

@@ -237,3 +237,64 @@ def test_runs_of_a_repeated_system_differ_in_their_number_alone(plan: Plan) -> N
     runs = [f"results/predictions/base_again.n{i}/demo_birds/similar/0.parquet" for i in range(3)]
     assert values["answers"]["demo_birds/similar"] == [[run] for run in runs] and set(runs) < set(plan.repeat_files())
     assert "demo_birds/leaf" not in values["answers"], "base has no stage 1"
+
+
+ENDPOINT = config.Endpoint(
+    engine="server", url="https://api.example.org/v1", model="m-1", key="A_KEY", pixels=3136, price={"input": 1, "output": 4},
+    budget=9, concurrency=7, system="Be brief.", temperature=0.2, seed=42, licence="theirs",
+)  # fmt: skip
+SERVED = config.Endpoint(
+    engine="server", managed={"model": "tiny_vlm", "environment": "/venv", "replicas": 2}, pixels=3136, threads=8, licence="MIT"
+)
+
+
+@pytest.fixture
+def serving(plan: Plan) -> Plan:
+    """The default, with an endpoint's model and two systems that vLLM serves."""
+    systems = {
+        "remote": config.System(model="remote", protocol="direct"),
+        "served": config.System(model="served", protocol="direct"),
+        "trained": config.System(model="served", recipe="vl_taxon", protocol="two_stage"),
+        "lora": config.System(model="lora", recipe="vl_taxon", protocol="two_stage"),
+    }
+    beside = SERVED.model_copy(update={"managed": SERVED.managed and SERVED.managed.model_copy(update={"lora": True})})
+    models = {**plan.experiment.models, "remote": ENDPOINT, "served": SERVED, "lora": beside}
+    top = plan.config.model_copy(update={"systems": {**plan.config.systems, **systems}})
+    return Plan(plan.experiment.model_copy(update={"config": top, "models": models}))
+
+
+def at(system: str) -> SimpleNamespace:
+    return SimpleNamespace(system=system, dataset="demo_plants", choices="random", shard="0")
+
+
+def test_how_to_reach_an_endpoint_repeats_nothing_what_it_is_asked_does(serving: Plan) -> None:
+    values = serving.stage_values(at("remote"), "answer")
+    assert values["model"] == {
+        "engine": "server", "model": "m-1", "system": "Be brief.", "pixels": 3136, "min_pixels": 3136, "max_new_tokens": None,
+        "limit_as": "max_tokens", "temperature": 0.2, "seed": 42, "detail": None, "body": {},
+    }  # fmt: skip
+    assert "example.org" not in str(values) and "A_KEY" not in str(values) and "served" not in values
+    assert serving.settings(at("remote")) == "config/models/remote.yaml"
+
+
+def test_an_endpoint_wants_no_device_and_a_server_of_ours_those_of_its_replicas(serving: Plan) -> None:
+    assert [serving.needs_gpu(at(system), "answer") for system in ("remote", "served", "base", "chance")] == [0, 2, 1, 0]
+    assert [serving.threads(at(system)) for system in ("remote", "served")] == [2, 8]
+
+
+def test_a_server_of_ours_serves_the_weights_of_its_base(serving: Plan) -> None:
+    inputs = serving.answer_inputs(at("served"))
+    assert "src/vltaxon/demo/base/model.safetensors" in inputs["model"] and inputs["adapter"] == inputs["merged"] == []
+    values = serving.stage_values(at("served"), "answer")
+    assert values["served"] == serving.model_values("tiny_vlm") and values["model"]["max_new_tokens"] == 40, "the base's own cap"
+    adapter = "results/adapters/tiny_vlm/vl_taxon/2-grpo/adapter_model.safetensors"
+    for system, merged in (("trained", ["results/merged/tiny_vlm/vl_taxon"]), ("lora", [])):
+        inputs = serving.leaf_inputs(at(system))
+        assert (inputs["adapter"], inputs["merged"]) == ([adapter], merged)
+    assert "results/merged/tiny_vlm/vl_taxon" not in str(serving.leaf_inputs(at("vl_taxon")))
+
+
+def test_training_is_shown_once_whoever_serves_it(serving: Plan) -> None:
+    top = serving.config.model_copy(update={"main": ("vl_taxon", "trained")})
+    shown = Plan(serving.experiment.model_copy(update={"config": top})).trained("record.json")
+    assert list(shown) == ["vl_taxon 1-sft", "vl_taxon 2-grpo"]

@@ -267,11 +267,12 @@ def asked(world: World, engine: Any, tokens: int = 40) -> list[Response]:
 
 
 def prompts(world: World) -> list[Request]:
-    """Stage 1 and questions of all images, in the words that the tiny model has read."""
+    """Stage 1 and questions of all images, in the words that the tiny model has read, all of one long beginning."""
     stage1 = yaml.safe_load((ROOT / "config/prompts/stage1.yaml").read_text())
     name = stage1["text"].format(word="plant", ranks="kingdom, phylum, class", rank="", question="", options="", leaf="")
     texts = [name, *(f"Which {rank} is it?\nA. Aurea\nB. Belta\nC. Cirra\nD. Dona" for rank in ("class", "order", "family"))]
-    return [Request(image, text) for image in world.column("images", "image_id") for text in texts]
+    preface = "Look at the plant in the image, at its stem, its leaves and its petals. " * 2
+    return [Request(image, preface + text) for image in world.column("images", "image_id") for text in texts]
 
 
 @pytest.mark.slow
