@@ -408,6 +408,9 @@ def test_errors_fail_the_job_with_a_summary_are_recorded_and_never_wrong_answers
         )
         assert {row["cached_tokens"] for row in rows} == {64, None} and {row["image_tokens"] for row in rows} == {None}
         facts = provenance.facts(output)
+        assert json.loads(facts["answered_by"]) == [], "this job has asked only what had failed; the rest was in the journal"
+        job(world, given | {"seed": 1}, tmp_path / "other.parquet", max_errors=0.25)
+        facts = provenance.facts(tmp_path / "other.parquet")
         assert json.loads(facts["answered_by"]) == ["m-1 fp_1"] and json.loads(facts["usage"])["tokens"]["prompt"] == 2400
 
         server.fault = lambda text, before: None
