@@ -48,7 +48,7 @@ _FIELDS = {field.name for field in fields(Response)}
 
 
 def _frame(key: bytes, response: Response) -> bytes:
-    body = key + json.dumps(asdict(response), separators=(",", ":")).encode()
+    body = key + json.dumps(vars(response), separators=(",", ":")).encode()
     return _HEAD.pack(_MARKER, len(body), zlib.crc32(body)) + body
 
 
@@ -283,7 +283,7 @@ def key(request: Request, decoding: str, image: str, repeat: int) -> bytes:
         image: digest of the image's bytes.
         repeat: 0 but for a run that asks anew what another has asked.
     """
-    asked = asdict(request) | {"image_id": image, "decoding": decoding, "repeat": repeat}
+    asked = vars(request) | {"image_id": image, "decoding": decoding, "repeat": repeat}
     return blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=_KEY).digest()
 
 
