@@ -388,11 +388,14 @@ def kept(root: Path) -> list[Kept]:
     return [Kept.of(folder) for folder in sorted(root.glob("*")) if folder.is_dir()]
 
 
-def prune(root: Path, wanted: Iterable[Mapping[str, Any]]) -> list[Kept]:
-    """Delete the answers of all identities that are not wanted, but for those that are being written; what was deleted."""
+def prune(root: Path, engine: str, wanted: Iterable[Mapping[str, Any]]) -> list[Kept]:
+    """Delete the answers of an engine's identities that are not wanted, but for those that are being written; what was deleted.
+
+    Those of other engines are spared: an endpoint's may have been paid for.
+    """
     spared, gone = {folder_of(root, identity) for identity in wanted}, []
     for there in kept(root):
-        if there.folder in spared:
+        if there.folder in spared or there.note.get("engine", engine) != engine:
             continue
         with ExitStack() as held:
             if all(held.enter_context(_unwritten(path)) is not None for path in there.folder.glob("*.journal")):

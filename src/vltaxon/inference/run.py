@@ -116,7 +116,7 @@ def prune_journal(models: Mapping[str, Mapping[str, Any]], adapters: Path, state
         bare = checkpoint.digest(checkpoint.pinned(model))
         trained = sorted(path.parent for path in (adapters / name).rglob("adapter_model.safetensors"))
         wanted += [identity(model, weights) for weights in (bare, *(checkpoint.adapted(bare, adapter) for adapter in trained))]
-    gone = journal.prune(state, wanted)
+    gone = journal.prune(state, "transformers", wanted)
     lines = [f"deleted {one.answers:,} answers ({one.bytes:,} bytes) of {one.note.get('called', one.folder)}" for one in gone]
     return "\n".join([*lines, f"identities: {len(gone)} deleted, {len(journal.kept(state))} kept"])
 
