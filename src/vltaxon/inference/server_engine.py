@@ -159,8 +159,9 @@ class _Asking:
         most = spec.concurrency * len(self._served.urls)
         self._pace = Pace(most, spec.requests_per_minute, spec.tokens_per_minute)
         self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(spec.timeout, connect=min(20.0, spec.timeout)),
+            timeout=httpx2.Timeout(None, connect=min(20.0, spec.timeout)),  # the whole exchange has one of its own
             limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
+            trust_env=spec.managed is None,  # no proxy between us and our own servers
         )
         # Twice as many workers as slots: some wait to send again, and hold none.
         workers = [asyncio.create_task(self._work()) for _ in range(min(2 * most, len(self._requests)))]
@@ -264,7 +265,7 @@ class _Asking:
         """Prompt tokens that a request may have: as many as any had so far, and before that a guess."""
         image = self._spec.image_tokens or self._spec.pixels / _PIXELS
         guess = image + (len(request.text) + len(request.system or "")) / _LETTERS
-        return max(guess, self._most_prompt) if self._most_prompt == 0 else float(self._most_prompt)
+        return float(self._most_prompt or guess)
 
     def _pause(self, attempt: int, error: chat.Passing) -> float:
         """Seconds until a request is sent again.
