@@ -69,7 +69,8 @@ def _engine(
             base = checkpoint.pinned(Vlm.model_validate(values["served"]))
             serves = managed.Weights(base, adapter, None if spec.managed.lora else around.merged)
         digest = server_engine.digest(spec, None if serves is None else serves.digest)
-        called, who = str(spec.model or spec.description), {"engine": "server", "version": VERSIONS["vltaxon.inference.run"], "weights": digest}
+        called = str(spec.model or spec.description)
+        who: dict[str, Any] = {"engine": "server", "version": VERSIONS["vltaxon.inference.run"], "weights": digest}
         make = lambda: _server(spec, serves, ImageStore(table), around)  # noqa: E731
     else:
         model = checkpoint.pinned(Vlm.model_validate({**values["model"], "batch_size": batch_size, "gpus": max(1, gpus)}))
