@@ -73,6 +73,9 @@ class RawFile(Closed):
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)] | None = None
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)] | None = None
     bytes: PositiveInt | None = Field(None, description="Exact size, where known: another is refused before the download starts.")
+    gigabytes: PositiveFloat | None = Field(
+        None, description="About how large it is, where no more is known, for `snakemake plan`."
+    )
     file: str | None = Field(None, description="Name of the file, where the address does not end in it.")
 
     @model_validator(mode="after")
@@ -509,7 +512,8 @@ class Protocol(Closed):
         """Engines whose models can follow this protocol."""
         generative = {"transformers", "server"}
         kinds = {"model": generative, "lookup": generative, "similarity": {"zero_shot"}, "chance": {"chance"}}
-        can = [kinds[stage.by] - ({"server"} if stage.constrained else set()) for stage in self.stages]
+        local = [stage.constrained or stage.read == "letters" for stage in self.stages]  # which no endpoint offers
+        can = [kinds[stage.by] - ({"server"} if own else set()) for stage, own in zip(self.stages, local, strict=True)]
         return set.intersection(*can)
 
 
@@ -597,8 +601,10 @@ class Step(Closed):
         multi = {sample.turns == "multi" for sample in self.samples}
         if multi != {False} and (self.kind == "grpo" or multi == {True, False}):
             raise ValueError("samples: turns multi is for sft, and for all samples of a step or none")
-        if self.own and len({(s.prompt, s.form) for s in self.samples if s.task == "leaf"}) != 1:
-            raise ValueError("samples: condition own and mixed need leaf samples of one prompt, by which the leaf is named")
+        if self.own and len({(s.prompt, s.form) for s in self.samples if s.task == "leaf" and s.condition == "none"}) != 1:
+            raise ValueError(
+                "samples: condition own and mixed need leaf samples of one prompt, unconditioned, that name the leaf"
+            )
         return self
 
     @property

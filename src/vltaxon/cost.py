@@ -108,6 +108,7 @@ class _Counted:
         scopes = [("all", self.plan.main)]
         if self.config.tables is not None:
             scopes += [("paper", self.plan.table_scope(table)) for table in TITLES]
+        scopes += [("comparisons", self.plan.comparison_scope(name)) for name in self.config.comparisons]
         if self.config.sweeps:
             scopes.append(("sweep", self.plan.sweep_scope()))
         if self.config.repeats:
@@ -131,7 +132,8 @@ class _Counted:
                 continue
             images, basis = self.images(dataset, "test")
             requests = images * (1 if name == "leaf" else len(self.experiment.datasets[dataset].ranks))
-            image = requests * self.image_tokens(model, dataset)
+            # the engine shows an image once to all prompts about it; an endpoint bills it with each
+            image = (images if isinstance(model, Vlm) else requests) * self.image_tokens(model, dataset)
             prompt = requests * self.text_tokens(stage.prompt) + image
             new = float(requests * self._new_tokens(stage, model))
             seconds, how = None, "unknown: give `speed` in the model's file"
@@ -160,20 +162,42 @@ class _Counted:
                 recipe = self.experiment.recipes[system.recipe]
                 for name, step in zip(recipe.step_names, recipe.steps, strict=True):
                     key = (self.plan.base(system.model), self.experiment.step_recipe(system.recipe, name), name)
+                    if step.own:
+                        yield ("own", *key), self._own(target, *key, step)
                     yield key, self._trained(target, *key, step)
+
+    def _own(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
+        """Stage 1 of the training images, for the samples of a step that are conditioned on it."""
+        model, data = self.plan.model(model_name), self.config.training.dataset
+        number, basis = self._part(step)
+        leaf = next(sample for sample in step.samples if sample.task == "leaf")
+        image, new = number * self.image_tokens(model, data), number * float(min(_NEW[leaf.form], step.max_new_tokens))
+        prompt = number * self.text_tokens(leaf.prompt) + image
+        seconds = None
+        if model.speed is not None:
+            seconds = (prompt / model.speed.prompt + new / model.speed.new) * self.plan.gpus(model_name)
+        done = (self.root / f"results/own/{model_name}/{recipe}/{name}.parquet").exists()
+        said = f"images {basis}; speed {model.speed.source if model.speed is not None else 'unknown'}"
+        return Work(target, f"naming for {name}", recipe, data, round(number), image, prompt, new, seconds, said, done)
+
+    def _part(self, step: Step) -> tuple[float, str]:
+        """Training images of a step's part of the species, and whether they were counted or said."""
+        data, parts = self.config.training.dataset, self.config.training.partition
+        images, basis = self.images(data, "train")
+        size = self.experiment.datasets[data].size
+        held_out = parts.held_out / size.leaves if size is not None else 0.0
+        return images * (1 - held_out) * {"all": 1.0, "sft": parts.sft_share, "grpo": 1 - parts.sft_share}[step.part], basis
 
     def _trained(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
         model, data = self.plan.model(model_name), self.config.training.dataset
-        images, basis = self.images(data, "train")
-        given, parts = self.experiment.datasets[data], self.config.training.partition
-        share = {"all": 1.0, "sft": parts.sft_share, "grpo": 1 - parts.sft_share}[step.part]
-        held_out = parts.held_out / given.size.leaves if given.size is not None else 0.0
-        drawn = [(spec, images * (1 - held_out) * share * _per_image(spec, len(given.scored_levels))) for spec in step.samples]
+        given, (number, basis) = self.experiment.datasets[data], self._part(step)
+        drawn = [(spec, number * _per_image(spec, len(given.scored_levels))) for spec in step.samples]
         rollouts = step.epochs * (step.group_size if step.kind == "grpo" else 1)
         requests = rollouts * sum(number for _, number in drawn)
         image = requests * self.image_tokens(model, data)
-        prompt = rollouts * sum(number * self.text_tokens(spec.prompt) for spec, number in drawn) + image
-        new = rollouts * sum(number * _target_tokens(spec) for spec, number in drawn)
+        turns = {"single": 1, "multi": len(given.scored_levels)}
+        prompt = rollouts * sum(number * turns[spec.turns] * self.text_tokens(spec.prompt) for spec, number in drawn) + image
+        new = rollouts * sum(number * turns[spec.turns] * _target_tokens(spec) for spec, number in drawn)
         seconds = None
         if model.speed is not None:
             seconds = (prompt + new) / model.speed.train
@@ -187,12 +211,15 @@ class _Counted:
     def disk(self, work: Sequence[Work]) -> Iterator[tuple[str, float]]:
         """Bytes of what will lie on the disk, by kind; nothing for raw files whose size is not said."""
         for name, raw in self.plan.raw.items():
-            yield f"{name}, downloaded", float(raw.bytes or 0)
+            size = float(raw.bytes or 1e9 * (raw.gigabytes or 0))
+            yield f"{name}, downloaded", size
             if raw.path in self.plan.archives.values():
-                yield f"{name}, unpacked", float(raw.bytes or 0)
+                yield f"{name}, unpacked", size
         images = sum(self.images(name, split)[0] for name in self.config.datasets for split in ("train", "test"))
         yield "embeddings", 2.0 * _WIDTH * images
-        yield "predictions", float(_ROW * sum(each.requests for each in work if "training" not in each.what))
+        rows = sum(each.requests for each in work if "training" not in each.what)
+        yield "predictions", float(_ROW * rows)
+        yield "journal of all answers", float(_ROW * rows)
 
     def licences(self) -> list[tuple[str, str]]:
         """Terms of every data set and model in use."""
@@ -253,7 +280,8 @@ def written(found: Estimate) -> str:
         tabulate(disk, ["disk", "GB"], tablefmt="github", disable_numparse=True, colalign=["left", "right"]),
         "Licences that you accept by running this:",
         tabulate(found.licences, ["data set or model", "terms"], tablefmt="github"),
-        "An estimate, not a promise: tokens at 4 letters and at 28 x 28 pixels each, device hours from the speed named, "
+        "Weights from hubs, adapters and trainer states are not in the disk. An estimate, not a promise: tokens at 4 letters and "
+        "at 28 x 28 pixels each, device hours from the speed named, "
         "money from the price in the model's file, in its currency, without discounts.",
     ]
     return "\n\n".join(parts) + "\n"

@@ -216,6 +216,8 @@ class Plan:
             values = spec.model_dump(mode="json", include=set(Endpoint.shaping))
             if spec.managed is not None and spec.max_new_tokens is None:
                 values["max_new_tokens"] = self.model(spec.managed.model).max_new_tokens
+            if spec.managed is not None:
+                values["serving"] = spec.managed.model_dump(mode="json", include={"arguments", "lora"})
             return values
         dropped = {"description", "batch_size", "batch_tokens", "threads", "gpus", "speed"}
         return {"licence": "none"} | dict(spec.model_dump(mode="json", exclude=dropped | {"licence"}))
@@ -298,10 +300,11 @@ class Plan:
     def own_values(self, wildcards: Wildcards) -> Values:
         """Stage 1 of the training images as a prediction job has it: as the step's leaf samples ask."""
         step, data = self.step(wildcards), self.config.training.dataset
-        leaf: Samples = next(sample for sample in step.samples if sample.task == "leaf")
+        leaf: Samples = next(sample for sample in step.samples if sample.task == "leaf" and sample.condition == "none")
         asked = {"name": "leaf", "prompt": leaf.prompt, "form": leaf.form, "max_new_tokens": step.max_new_tokens}
         stage = Stage.model_validate(asked)
-        return self._stage_values(stage, data, wildcards.model, self.word(data, wildcards.recipe)) | {"part": step.part}
+        values = self._stage_values(stage, data, wildcards.model, self.word(data, wildcards.recipe)) | {"part": step.part}
+        return {key: value for key, value in values.items() if key != "shards"}
 
     def merge_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """A recipe's last adapter and the base model that it is to be merged into."""
@@ -601,7 +604,7 @@ class Plan:
         given = self._tables()
         return {
             "datasets": {role: getattr(given, role) for role in ROLES},
-            "comparable": {role: getattr(given, role) == name for role, name in ROLES.items()},
+            "comparable": {role: getattr(given, role) == name and given.choices != "random" for role, name in ROLES.items()},
             "choices": given.choices,
             "systems": {name: self._described(self.config.systems[name]) for name in self.table_scope(table).systems},
         }
@@ -609,7 +612,8 @@ class Plan:
     @staticmethod
     def _described(system: System) -> str:
         recipe = f", trained by {system.recipe}" if system.recipe else ""
-        return f"{system.model}{recipe}, asked by {system.protocol}"
+        called = f"{system.label}: " if system.label else ""
+        return f"{called}{system.model}{recipe}, asked by {system.protocol}"
 
     def paper_files(self, *names: str) -> list[str]:
         """The tables and figures of the paper, as the workflow makes them."""

@@ -31,7 +31,8 @@ def test_requests_are_counted_from_what_is_said(experiment: config.Experiment, t
     found = estimate(experiment, tmp_path)
     direct = line(found, "similar questions", "base", "demo_plants")
     assert direct.requests == 72 * 4 * 7, "72 species, 4 test images each, seven ranks"
-    assert direct.image_tokens == direct.requests * 4 and direct.new_tokens == direct.requests * 2
+    assert direct.image_tokens == 72 * 4 * 4, "the engine shows an image once to its seven prompts"
+    assert direct.new_tokens == direct.requests * 2
     assert direct.seconds == pytest.approx(direct.prompt_tokens / 1000 + direct.new_tokens / 100)
     assert (direct.target, direct.done) == ("all", False) and direct.basis == "images said; speed a guess"
     leaf = line(found, "stage 1", "vl_taxon", "demo_birds")
@@ -46,7 +47,10 @@ def test_training_counts_samples_and_rollouts(experiment: config.Experiment, tmp
     grpo = line(found, "training 2-grpo", "vl_taxon", "demo_plants")
     assert grpo.requests == species * 7 * 2 * 8, "one sample of each stage, groups of eight"
     assert grpo.seconds is not None and grpo.seconds > (grpo.prompt_tokens + grpo.new_tokens) / 500
-    assert line(found, "training 1-sft", "tan_lora", "demo_plants").requests == 2 * species * 7, "one conversation an image"
+    naming = line(found, "naming for 2-grpo", "vl_taxon", "demo_plants")
+    assert naming.requests == species * 7, "the training images whose names condition half of stage 2"
+    tan = line(found, "training 1-sft", "tan_lora", "demo_plants")
+    assert tan.requests == 2 * species * 7 and tan.new_tokens == tan.requests * 6 * 2, "one conversation an image, six letters"
 
 
 def test_shared_work_is_counted_once_under_the_first_target(experiment: config.Experiment, tmp_path: Path) -> None:
@@ -111,7 +115,7 @@ def test_a_reader_sees_totals_disk_and_licences(experiment: config.Experiment, t
     text = written(estimate(experiment, tmp_path))
     rows = [line.split("|")[2:5] for line in text.splitlines() if line.startswith("|")]
     totals = [[cell.strip() for cell in row] for row in rows if "total" in row[1]]
-    assert [row[0] for row in totals] == ["all", "paper", "sweep", "repeats", "everything"]
+    assert [row[0] for row in totals] == ["all", "paper", "comparisons", "sweep", "repeats", "everything"]
     assert "Licences that you accept" in text and "| demo_plants " in text and "| predictions" in text
     assert len({len(line) for line in text.splitlines() if line.startswith("|") and "Mtok" in line}) == 1
 

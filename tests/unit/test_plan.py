@@ -189,7 +189,7 @@ def test_a_table_of_the_paper_needs_its_own_systems_and_data_sets_only(
 def test_values_of_the_paper_s_tables(plan: Plan) -> None:
     values = plan.table_values("table4")
     assert values["comparable"] == {"animal": False, "plant": False, "bird": False} and values["choices"] == "similar"
-    assert values["systems"]["vl_taxon"] == "tiny_vlm, trained by vl_taxon, asked by two_stage"
+    assert values["systems"]["vl_taxon"] == "VL-Taxon: tiny_vlm, trained by vl_taxon, asked by two_stage"
     names = {"animal": "inat21_animals", "plant": "demo_plants", "bird": "cub200"}
     top = plan.config.model_copy(update={"tables": config.Tables(**names)})
     mixed = Plan(plan.experiment.model_copy(update={"config": top})).table_values("table2")

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import httpx2
 
-from vltaxon import checkpoint, provenance
-from vltaxon.config import Endpoint, Vlm
+from vltaxon import checkpoint
+from vltaxon.config import Endpoint, Managed, Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.server_engine import Served
 
@@ -45,9 +45,7 @@ class Weights:
     def digest(self) -> str:
         """Identity of weights and adapter, the same as of the engine that merges them itself."""
         of_base = checkpoint.digest(self.base)
-        return (
-            of_base if self.adapter is None else f"{of_base}+{provenance.digest_file(self.adapter / 'adapter_model.safetensors')}"
-        )
+        return of_base if self.adapter is None else checkpoint.adapted(of_base, self.adapter)
 
 
 @contextmanager
@@ -90,6 +88,20 @@ def serving(spec: Endpoint, weights: Weights, devices: Sequence[str], log: Path)
                 server.check()
 
         yield Served(urls, name, digest, key, media, check)
+
+
+def version(managed: Managed) -> str:
+    """Which vLLM an environment has.
+
+    Raises:
+        UserError: it has none.
+    """
+    python = Path(_program(managed.environment)).parent / "python"
+    asked = [str(python), "-c", "import importlib.metadata as metadata; print(metadata.version('vllm'))"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if said.returncode:
+        raise UserError(f"{python}: its vLLM does not tell its version: {said.stderr.strip()[-200:]}")
+    return f"vllm {said.stdout.strip()}"
 
 
 def refuse_vision(adapter: Path) -> None:

@@ -71,6 +71,8 @@ def _engine(
         digest = server_engine.digest(spec, None if serves is None else serves.digest)
         called = str(spec.model or spec.description)
         who: dict[str, Any] = {"engine": "server", "version": VERSIONS["vltaxon.inference.run"], "weights": digest}
+        if spec.managed is not None:
+            who |= {"served": values["served"], "serving": values["model"]["serving"], "package": managed.version(spec.managed)}
         make = lambda: _server(spec, serves, ImageStore(table), around)  # noqa: E731
     else:
         model = checkpoint.pinned(Vlm.model_validate({**values["model"], "batch_size": batch_size, "gpus": max(1, gpus)}))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vltaxon import checkpoint, prompts, provenance
+from vltaxon import checkpoint, prompts
 from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
@@ -55,7 +55,7 @@ class TransformersEngine:
             from peft import PeftModel
 
             weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
-            self.digest += f"+{provenance.digest_file(adapter / 'adapter_model.safetensors')}"
+            self.digest = checkpoint.adapted(self.digest, adapter)
         if getattr(weights, "hf_device_map", None) is None:  # else it is where it belongs, on several devices
             weights = weights.to("cuda" if torch.cuda.is_available() else "cpu")
         self._model = weights.eval()
@@ -109,8 +109,9 @@ class TransformersEngine:
             together.setdefault((request.image_id, request.system), []).append(place)
         image = self._spec.pixels / _PIXELS
         jobs = [
-            _Job(tuple(places), image + max(len(texts[i]) for i in places) / _SPELT + decoding.max_new_tokens)
+            _Job(tuple(some), image + max(len(texts[i]) for i in some) / _SPELT + decoding.max_new_tokens)
             for places in together.values()
+            for some in (places[start : start + self._rows] for start in range(0, len(places), self._rows))
         ]
         return sorted(jobs, key=lambda job: (-job.tokens, job.places))
 

@@ -14,7 +14,8 @@ ABSENT = "not in this experiment"
 NO_LEAF = "no leaf right"
 NOTES = {
     "table2": "The second row is given the true leaf: an oracle, never a result.",
-    "table3": "The quoted numbers come from wordings of the question that differ by model; ours, from that of the data set.",
+    "table3": "The quoted numbers come from wordings of the question that differ by model; ours, from those that the config"
+    " gives the systems (`variant`) or the data sets.",
     "table6": "Which stage's tokens the paper counts is not said: its numbers stand beside those of stage 2 (per answer); ours of"
     " stage 1 (per image) have a column of their own, without published numbers.",
 }

@@ -117,6 +117,12 @@ def draw(
             spec, prompts[spec.prompt], say, image_id, leaf, asked.get(image_id, []), named, f"{seed}:{turn}:{image_id}"
         )
     ]
+    for spec in step.samples:
+        if spec.condition in ("own", "mixed") and all(answer is None for answer in named.values()):
+            raise UserError(
+                f"stage 1 gave none of {len(named)} training images a name, so no sample can be conditioned on it "
+                f"({spec.condition}); condition on gold, or train stage 1 first"
+            )
     if nameless := sum(answer is None for answer in named.values()):
         print(f"{nameless} of {len(named)} images were given no name in stage 1, and have no sample that needs one")
     if not found:

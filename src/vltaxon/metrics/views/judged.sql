@@ -9,7 +9,7 @@ WITH asked AS (
     FROM questions
     WHERE split = 'test' AND scored
 ), given AS (
-    SELECT *, completion IS NOT NULL OR coalesce(finish_reason = 'not asked', false) AS by_model,
+    SELECT *, finish_reason IS NOT NULL AS by_model,
         CASE WHEN outcome = 'answered' THEN answer_index END AS strict_index
     FROM answers
 )
