@@ -547,7 +547,7 @@ class Plan:
                 "data sets": ", ".join(given.datasets),
                 "choices": ", ".join(given.choices),
                 "distractors mined by": given.encoder,
-                "trained on": given.training.model_dump(mode="json"),
+                "trained on": given.training.model_dump(mode="json", exclude={"settings"}),  # the records have whole steps
                 "resamples of an interval": given.bootstrap,
                 **{f"model {name}": self.model_values(name) for name in sorted({s.model for s in given.shown.values()})},
             },

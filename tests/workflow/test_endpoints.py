@@ -79,7 +79,7 @@ def test_without_the_key_a_run_is_planned_and_its_jobs_say_what_is_missing(copy:
     monkeypatch.delenv("TEST_KEY")
     add(copy, {"protocol": "direct"}, url="http://127.0.0.1:1/v1", model="m-1", key="TEST_KEY")
     assert copy.planned()["answer_questions"] == 2
-    assert copy.snakemake("--cores", "2", *TABLES)[0] != 0
+    assert copy.snakemake("--cores", "2", "--keep-going", *TABLES)[0] != 0
     log = (copy.folder / "results/logs/answer_questions/mine/demo_plants/random/0.log").read_text()
     assert log == "error: http://127.0.0.1:1/v1: its key belongs in the environment variable TEST_KEY, which is not set\n"
 

@@ -96,12 +96,11 @@ def version(managed: Managed) -> str:
     Raises:
         UserError: it has none.
     """
-    python = Path(_program(managed.environment)).parent / "python"
-    asked = [str(python), "-c", "import importlib.metadata as metadata; print(metadata.version('vllm'))"]
-    said = subprocess.run(asked, capture_output=True, text=True, check=False)
-    if said.returncode:
-        raise UserError(f"{python}: its vLLM does not tell its version: {said.stderr.strip()[-200:]}")
-    return f"vllm {said.stdout.strip()}"
+    program = _program(managed.environment)
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    if said.returncode or not said.stdout.strip():
+        raise UserError(f"{program} does not tell its version: {said.stderr.strip()[-200:]}")
+    return f"vllm {said.stdout.split()[-1]}"
 
 
 def refuse_vision(adapter: Path) -> None:

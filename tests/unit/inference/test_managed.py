@@ -36,6 +36,9 @@ import json, os, subprocess, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 given = sys.argv[1:]
+if given == ["--version"]:
+    print("9.9.9")
+    sys.exit()
 print(json.dumps(given), flush=True)
 if "--break" in given:
     print("no kernel image is available", flush=True)
@@ -98,6 +101,15 @@ def running(text: str) -> list[str]:
 def started(log: Path) -> list[str]:
     arguments: list[str] = json.loads(log.read_text().splitlines()[0])
     return arguments
+
+
+def test_its_version_is_told_by_itself(environment: Path, tmp_path: Path) -> None:
+    """It is part of the identity under which answers are kept."""
+    given = spec(environment).managed
+    assert given is not None and managed.version(given) == "vllm 9.9.9"
+    (environment / "bin/vllm").write_text("#!/bin/sh\necho broken >&2; exit 1\n")
+    with pytest.raises(UserError, match="vllm does not tell its version: broken"):
+        managed.version(given)
 
 
 def test_a_server_gets_what_it_needs_and_nobody_else_its_key(environment: Path, vlm: Vlm, tmp_path: Path) -> None:
