@@ -1,5 +1,6 @@
 """The doors of prediction: values of a rule in, one shard's table out."""
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,13 +74,13 @@ def _engine(
         who: dict[str, Any] = {"engine": "server", "version": VERSIONS["vltaxon.inference.run"], "weights": digest}
         if spec.managed is not None:
             who |= {"served": values["served"], "serving": values["model"]["serving"], "package": managed.version(spec.managed)}
-        make = lambda: _server(spec, serves, ImageStore(table), around)  # noqa: E731
+        make = functools.partial(_server, spec, serves, table, around)
     else:
         model = checkpoint.pinned(Vlm.model_validate({**values["model"], "batch_size": batch_size, "gpus": max(1, gpus)}))
         digest = checkpoint.digest(model) if adapter is None else checkpoint.adapted(checkpoint.digest(model), adapter)
         called = model.checkpoint if adapter is None else f"{model.checkpoint} + {adapter}"
         who = identity(model, digest)
-        make = lambda: _loaded(model, adapter, ImageStore(table))  # noqa: E731
+        make = functools.partial(_loaded, model, adapter, table)
     with ExitStack() as held:
         engine = Lazy(digest, lambda: held.enter_context(make()))
         if around is None:
@@ -89,10 +90,10 @@ def _engine(
 
 
 @contextmanager
-def _loaded(model: Vlm, adapter: Path | None, images: ImageStore) -> Iterator[Engine]:
+def _loaded(model: Vlm, adapter: Path | None, images: pa.Table) -> Iterator[Engine]:
     from vltaxon.inference.transformers_engine import TransformersEngine
 
-    yield TransformersEngine(model, adapter, images)
+    yield TransformersEngine(model, adapter, ImageStore(images))
 
 
 def identity(model: Vlm, weights: str) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def _endpoint(model: Mapping[str, Any], around: Around) -> Endpoint:
 
 
 @contextmanager
-def _server(spec: Endpoint, serves: "managed.Weights | None", images: ImageStore, around: Around) -> Iterator[Engine]:
+def _server(spec: Endpoint, serves: "managed.Weights | None", images: pa.Table, around: Around) -> Iterator[Engine]:
     from vltaxon.inference import managed
     from vltaxon.inference.ledger import Ledger
     from vltaxon.inference.server_engine import ServerEngine, remote
@@ -143,12 +144,12 @@ def _server(spec: Endpoint, serves: "managed.Weights | None", images: ImageStore
         name = provenance.digest_text(str(spec.url), str(spec.model))
         file = around.state / "spent" / f"{urlsplit(str(spec.url)).hostname}-{name}.jsonl"
         with Ledger(file, spec.price, spec.budget) as ledger:
-            yield ServerEngine(spec, served, images, ledger)
+            yield ServerEngine(spec, served, ImageStore(images), ledger)
         return
     devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
     log = around.log.with_suffix(f".vllm{around.log.suffix}")
     with managed.serving(spec, serves, devices, log) as served:
-        yield ServerEngine(spec, served, images, Ledger(around.state))
+        yield ServerEngine(spec, served, ImageStore(images), Ledger(around.state))
 
 
 def _stage(values: Mapping[str, Any]) -> Stage:

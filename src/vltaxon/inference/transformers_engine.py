@@ -50,6 +50,7 @@ class TransformersEngine:
         model = checkpoint.pinned(model)
         self._processor, weights = checkpoint.load(model)
         self._processor.tokenizer.padding_side = "left"
+        self._maker = copy.deepcopy(self._processor)  # of the thread that makes batches: a tokenizer must not be used by two
         self.digest = checkpoint.digest(model)
         if adapter is not None:
             from peft import PeftModel
@@ -74,14 +75,13 @@ class TransformersEngine:
         trie = self._trie(decoding.only, decoding.max_new_tokens) if decoding.only else None
         texts = [self._rendered(request) for request in requests]
         waiting = deque(self._jobs(requests, texts, decoding))
-        processor = copy.deepcopy(self._processor)  # a tokenizer must not be used by two threads
         ready: deque[tuple[list[_Job], Future[Any]]] = deque()
         with ThreadPoolExecutor(_DECODERS) as decoders, ThreadPoolExecutor(1) as maker:
             while waiting or ready:
                 while waiting and len(ready) < _AHEAD:
                     jobs = self._next(waiting)
                     images = [decoders.submit(self._resized, requests[job.places[0]].image_id) for job in jobs]
-                    ready.append((jobs, maker.submit(self._prepared, processor, jobs, texts, images)))
+                    ready.append((jobs, maker.submit(self._prepared, jobs, texts, images)))
                 jobs, made = ready.popleft()
                 places = [place for job in jobs for place in job.places]
                 options = [requests[place].options for place in places]
@@ -142,11 +142,11 @@ class TransformersEngine:
         return halves
 
     def _prepared(
-        self, processor: Any, jobs: Sequence[_Job], texts: Sequence[str], images: Sequence[Future[Any]]
+        self, jobs: Sequence[_Job], texts: Sequence[str], images: Sequence[Future[Any]]
     ) -> tuple[list[Group], Batch | NotShared]:
         groups = [Group([texts[place] for place in job.places], image.result()) for job, image in zip(jobs, images, strict=True)]
         try:
-            return groups, shared_prefix.prepare(processor, groups, self._special(groups[0].texts[0]))
+            return groups, shared_prefix.prepare(self._maker, groups, self._special(groups[0].texts[0]))
         except NotShared as reason:
             return groups, reason
 
