@@ -75,8 +75,8 @@ def images(folder: Path, count: int, side: int) -> ImageStore:
 
 
 def asked(count: int) -> list[Request]:
-    """Seven questions an image, as long as the benchmark's."""
-    options = "A. Alphales beta\nB. Gammales delta\nC. Epsilonales zeta\nD. Etales theta"
+    """Seven questions an image in the benchmark's words; an option is four or five tokens, as most orders' names are."""
+    options = "A. Rosales\nB. Fagales\nC. Asterales\nD. Malvales"
     return [
         Request(str(i), f"Given the plant in the image, what is its taxonomic classification at the {rank} level?\n{options}\n"
                 "Answer with the option's letter from the given choices directly.", SYSTEM, 4)

@@ -473,6 +473,24 @@ class Stage(Closed):
     constrained: bool = Field(False, description="leaf: only lineages of the taxonomy can be written, each to its end.")
     max_new_tokens: PositiveInt = 512
     repetition_penalty: PositiveFloat = Field(1.0, description="1 is plain greedy; the checkpoint's own value is not used.")
+    samples: PositiveInt = Field(1, description="Completions drawn for each prompt; one of them counts, all are kept.")
+    temperature: NonNegativeFloat = Field(0.0, description="0 is greedy; above, tokens are drawn.")
+    top_p: Annotated[float, Field(gt=0, le=1, description="Drawn from the likeliest tokens of this probability together.")] = 1.0
+    choose: Literal["vote", "best"] = Field(
+        "vote",
+        description="Which of several samples counts: the first with the answer that most of them give; or (leaf) the first that "
+        "names the most specific true taxon, a wrong one being worse than none (an oracle).",
+    )
+
+    @model_validator(mode="after")
+    def _drawn(self) -> Self:
+        if self.samples > 1 and not self.temperature:
+            raise ValueError("samples: more than one need a temperature above 0, else they are all the same")
+        if self.temperature and (self.by != "model" or self.constrained or self.read == "letters"):
+            raise ValueError("temperature: for stages in which the model writes freely")
+        if self.choose == "best" and (self.name != "leaf" or self.samples == 1):
+            raise ValueError("choose: best is for several samples of the leaf stage")
+        return self
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

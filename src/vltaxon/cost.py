@@ -131,10 +131,12 @@ class _Counted:
             if stage is None or stage.prompt is None or not isinstance(model, Vlm | Endpoint):
                 continue
             images, basis = self.images(dataset, "test")
-            requests = images * (1 if name == "leaf" else len(self.experiment.datasets[dataset].ranks))
-            # the engine shows an image once to all prompts about it; an endpoint bills it with each
-            image = (images if isinstance(model, Vlm) else requests) * self.image_tokens(model, dataset)
-            prompt = requests * self.text_tokens(stage.prompt) + image
+            prompts = images * (1 if name == "leaf" else len(self.experiment.datasets[dataset].ranks))
+            requests = prompts * stage.samples
+            # the engine reads an image once for its prompts, and a prompt once for its samples; an endpoint bills all
+            shown, read = (images, prompts) if isinstance(model, Vlm) else (requests, requests)
+            image = shown * self.image_tokens(model, dataset)
+            prompt = read * self.text_tokens(stage.prompt) + image
             new = float(requests * self._new_tokens(stage, model))
             seconds, how = None, "unknown: give `speed` in the model's file"
             if isinstance(model, Endpoint) and model.url is not None:

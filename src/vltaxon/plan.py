@@ -374,7 +374,7 @@ class Plan:
     def leaf_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """What stage 1 reads."""
         stage = self._stage(wildcards.system, "leaf")
-        return self._asking_inputs(wildcards, stage.constrained or stage.condition == "gold")
+        return self._asking_inputs(wildcards, stage.constrained or stage.condition == "gold" or stage.choose == "best")
 
     def _asking_inputs(self, wildcards: Wildcards, taxa: bool) -> dict[str, Any]:
         """What a stage reads that a model answers, and the taxonomy where it needs that."""

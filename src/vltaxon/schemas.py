@@ -70,6 +70,19 @@ PARTS = pa.schema([("leaf", _str), ("part", _str), ("seed", _i64)])
 
 OUTCOMES = ("answered", "unparsed", "truncated", "empty", "refused", "error")
 
+# What each of several samples of a prompt says; where they are one, the prediction itself has it.
+_SAMPLE = pa.struct(
+    [
+        ("completion", _str),
+        ("answer", _str),
+        ("answer_index", _i8),
+        ("outcome", _str),
+        ("finish_reason", _str),
+        ("completion_tokens", _i32),
+        ("seconds", pa.float32()),
+    ]
+)
+
 PREDICTIONS = pa.schema(
     [
         ("question_id", _str),  # null in the leaf stage
@@ -91,6 +104,7 @@ PREDICTIONS = pa.schema(
         ("completion_tokens", _i32),
         ("cached_tokens", _i32),  # of the prompt's, found in the cache of a server; null of other engines
         ("seconds", pa.float32()),
+        ("samples", pa.list_(_SAMPLE)),  # all of them in order, where there are several; null where one
     ]
 )
 

@@ -7,12 +7,16 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt about one image. `system` may be None; the image stands before the text. `options`: how many it shows."""
+    """One prompt about one image. `system` may be None; the image stands before the text. `options`: how many it shows.
+
+    `sample`: which of several completions of the same prompt is wanted, where they are drawn.
+    """
 
     image_id: str
     text: str
     system: str | None = None
     options: int = 0
+    sample: int = 0
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Response:
     None is what is not known. Seconds are a share.
 
     `letters`: log-probability of each option's letter as the first token, where that was asked for.
+
+    `origin`: the model that an endpoint said has answered.
     """
 
     completion: str
@@ -35,14 +41,18 @@ class Response:
     letters: tuple[float, ...] | None = None
     cached_tokens: int | None = None
     error: str | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How completions are written: greedily, up to a limit.
+    """How completions are written: greedily or drawn, up to a limit.
 
     `only`: where there are any, every completion is one of these texts, chosen token by token. `stop`: a completion that holds
     this text is whole. `letters`: nothing is written; the completion is the option's letter that is the likeliest first token.
+
+    `temperature`: above 0, tokens are drawn: of those likeliest that together have a probability of `top_p`, from a stream of
+    random numbers that hangs on `seed`, the request and its `sample`, whatever else is in the batch.
     """
 
     max_new_tokens: int
@@ -50,10 +60,13 @@ class Decoding:
     only: tuple[str, ...] = ()
     stop: str = ""
     letters: bool = False
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
 
 
 class Engine(Protocol):
-    """Anything that completes requests greedily."""
+    """Anything that completes requests."""
 
     @property
     def digest(self) -> str:

@@ -22,7 +22,7 @@ import uuid
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
@@ -300,6 +300,7 @@ class Journaled:
             repeat: see `key`.
         """
         self._engine, self._journal, self._images, self._repeat = engine, journal, images, repeat
+        self._origins: set[str] = set()
 
     @property
     def digest(self) -> str:
@@ -308,8 +309,8 @@ class Journaled:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """The engine's."""
-        return self._engine.facts
+        """The engine's, and the models that an endpoint said have answered, now or before."""
+        return {**self._engine.facts, **({"answered_by": sorted(self._origins)} if self._origins else {})}
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
         """Yield what is answered already, then what the engine says to the rest; equal requests are asked once."""
@@ -321,6 +322,7 @@ class Journaled:
         known = self._journal.find(list(places))
         if known:
             print(f"journal: {len(known):,} of {len(places):,} requests are answered there", flush=True)
+        self._origins |= {response.origin for response in known.values() if response.origin is not None}
         for found, response in known.items():
             yield from ((at, response) for at in places[found])
         rest = [new for new in places if new not in known]
@@ -330,6 +332,8 @@ class Journaled:
             for i, response in self._engine.generate([requests[places[new][0]] for new in rest], decoding):
                 if response.error is None:
                     self._journal.append(rest[i], response)
+                if response.origin is not None:
+                    self._origins.add(response.origin)
                 yield from ((at, response) for at in places[rest[i]])
         finally:
             self._journal.sync()
@@ -388,14 +392,15 @@ def kept(root: Path) -> list[Kept]:
     return [Kept.of(folder) for folder in sorted(root.glob("*")) if folder.is_dir()]
 
 
-def prune(root: Path, engine: str, wanted: Iterable[Mapping[str, Any]]) -> list[Kept]:
-    """Delete the answers of an engine's identities that are not wanted, but for those that are being written; what was deleted.
+def prune(root: Path, checkpoints: Collection[str], wanted: Iterable[Mapping[str, Any]]) -> list[Kept]:
+    """Delete the answers of checkpoints' identities that are not wanted, but for those that are being written; what was deleted.
 
-    Those of other engines are spared: an endpoint's may have been paid for.
+    Those of other checkpoints, and of other engines than transformers, are spared: they may have been paid for.
     """
     spared, gone = {folder_of(root, identity) for identity in wanted}, []
     for there in kept(root):
-        if there.folder in spared or there.note.get("engine", engine) != engine:
+        checkpoint = str(there.note.get("called")).partition(" + ")[0]
+        if there.folder in spared or there.note.get("engine") != "transformers" or checkpoint not in checkpoints:
             continue
         with ExitStack() as held:
             if all(held.enter_context(_unwritten(path)) is not None for path in there.folder.glob("*.journal")):

@@ -107,20 +107,24 @@ def identity(model: Vlm, weights: str) -> dict[str, Any]:
 
 
 def prune_journal(models: Mapping[str, Mapping[str, Any]], adapters: Path, state: Path) -> str:
-    """Delete what no model has answered as it is now, bare or with one of its adapters; what was deleted, in words.
+    """Delete what these models answered with weights or settings that they no longer have; what was deleted, in words.
+
+    What a model has answered as it is now, bare or with one of its adapters, is kept; so is all of models that are not given:
+    another config may have them.
 
     Args:
         models: values of the models, by name.
         adapters: folder of all adapters, by model.
         state: folder of the journals.
     """
-    wanted = []
+    wanted, ours = [], set()
     for name, values in models.items():
         model = Vlm.model_validate(values)
         bare = checkpoint.digest(checkpoint.pinned(model))
+        ours.add(model.checkpoint)
         trained = sorted(path.parent for path in (adapters / name).rglob("adapter_model.safetensors"))
         wanted += [identity(model, weights) for weights in (bare, *(checkpoint.adapted(bare, adapter) for adapter in trained))]
-    gone = journal.prune(state, "transformers", wanted)
+    gone = journal.prune(state, ours, wanted)
     lines = [f"deleted {one.answers:,} answers ({one.bytes:,} bytes) of {one.note.get('called', one.folder)}" for one in gone]
     return "\n".join([*lines, f"identities: {len(gone)} deleted, {len(journal.kept(state))} kept"])
 
@@ -208,8 +212,9 @@ def _name(
 ) -> None:
     stage = _stage(values)
     gold, only = _gold(stage, images, taxa, ids), stages.lineages(taxa, stage) if stage.constrained and taxa is not None else ()
+    worth = stages.nearness(images, taxa, ids) if stage.choose == "best" and taxa is not None else None
     with _engine(images, ids, adapter, values, batch_size, gpus, around) as engine:
-        stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"], gold, only, _errors(around))
+        stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"], gold, only, _errors(around), worth)
 
 
 def _errors(around: Around | None) -> stages.Errors | None:

@@ -84,13 +84,12 @@ class ServerEngine:
     ) -> None:
         self._spec, self._served, self._images, self._ledger = spec, served, images, ledger
         self._patience = patience or Patience()
-        self._origins: set[str] = set()
         self.digest = digest(spec, served.digest)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Tokens and cost of this job, and the models that the endpoint said have answered."""
-        return {"usage": self._ledger.facts, "answered_by": sorted(self._origins)}
+        """Tokens and cost of what this engine was asked; what the journal had was not."""
+        return {"usage": self._ledger.facts}
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
         """Ask, and yield what comes as it comes: a completion, or an error for a request that failed for good.
@@ -124,6 +123,9 @@ class ServerEngine:
                 {"type": "image_url", "image_url": shown} if part["type"] == "image" else part for part in message["content"]
             ]
         settings: dict[str, Any] = {spec.limit_as: decoding.max_new_tokens, "temperature": spec.temperature, "seed": spec.seed}
+        if decoding.temperature:
+            drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p}
+            settings |= drawn | {"seed": int(provenance.digest_text(str(decoding.seed), str(request.sample))[:7], 16)}
         if spec.managed is not None:
             settings["repetition_penalty"] = decoding.repetition_penalty  # else vLLM takes the checkpoint's
         elif decoding.repetition_penalty != 1:
@@ -285,9 +287,8 @@ class _Asking:
         if answer.usage is None and self._spec.price is not None:
             raise UserError(f"{self._served.urls[0]}: does not tell what it bills (usage), as a `price` needs; drop that")
         self._failed_in_a_row = 0
-        self._engine._origins.add(answer.origin)
         self._most_prompt = max(self._most_prompt, answer.usage.prompt if answer.usage else 0)
-        counts = chat.fields(answer) | {"image_tokens": None, "seconds": self._share()}
+        counts = chat.fields(answer) | {"image_tokens": None, "seconds": self._share(), "origin": answer.origin}
         return Response(answer.text, answer.finish_reason, **counts)
 
     async def _error(self, words: str) -> Response:

@@ -43,8 +43,9 @@ class Batch:
     """Groups made ready for the model: prefixes (a row a group) with everything that the vision tower needs, and suffixes."""
 
     inputs: dict[str, torch.Tensor]  # of the prefixes: input_ids, attention_mask and what else the processor gives
-    suffixes: list[Tokens] = field(default_factory=list)
+    suffixes: list[Tokens] = field(default_factory=list)  # of the prompts that differ
     group: list[int] = field(default_factory=list)  # of each suffix
+    suffix: list[int] = field(default_factory=list)  # of each row: several samples of a prompt share one
     prompts: list[Tokens] = field(default_factory=list)  # of each row, whole
 
 
@@ -62,24 +63,26 @@ def prepare(processor: Any, groups: Sequence[Group], special: bool) -> Batch:
     Raises:
         NotShared: the prompts of an image differ before its end, or the image's tokens are not told apart from the text's.
     """
-    firsts = [group.texts[0] for group in groups]
-    images = [[group.image] for group in groups]
+    different = [list(dict.fromkeys(group.texts)) for group in groups]
+    firsts, images = [texts[0] for texts in different], [[group.image] for group in groups]
     inputs = dict(processor(text=firsts, images=images, padding=True, add_special_tokens=special, return_tensors="pt"))
-    plain = processor.tokenizer([text for group in groups for text in group.texts], add_special_tokens=special)["input_ids"]
+    plain = processor.tokenizer([text for texts in different for text in texts], add_special_tokens=special)["input_ids"]
     ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
     batch, cuts, start = Batch(inputs), [], 0
-    for place, group in enumerate(groups):
-        written: list[Tokens] = plain[start : start + len(group.texts)]
-        start += len(group.texts)
+    for place, (group, texts) in enumerate(zip(groups, different, strict=True)):
+        written: list[Tokens] = plain[start : start + len(texts)]
+        start += len(texts)
         whole = _with_image(ids[place][mask[place]].tolist(), written)
         cut = min(_common([*whole]), min(map(len, whole)) - 1)
         shown = len(whole[0]) - len(written[0])  # the image's tokens beyond its placeholder
         if cut < _common([written[0], whole[0]]) + shown:
             raise NotShared("prompts differ before the end of their image")
         cuts.append(cut)
+        rows = [texts.index(text) for text in group.texts]
+        batch.suffix += [len(batch.suffixes) + row for row in rows]
         batch.suffixes += [tokens[cut:] for tokens in whole]
         batch.group += [place] * len(whole)
-        batch.prompts += whole
+        batch.prompts += [whole[row] for row in rows]
     batch.inputs = _cut(inputs, cuts)
     return batch
 
@@ -164,7 +167,7 @@ class State:
 
 
 class SharedPrefix:
-    """A model that prefills batches and writes their rows, greedily."""
+    """A model that prefills batches and writes their rows."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -205,7 +208,11 @@ class SharedPrefix:
         ids = _left_padded(batch.suffixes, 0).to(device)
         own = _left_padded([[1] * len(suffix) for suffix in batch.suffixes], 0).to(device)
         state = State(cache, mask[rows], following[rows])
-        return state, self.forward(state, ids, own)
+        logits = self.forward(state, ids, own)
+        if batch.suffix != list(range(len(logits))):
+            self.spread(state, batch.suffix)
+            logits = logits[batch.suffix]
+        return state, logits
 
     def _deltas(self) -> torch.Tensor:
         inner = getattr(self._model, "model", self._model)
@@ -230,6 +237,12 @@ class SharedPrefix:
         logits: torch.Tensor = out.logits[:, -1].float()
         return logits
 
+    def spread(self, state: State, rows: Sequence[int]) -> None:
+        """Have the state hold these of its rows, in this order, some of them more than once or not at all."""
+        at = torch.tensor(rows, device=state.mask.device)
+        state.cache.batch_select_indices(at)
+        state.mask, state.position = state.mask[at], state.position[at]
+
     def write(
         self,
         state: State,
@@ -239,7 +252,7 @@ class SharedPrefix:
         pick: Callable[[list[int], torch.Tensor, list[Tokens]], torch.Tensor],
         closed: Callable[[Tokens], bool],
     ) -> list[Tokens]:
-        """Write rows greedily until each has an end token, is `closed`, or has `limit` tokens.
+        """Write rows token by token until each has an end token, is `closed`, or has `limit` tokens.
 
         Args:
             state: of all rows.
@@ -263,18 +276,12 @@ class SharedPrefix:
                 break
             alive = [alive[i] for i in going]
             if 2 * len(alive) <= len(held):  # rows that are done cost until they are dropped, and dropping copies the cache
-                self._keep(state, [held.index(row) for row in alive])
+                self.spread(state, [held.index(row) for row in alive])
                 held = list(alive)
             ids = torch.tensor([[new[row][-1]] for row in held], device=logits.device)
             every = self.forward(state, ids, torch.ones_like(ids))
             logits = every if held == alive else every[[held.index(row) for row in alive]]
         return new
-
-    @staticmethod
-    def _keep(state: State, rows: Sequence[int]) -> None:
-        at = torch.tensor(rows, device=state.mask.device)
-        state.cache.batch_select_indices(at)
-        state.mask, state.position = state.mask[at], state.position[at]
 
 
 def branch(cache: DynamicCache, rows: torch.Tensor, room: int) -> None:

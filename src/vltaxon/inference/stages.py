@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ T = TypeVar("T")
 WINDOW = 4096  # requests that an engine may order as it likes; rows are written when all of a window are answered
 BLOCK = 65_536  # questions read off a table at once
 _PRODUCT = 512  # questions whose options' vectors are gathered at once: what a processor's cache holds
+_SAID = [field.name for field in schemas.PREDICTIONS.field("samples").type.value_type]  # what is kept of every sample
 _KINDS = (pa.string(), pa.string(), pa.int8())  # outcome, answer, index
 
 
@@ -192,21 +193,64 @@ def _counts(response: Response) -> Row:
 
 
 def _complete(
-    engine: Engine, requests: Sequence[Request], stage: Stage, only: Sequence[str], bar: Any, errors: Errors
-) -> list[Response]:
-    """The responses to some requests, in their order."""
+    engine: Engine, prompted: Sequence[Request], stage: Stage, only: Sequence[str], bar: Any, errors: Errors, seed: int
+) -> list[list[Response]]:
+    """The responses to some requests, in their order: as many to each as the stage wants samples."""
     responses: dict[int, Response] = {}
-    if not requests:
+    if not prompted:
         return []
+    count = stage.samples
+    requests = [replace(request, sample=i) for request in prompted for i in range(count)]
     stop = "</answer>" if stage.form == "tagged" and not only else ""
     decoding = Decoding(stage.max_new_tokens, stage.repetition_penalty, tuple(only), stop, stage.read == "letters")
+    if stage.temperature:
+        decoding = replace(decoding, temperature=stage.temperature, top_p=stage.top_p, seed=seed)
     for at, response in engine.generate(requests, decoding):
         responses[at] = response
         errors.note(requests, at, response)
         bar.update()
     if len(responses) < len(requests):
         raise RuntimeError(f"the engine answered {len(responses)} of {len(requests)} requests")
-    return [responses[at] for at in range(len(requests))]
+    return [[responses[at] for at in range(start, start + count)] for start in range(0, len(requests), count)]
+
+
+def _chosen(rows: Sequence[Row], worth: Callable[[Row], int] | None = None) -> Row:
+    """The row that counts, of those of several samples of a prompt; it holds what all of them say.
+
+    Args:
+        rows: by sample.
+        worth: how good a row is; where absent, the answer that most give wins (Wang et al., arXiv 2203.11171); of equals the
+            first.
+    """
+    if len(rows) == 1:
+        return rows[0]
+    if worth is None:
+        given = [(row["answer_index"], normalise(row["answer"])) if row["outcome"] == "answered" else None for row in rows]
+        votes = Counter(answer for answer in given if answer is not None)
+        best = rows[given.index(votes.most_common(1)[0][0])] if votes else rows[0]
+    else:
+        best = max(rows, key=worth)
+    return best | {"samples": [{name: row[name] for name in _SAID} for row in rows]}
+
+
+def nearness(images: Path, taxa: Path, ids: Sequence[str]) -> Callable[[Row], int]:
+    """How good a row of stage 1 is: the level of the true taxon that it names, 0 if it names none, -1 if what it names is wrong.
+
+    The order of SpeciaRL (arXiv 2603.03197), in which a wrong taxon is worse than none, read off the taxonomy by exact names.
+    """
+    wanted = pc.field("image_id").isin(pa.array(ids, pa.string()))
+    tree, table = Taxonomy.read(taxa), provenance.read_parquet(images, schemas.IMAGES, ["image_id", "leaf"], wanted)
+    leaves = dict(zip(table["image_id"].to_pylist(), table["leaf"].to_pylist(), strict=True))
+
+    def worth(row: Row) -> int:
+        if row["outcome"] != "answered":
+            return 0
+        named, lineage = normalise(row["answer"]), tree.lineages[leaves[row["image_id"]]]
+        return max(
+            (level for level, taxon in enumerate(lineage, 1) if taxon is not None and normalise(taxon) == named), default=-1
+        )
+
+    return worth
 
 
 def _failed(response: Response) -> parsing.Reading | None:
@@ -246,6 +290,7 @@ def predict_leaf(
     gold: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
     errors: Errors | None = None,
+    worth: Callable[[Row], int] | None = None,
 ) -> None:
     """Stage 1: ask for the leaf of each image, and read the answer and the lineage written with it.
 
@@ -259,6 +304,7 @@ def predict_leaf(
         gold: the true leaf of each image, where the stage is given it.
         only: the texts that can be written, where the stage is constrained.
         errors: where requests that failed for good are recorded.
+        worth: how good a row is, where the best of several samples counts.
 
     Raises:
         UserError: more requests failed for good than a table may hold.
@@ -268,13 +314,14 @@ def predict_leaf(
     with (
         provenance.parquet_writer(output, schemas.PREDICTIONS, late=lambda: engine.facts, seed=seed, **facts) as write,
         errors.watched(),
-        tqdm(total=len(ids), desc=stage.name, mininterval=1) as bar,
+        tqdm(total=len(ids) * stage.samples, desc=stage.name, mininterval=1) as bar,
     ):
         for start in range(0, len(ids), WINDOW):
             some = ids[start : start + WINDOW]
             asked = [Request(i, asking.render(leaf=gold[i] if gold is not None else ""), asking.prompt.system) for i in some]
-            responses = _complete(engine, asked, stage, only, bar, errors)
-            write(_table([_named(i, response, stage, asking) for i, response in zip(some, responses, strict=True)]))
+            responses = _complete(engine, asked, stage, only, bar, errors, seed)
+            drawn = zip(some, responses, strict=True)
+            write(_table([_chosen([_named(i, response, stage, asking) for response in these], worth) for i, these in drawn]))
 
 
 def _named(image_id: str, response: Response, stage: Stage, asking: Asking) -> Row:
@@ -321,7 +368,7 @@ def answer_by_model(
     with (
         provenance.parquet_writer(output, schemas.PREDICTIONS, late=lambda: engine.facts, **written) as write,
         errors.watched(),
-        tqdm(total=_count(asked, ids), desc=stage.name, mininterval=1) as bar,
+        tqdm(total=_count(asked, ids) * stage.samples, desc=stage.name, mininterval=1) as bar,
     ):
         for window in _questions(asked, ids, WINDOW):
             rows = window.to_pylist()
@@ -331,18 +378,18 @@ def answer_by_model(
                     turned = question | {"options": rotated(question["options"], rotation)}
                     text, shows = asking.render(turned, leaf), len(question["options"])
                     requests[question["question_id"]] = Request(question["image_id"], text, asking.prompt.system, shows)
-            given = _complete(engine, list(requests.values()), stage, (), bar, errors)
+            given = _complete(engine, list(requests.values()), stage, (), bar, errors, seed)
             responses = dict(zip(requests, given, strict=True))
-            bar.update(len(rows) - len(requests))
+            bar.update((len(rows) - len(requests)) * stage.samples)
             table = []
             for question in rows:
-                response = responses.get(question["question_id"])
-                if response is None:
+                these = responses.get(question["question_id"])
+                if these is None:
                     reading = parsing.Reading(names[question["image_id"]].outcome)
                     ids_of = ("answer", asking.prompt_id, question["image_id"], question)
                     table.append(_row(*ids_of, reading, finish_reason="not asked"))
                 else:
-                    table.append(_answered(question, response, stage, asking, rotation))
+                    table.append(_chosen([_answered(question, response, stage, asking, rotation) for response in these]))
             write(_table(table))
 
 

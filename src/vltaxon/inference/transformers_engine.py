@@ -5,14 +5,17 @@ all the same, batches are halved and the work goes on. Images of the next batche
 """
 
 import copy
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vltaxon import checkpoint, prompts
@@ -84,9 +87,8 @@ class TransformersEngine:
                     ready.append((jobs, maker.submit(self._prepared, jobs, texts, images)))
                 jobs, made = ready.popleft()
                 places = [place for job in jobs for place in job.places]
-                options = [requests[place].options for place in places]
                 try:
-                    responses = self._complete(made.result(), decoding, trie, options)
+                    responses = self._complete(made.result(), decoding, trie, [requests[place] for place in places])
                 except torch.OutOfMemoryError as error:
                     waiting.extendleft(reversed(self._smaller(jobs, error)))
                     continue
@@ -158,24 +160,28 @@ class TransformersEngine:
     # -- completions ---------------------------------------------------------------------------------------------------------
 
     def _complete(
-        self, made: tuple[list[Group], Batch | NotShared], decoding: Decoding, trie: Trie | None, options: Sequence[int]
+        self,
+        made: tuple[list[Group], Batch | NotShared],
+        decoding: Decoding,
+        trie: Trie | None,
+        requests: Sequence[Request],
     ) -> list[Response]:
         began, (groups, batch) = time.perf_counter(), made
         with torch.inference_mode():
             if isinstance(batch, Batch) and self._shared is not None:
                 try:
-                    logits, write = self._begun(self._shared, groups, batch, decoding, trie)
+                    logits, write = self._begun(self._shared, groups, batch, decoding, trie, requests)
                 except NotShared as reason:
                     batch = reason
             if isinstance(batch, NotShared) and self._shared is not None:
                 print(f"prompts are not shared but asked one by one from here on: {batch}")
                 self._shared = None
             if self._shared is None or isinstance(batch, NotShared):
-                asked, logits, write = self._alone(groups, decoding, trie)
+                asked, logits, write = self._alone(groups, decoding, trie, requests)
             else:
                 asked = batch.prompts
             if decoding.letters:
-                return self._lettered(asked, logits(), options, began)
+                return self._lettered(asked, logits(), [request.options for request in requests], began)
             written = write()
         share = (time.perf_counter() - began) / len(written)
         return [self._response(prompt, tokens, decoding, share) for prompt, tokens in zip(asked, written, strict=True)]
@@ -214,7 +220,13 @@ class TransformersEngine:
         return Response(text, "stop" if whole else "length", len(prompt), image, len(kept), seconds)
 
     def _begun(
-        self, shared: SharedPrefix, groups: Sequence[Group], batch: Batch, decoding: Decoding, trie: Trie | None
+        self,
+        shared: SharedPrefix,
+        groups: Sequence[Group],
+        batch: Batch,
+        decoding: Decoding,
+        trie: Trie | None,
+        requests: Sequence[Request],
     ) -> tuple[Callable[[], torch.Tensor], Callable[[], list[Tokens]]]:
         """Prefill a batch; what it returns gives the logits of the rows' first tokens, or writes the rows."""
         limit = 0 if decoding.letters else decoding.max_new_tokens + (trie is not None)  # the end token, elsewhere not counted
@@ -222,7 +234,7 @@ class TransformersEngine:
         if not self._verified:
             self._verify(groups, batch, logits)
             self._verified = True
-        pick, closed = self._pick(batch.prompts, decoding, trie), self._closed(decoding.stop)
+        pick, closed = self._pick(batch.prompts, decoding, trie, requests), self._closed(decoding.stop)
         return lambda: logits, lambda: shared.write(state, logits, limit, self._ends, pick, closed)
 
     def _verify(self, groups: Sequence[Group], batch: Batch, logits: torch.Tensor) -> None:
@@ -240,9 +252,10 @@ class TransformersEngine:
                 f"{type(self._model).__name__} gives other logits with a shared prefix (by {gap:.3g}, of {spread:.3g})"
             )
 
-    def _pick(self, asked: Sequence[Tokens], decoding: Decoding, trie: Trie | None) -> Pick:
-        """How the next token of each row is chosen: the likeliest, of those that may follow where there is a trie."""
+    def _pick(self, asked: Sequence[Tokens], decoding: Decoding, trie: Trie | None, requests: Sequence[Request]) -> Pick:
+        """How the next token of each row is chosen: the likeliest, of those that may follow where there is a trie; or drawn."""
         penalty = decoding.repetition_penalty
+        streams = [stream(request, decoding.seed) for request in requests] if decoding.temperature else []
 
         def pick(rows: list[int], logits: torch.Tensor, new: list[Tokens]) -> torch.Tensor:
             for at, row in enumerate(rows):
@@ -255,7 +268,9 @@ class TransformersEngine:
                     kept = logits[at, allowed].clone()
                     logits[at] = -torch.inf
                     logits[at, allowed] = kept
-            return logits.argmax(-1)
+            if not streams:
+                return logits.argmax(-1)
+            return drawn(logits, decoding.temperature, decoding.top_p, [streams[row].random() for row in rows])
 
         return pick
 
@@ -285,7 +300,7 @@ class TransformersEngine:
         return made.to(self._model.device)
 
     def _alone(
-        self, groups: Sequence[Group], decoding: Decoding, trie: Trie | None
+        self, groups: Sequence[Group], decoding: Decoding, trie: Trie | None, requests: Sequence[Request]
     ) -> tuple[list[Tokens], Callable[[], torch.Tensor], Callable[[], list[Tokens]]]:
         """Every prompt by itself, with its image, in a left-padded batch as the model computes it; as `_begun`, prompts first."""
         tokenizer = self._processor.tokenizer
@@ -299,6 +314,9 @@ class TransformersEngine:
             settings["prefix_allowed_tokens_fn"] = lambda _, tokens: _following(trie, tokens[width:].tolist(), self._ends[0])
         if decoding.stop:
             settings |= {"stop_strings": [decoding.stop], "tokenizer": tokenizer}
+        if decoding.temperature:
+            pick = self._pick([], replace(decoding, repetition_penalty=1), None, requests)
+            settings["logits_processor"] = [_Forced(pick)]
         settings |= {"do_sample": False, "eos_token_id": self._ends, "pad_token_id": tokenizer.pad_token_id}
 
         def logits() -> torch.Tensor:
@@ -325,6 +343,41 @@ class TransformersEngine:
             for token in (*tokens, self._ends[0]):
                 node = node.setdefault(token, {})
         return trie
+
+
+def stream(request: Request, seed: int) -> np.random.Generator:
+    """The random numbers of a request's sample, the same whatever is asked beside it."""
+    asked = json.dumps([request.image_id, request.system, request.text, request.sample, seed])
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(blake2b(asked.encode(), digest_size=16).digest())))
+
+
+def drawn(logits: torch.Tensor, temperature: float, top_p: float, numbers: Sequence[float]) -> torch.Tensor:
+    """A token of each row, of the likeliest that together have a probability of `top_p`.
+
+    Args:
+        logits: shape (rows, vocabulary).
+        temperature: above 0; below 1 sharpens.
+        top_p: share of the probability that is drawn from; the token that reaches it is in.
+        numbers: by row, uniform in [0, 1): where in that share the token lies.
+    """
+    chances, tokens = (logits.double() / temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
+    before = chances.cumsum(-1) - chances
+    chances[before >= top_p] = 0
+    ends = chances.cumsum(-1)
+    at = (ends <= torch.tensor(numbers, device=logits.device)[:, None] * ends[:, -1:]).sum(-1, keepdim=True)
+    return tokens.gather(-1, at).squeeze(-1)
+
+
+class _Forced:
+    """A logits processor of `generate` that leaves only the token which is drawn."""
+
+    def __init__(self, pick: Pick) -> None:
+        self._pick = pick
+
+    def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        rows = list(range(len(scores)))
+        chosen = self._pick(rows, scores, [[] for _ in rows])
+        return torch.full_like(scores, -torch.inf).scatter_(-1, chosen[:, None], 0.0)
 
 
 def _until(tokens: Tokens, closed: Callable[[Tokens], bool]) -> Tokens:

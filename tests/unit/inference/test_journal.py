@@ -22,7 +22,7 @@ from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.journal import Journal, Journaled, Lazy
 from vltaxon.provenance import read_parquet
 
-IDENTITY = {"engine": "scripted", "version": 1, "weights": "w"}
+IDENTITY = {"engine": "transformers", "version": 1, "weights": "w"}
 SHORT = Decoding(9)
 
 
@@ -244,10 +244,10 @@ def test_statistics_and_pruning_by_identity(tmp_path: Path) -> None:
     assert [line.split("|")[5].strip() for line in said.splitlines()[2:]] in (["30", "20", "50"], ["20", "30", "50"])
     writer = Journal(state, other, "model 0")
     writer.append(bytes(16), Response("", "stop", 0, 0, 0, 0.0))
-    assert journal.prune(state, "scripted", [IDENTITY]) == [], "somebody writes there"
+    assert journal.prune(state, {"model 0"}, [IDENTITY]) == [], "somebody writes there"
     writer.close()
-    assert journal.prune(state, "another", []) == []
-    assert [(one.answers, one.note["called"]) for one in journal.prune(state, "scripted", [IDENTITY])] == [(21, "model 0")]
+    assert journal.prune(state, {"another model"}, []) == []
+    assert [(one.answers, one.note["called"]) for one in journal.prune(state, {"model 0"}, [IDENTITY])] == [(21, "model 0")]
     again = Echo()
     answers(Journaled(again, Journal(state, IDENTITY, "model 1"), {f"i{i}": f"{i}" for i in range(9)}), questions())
     assert not again.asked

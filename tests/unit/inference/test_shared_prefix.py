@@ -13,7 +13,7 @@ from vltaxon.errors import UserError
 from vltaxon.inference import shared_prefix
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.shared_prefix import NotShared
-from vltaxon.inference.transformers_engine import TransformersEngine
+from vltaxon.inference.transformers_engine import TransformersEngine, drawn
 
 QUESTIONS = ("Which kingdom?\nA. x\nB. y", "Which order, of many?\nA. one\nB. two\nC. three", "Which?", "Which genus is it?" * 9)
 
@@ -46,6 +46,8 @@ DECODINGS = {
     "with a penalty": Decoding(12, repetition_penalty=1.3),
     "of given texts": Decoding(40, only=("Genus0", "Genus0 epithet1", "<think>Kingdom: Plantina</think><answer>x</answer>")),
     "until a text": Decoding(30, stop="e"),
+    "drawn": Decoding(12, temperature=0.8, top_p=0.9, seed=3),
+    "drawn, with a penalty": Decoding(12, temperature=1.5, repetition_penalty=1.3),
 }
 
 
@@ -53,6 +55,8 @@ DECODINGS = {
 @pytest.mark.parametrize("rows", [1, 5, 64])
 def test_the_same_tokens_as_each_prompt_by_itself(world: World, vlm: Vlm, decoding: Decoding, rows: int) -> None:
     store, asked = ImageStore(world.tables["images"]), requests(world)
+    if decoding.temperature:
+        asked = [replace(request, sample=sample) for sample in range(3) for request in asked]
     sized = vlm.model_copy(update={"batch_size": rows})
     shared, alone = TransformersEngine(sized, None, store), plain(TransformersEngine(vlm, None, store))
     assert facts(answered(shared, asked, decoding)) == facts(answered(alone, asked, decoding))
@@ -67,6 +71,36 @@ def test_the_vision_tower_sees_each_image_once(world: World, vlm: Vlm) -> None:
     vision.register_forward_pre_hook(lambda module, given, named: seen.append(len(named["grid_thw"])), with_kwargs=True)
     answered(engine, asked, Decoding(4))
     assert sum(seen) == len({request.image_id for request in asked}) < len(asked)
+
+
+def test_samples_of_a_prompt_differ_share_its_prefill_and_hang_on_nothing_else(world: World, vlm: Vlm) -> None:
+    engine, decoding = TransformersEngine(vlm, None, ImageStore(world.tables["images"])), Decoding(12, temperature=1.5, seed=1)
+    one = Request(world.column("images", "image_id")[0], QUESTIONS[2])
+    asked = [replace(one, sample=sample) for sample in range(6)]
+    read: list[int] = []
+    engine._model.register_forward_pre_hook(
+        lambda module, given, named: read.append(named["input_ids"].shape[0]), with_kwargs=True
+    )
+    several = [response.completion for response in answered(engine, asked, decoding)]
+    assert read[:3] == [1, 1, 1], "prefix, remaining tokens and the check of the first batch: once for all samples"
+    assert len(set(several)) > 3
+    alone = [answered(engine, [request], decoding)[0].completion for request in asked]
+    assert alone == several and len({r.completion for r in answered(engine, [one] * 3, decoding)}) == 1
+    assert [r.completion for r in answered(engine, asked, replace(decoding, seed=2))] != several
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 0.95), (2.0, 0.5)])
+def test_tokens_are_drawn_as_often_as_they_are_likely(temperature: float, top_p: float) -> None:
+    """The share of numbers, evenly spread, that give a token is its probability among the likeliest that reach `top_p`."""
+    logits = torch.randn(40, generator=torch.Generator().manual_seed(0)) * 2
+    numbers = [(i + 0.5) / 20_000 for i in range(20_000)]
+    tokens = drawn(logits.expand(len(numbers), -1), temperature, top_p, numbers)
+    wanted, total = torch.zeros(40, dtype=torch.float64), 0.0
+    for token in sorted(range(40), key=lambda i: -logits[i]):
+        if total < top_p:
+            wanted[token] = chance = float((logits.double() / temperature).softmax(-1)[token])
+            total += chance
+    assert torch.allclose(tokens.bincount(minlength=40).double() / len(numbers), wanted / total, atol=2e-4)
 
 
 def test_a_model_whose_positions_are_others_is_found_out(

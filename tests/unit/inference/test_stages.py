@@ -365,3 +365,59 @@ def test_questions_out_of_order_are_a_defect(world: World, tmp_path: Path) -> No
         with pytest.raises(ValueError, match="not in the order of images and levels"):
             stages.answer_by_chance(ids, world.tables["questions"], tmp_path / "a.parquet", 0)
     assert not (tmp_path / "a.parquet").exists()
+
+
+def sampled(folder: Path, world: World, said: Sequence[tuple[str, str]], **more: Any) -> dict[str, Any]:
+    """The row of the one image of species 0, whose samples say these in turn."""
+    stage = LEAF.model_copy(update={"samples": len(said), "temperature": 0.6} | more)
+    engine, ids = Scripted(lambda request: said[request.sample]), ["test/0_4"]
+    worth = stages.nearness(world.tables["images"], world.tables["taxa"], ids) if stage.choose == "best" else None
+    stages.predict_leaf(engine, ids, stage, asking(STAGE1), folder / "leaf.parquet", 0, worth=worth)
+    return rows(folder / "leaf.parquet")[0]
+
+
+def tagged(name: str) -> tuple[str, str]:
+    return f"<think>x</think><answer>{name}</answer>", "stop"
+
+
+CUT = ("<think>x", "length")
+
+
+@pytest.mark.parametrize(
+    ("said", "wins"),
+    [
+        ("a b b", 1),
+        ("a b c", 0),
+        ("a b B a", 0),
+        ("- b - c", 1),
+        ("- - -", 0),
+    ],
+)
+def test_the_answer_that_most_samples_give_counts(world: World, tmp_path: Path, said: str, wins: int) -> None:
+    """Names compare as everywhere, the first of equals wins, and a sample without an answer has no vote."""
+    each = [CUT if name == "-" else tagged(name) for name in said.split()]
+    row = sampled(tmp_path, world, each)
+    assert row["completion"] == each[wins][0]
+    assert [sample["completion"] for sample in row["samples"]] == [text for text, _ in each], "none is lost"
+    assert [sample["outcome"] for sample in row["samples"]] == ["truncated" if one is CUT else "answered" for one in each]
+
+
+@pytest.mark.parametrize(
+    ("said", "wins"),
+    [("nonsense 3 1", 1), ("nonsense - 0", 2), ("nonsense - other", 1), ("nonsense other", 0), ("1 1 3 3", 2)],
+)
+def test_best_of_several_is_the_most_specific_true_name(world: World, tmp_path: Path, said: str, wins: int) -> None:
+    """A number names that level of the true lineage; a wrong name is worse than none."""
+    each = [CUT if n == "-" else tagged(lineage(0)[int(n)] if n.isdigit() else n) for n in said.split()]
+    assert sampled(tmp_path, world, each, choose="best")["completion"] == each[wins][0]
+
+
+def test_questions_are_voted_on_by_option(world: World, tmp_path: Path) -> None:
+    ids, said = stages.test_images(world.tables["images"], 0, 1)[:2], ("A", "B", "B.")
+    stage = Stage(name="answer", prompt="stage2", form="bare", max_new_tokens=9, samples=3, temperature=1.0)
+    engine = Scripted(lambda request: (said[request.sample], "stop"))
+    stages.answer_by_model(engine, ids, stage, asking(STAGE2), world.tables["questions"], [], tmp_path / "a.parquet", 0)
+    found = rows(tmp_path / "a.parquet")
+    assert len(engine.asked) == 3 * len(found)
+    shown = {(row["level"] > 1, row["answer_index"], row["completion"], len(row["samples"])) for row in found}
+    assert shown == {(False, 0, "A", 3), (True, 1, "B", 3)}, "a kingdom has one option: there B says nothing, and has no vote"
