@@ -474,18 +474,18 @@ class Stage(Closed):
     max_new_tokens: PositiveInt = 512
     repetition_penalty: PositiveFloat = Field(1.0, description="1 is plain greedy; the checkpoint's own value is not used.")
     samples: PositiveInt = Field(1, description="Completions drawn for each prompt; one of them counts, all are kept.")
-    temperature: NonNegativeFloat = Field(0.0, description="0 is greedy; above, tokens are drawn.")
+    temperature: Annotated[float, Field(ge=0, le=10, description="0 is greedy; above, tokens are drawn.")] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1, description="Drawn from the likeliest tokens of this probability together.")] = 1.0
     choose: Literal["vote", "best"] = Field(
         "vote",
         description="Which of several samples counts: the first with the answer that most of them give; or (leaf) the first that "
-        "names the most specific true taxon, a wrong one being worse than none (an oracle).",
+        "names the most specific true taxon, and of these the one with most of the true lineage (an oracle).",
     )
 
     @model_validator(mode="after")
     def _drawn(self) -> Self:
-        if self.samples > 1 and not self.temperature:
-            raise ValueError("samples: more than one need a temperature above 0, else they are all the same")
+        if (self.samples > 1 or self.top_p < 1) and not self.temperature:
+            raise ValueError("samples and top_p are for a temperature above 0, where tokens are drawn")
         if self.temperature and (self.by != "model" or self.constrained or self.read == "letters"):
             raise ValueError("temperature: for stages in which the model writes freely")
         if self.choose == "best" and (self.name != "leaf" or self.samples == 1):
@@ -519,6 +519,8 @@ class Protocol(Closed):
         for stage in self.stages:
             if (stage.condition == "leaf" or stage.by == "lookup") and names[0] != "leaf":
                 raise ValueError(f"stage {stage.name}: needs a leaf stage before it")
+            if (stage.condition == "leaf" or stage.by == "lookup") and self.stages[0].choose == "best":
+                raise ValueError(f"stage {stage.name}: choose: best is an oracle, from which no answers are made")
         return self
 
     def stage(self, name: str) -> Stage | None:
@@ -1185,6 +1187,11 @@ def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> 
             problems.append(f"{at}: protocol {system.protocol} is for {wanted}, not for engine {model.engine}")
         if isinstance(model, Endpoint) and model.url and any(stage.repetition_penalty != 1 for stage in protocol.stages):
             problems.append(f"{at}: protocol {system.protocol} has a repetition_penalty, which an endpoint may not know")
+        if isinstance(model, Endpoint) and any(stage.temperature for stage in protocol.stages):
+            fixed = {"temperature", "top_p", "top_k", "seed", "n"} & set(model.body)
+            if model.temperature is None or fixed:
+                what = f"body sets {', '.join(sorted(fixed))}" if fixed else "temperature is null"
+                problems.append(f"{at}: protocol {system.protocol} draws samples, and config/models/{system.model}.yaml: {what}")
     if system.recipe is not None:
         recipe = fetch("recipes", system.recipe, f"{at}.recipe")
         if isinstance(model, Endpoint) and model.managed is None:

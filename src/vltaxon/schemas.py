@@ -70,7 +70,7 @@ PARTS = pa.schema([("leaf", _str), ("part", _str), ("seed", _i64)])
 
 OUTCOMES = ("answered", "unparsed", "truncated", "empty", "refused", "error")
 
-# What each of several samples of a prompt says; where they are one, the prediction itself has it.
+# What each of several samples of a prompt says; the prediction is one of them.
 _SAMPLE = pa.struct(
     [
         ("completion", _str),
@@ -104,7 +104,7 @@ PREDICTIONS = pa.schema(
         ("completion_tokens", _i32),
         ("cached_tokens", _i32),  # of the prompt's, found in the cache of a server; null of other engines
         ("seconds", pa.float32()),
-        ("samples", pa.list_(_SAMPLE)),  # all of them in order, where there are several; null where one
+        ("samples", pa.list_(_SAMPLE)),  # all of them in order, where several are drawn
     ]
 )
 

@@ -233,6 +233,10 @@ WRONG_ENDPOINTS = [
     ),
     ("config.yaml", "systems.gpt_4o.protocol", "zero_shot", ["protocol zero_shot is for zero_shot, not for engine server"]),
     ("protocols/direct.yaml", "stages.0.repetition_penalty", 1.1, ["systems.gpt_4o: protocol direct has a repetition_penalty"]),
+    ("protocols/direct.yaml", "stages.0.samples", 4, ["samples and top_p are for a temperature above 0"]),
+    ("protocols/direct.yaml", "stages.0.top_p", 0.9, ["samples and top_p are for a temperature above 0"]),
+    ("protocols/direct.yaml", "stages.0.temperature", 99, ["stages.0.temperature"]),
+    ("protocols/direct.yaml", "stages.0.choose", "best", ["choose: best is for several samples of the leaf stage"]),
 ]
 
 
@@ -249,6 +253,34 @@ def test_what_is_wrong_with_an_endpoint_is_said_but_never_its_key(
     for part in said:
         assert part in message
     assert KEY not in message and KEY.upper().replace("-", "_") not in message
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [({"temperature": None}, "temperature is null"), ({"body": {"top_p": 1, "seed": 3}}, "body sets seed, top_p")],
+)
+def test_an_endpoint_that_takes_no_temperature_is_not_asked_for_samples(folder: Path, model: dict[str, Any], said: str) -> None:
+    systems = BASE | {"gpt_4o": {"model": "gpt_4o", "protocol": "two_stage_voted"}}
+    edit(folder / "config.yaml", systems=systems, main=[], sweeps={}, comparisons={})
+    config.load(folder / "config.yaml", folder)
+    edit(folder / "models" / "gpt_4o.yaml", **model)
+    assert f"systems.gpt_4o: protocol two_stage_voted draws samples, and config/models/gpt_4o.yaml: {said}" in problems(folder)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "change", "said"),
+    [
+        ("direct_letters", {"temperature": 0.5}, "temperature: for stages in which the model writes freely"),
+        ("constrained", {"temperature": 0.5}, "temperature: for stages in which the model writes freely"),
+        ("two_stage_voted", {"choose": "best"}, "choose: best is an oracle, from which no answers are made"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(folder: Path, protocol: str, change: dict[str, Any], said: str) -> None:
+    given = yaml.safe_load((folder / "protocols" / f"{protocol}.yaml").read_text())
+    config.Protocol.model_validate(given)
+    given["stages"][0] |= change
+    with pytest.raises(ValueError, match=said):
+        config.Protocol.model_validate(given)
 
 
 def test_the_report_is_about_questions_that_there_are(folder: Path) -> None:

@@ -24,7 +24,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -284,6 +284,8 @@ def key(request: Request, decoding: str, image: str, repeat: int) -> bytes:
         repeat: 0 but for a run that asks anew what another has asked.
     """
     asked = vars(request) | {"image_id": image, "decoding": decoding, "repeat": repeat}
+    if not request.sample:  # as before there were samples
+        del asked["sample"]
     return blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=_KEY).digest()
 
 
@@ -314,7 +316,11 @@ class Journaled:
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
         """Yield what is answered already, then what the engine says to the rest; equal requests are asked once."""
-        settings = digest_text(json.dumps(asdict(decoding), sort_keys=True))
+        if self._repeat and decoding.temperature:  # what is drawn is drawn anew
+            decoding = replace(decoding, seed=int(digest_text(str(decoding.seed), str(self._repeat))[:7], 16))
+        drawn = () if decoding.temperature else ("temperature", "top_p", "seed")
+        said = {name: value for name, value in asdict(decoding).items() if name not in drawn}
+        settings = digest_text(json.dumps(said, sort_keys=True))
         places: dict[bytes, list[int]] = {}
         for at, request in enumerate(requests):
             places.setdefault(key(request, settings, self._images[request.image_id], self._repeat), []).append(at)
@@ -399,8 +405,9 @@ def prune(root: Path, checkpoints: Collection[str], wanted: Iterable[Mapping[str
     """
     spared, gone = {folder_of(root, identity) for identity in wanted}, []
     for there in kept(root):
-        checkpoint = str(there.note.get("called")).partition(" + ")[0]
-        if there.folder in spared or there.note.get("engine") != "transformers" or checkpoint not in checkpoints:
+        called = str(there.note.get("called"))
+        of_ours = any(called == name or called.startswith(f"{name} + ") for name in checkpoints)
+        if there.folder in spared or there.note.get("engine") != "transformers" or not of_ours:
             continue
         with ExitStack() as held:
             if all(held.enter_context(_unwritten(path)) is not None for path in there.folder.glob("*.journal")):

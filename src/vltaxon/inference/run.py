@@ -109,8 +109,8 @@ def identity(model: Vlm, weights: str) -> dict[str, Any]:
 def prune_journal(models: Mapping[str, Mapping[str, Any]], adapters: Path, state: Path) -> str:
     """Delete what these models answered with weights or settings that they no longer have; what was deleted, in words.
 
-    What a model has answered as it is now, bare or with one of its adapters, is kept; so is all of models that are not given:
-    another config may have them.
+    What a model has answered as it is now, bare or with one of its adapters, is kept; so is all of checkpoints that none of them
+    has: another config may.
 
     Args:
         models: values of the models, by name.
@@ -212,7 +212,10 @@ def _name(
 ) -> None:
     stage = _stage(values)
     gold, only = _gold(stage, images, taxa, ids), stages.lineages(taxa, stage) if stage.constrained and taxa is not None else ()
-    worth = stages.nearness(images, taxa, ids) if stage.choose == "best" and taxa is not None else None
+    worth = None
+    if stage.choose == "best":
+        assert taxa is not None, "the best is known by the truth"
+        worth = stages.nearness(images, taxa, ids)
     with _engine(images, ids, adapter, values, batch_size, gpus, around) as engine:
         stages.predict_leaf(engine, ids, stage, _asking(values), output, values["seed"], gold, only, _errors(around), worth)
 

@@ -30,7 +30,7 @@ from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.ledger import Ledger
 from vltaxon.inference.pace import Pace, Stopped
 
-_IN_A_ROW = 50  # requests that end as errors, none answered between them: then the endpoint is given up
+_IN_A_ROW = 50  # different requests that end as errors, none answered between them: then the endpoint is given up
 _PIXELS = 28 * 28  # of an image token, for what a first request may cost
 _LETTERS = 3  # of a token of text, likewise: rather too few than too many
 
@@ -124,8 +124,12 @@ class ServerEngine:
             ]
         settings: dict[str, Any] = {spec.limit_as: decoding.max_new_tokens, "temperature": spec.temperature, "seed": spec.seed}
         if decoding.temperature:
-            drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p}
-            settings |= drawn | {"seed": int(provenance.digest_text(str(decoding.seed), str(request.sample))[:7], 16)}
+            settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p}
+            if spec.managed is not None:
+                settings |= {"top_k": -1, "min_p": 0.0}  # else vLLM takes the checkpoint's
+            if spec.managed is not None or spec.seed is not None:
+                mixed = provenance.digest_text(str(spec.seed), str(decoding.seed), str(request.sample))
+                settings["seed"] = int(mixed[:7], 16)
         if spec.managed is not None:
             settings["repetition_penalty"] = decoding.repetition_penalty  # else vLLM takes the checkpoint's
         elif decoding.repetition_penalty != 1:
@@ -152,7 +156,7 @@ class _Asking:
         self._got: asyncio.Queue[tuple[int, Response] | None] = asyncio.Queue()
         self._stop: BaseException | None = None
         self._settled = asyncio.Event()
-        self._failed_in_a_row = 0
+        self._failing: set[tuple[str, str]] = set()
         self._most_prompt = 0
         self._last = time.perf_counter()
 
@@ -228,11 +232,11 @@ class _Asking:
             try:
                 return self._response(await self._attempt(request, body))
             except chat.Refused as error:
-                return await self._error(str(error))
+                return await self._error(request, str(error))
             except chat.Passing as error:
                 self._served.check()
                 if attempt == self._spec.attempts:
-                    return await self._error(f"{attempt} attempts; the last: {error}")
+                    return await self._error(request, f"{attempt} attempts; the last: {error}")
                 await self._pace.rest(self._pause(attempt, error))
         raise AssertionError("no attempt at all")
 
@@ -286,15 +290,15 @@ class _Asking:
     def _response(self, answer: chat.Answer) -> Response:
         if answer.usage is None and self._spec.price is not None:
             raise UserError(f"{self._served.urls[0]}: does not tell what it bills (usage), as a `price` needs; drop that")
-        self._failed_in_a_row = 0
+        self._failing.clear()
         self._most_prompt = max(self._most_prompt, answer.usage.prompt if answer.usage else 0)
         counts = chat.fields(answer) | {"image_tokens": None, "seconds": self._share(), "origin": answer.origin}
         return Response(answer.text, answer.finish_reason, **counts)
 
-    async def _error(self, words: str) -> Response:
-        self._failed_in_a_row += 1
+    async def _error(self, request: Request, words: str) -> Response:
+        self._failing.add((request.image_id, request.text))
         words = self._plain(words)
-        if self._failed_in_a_row >= _IN_A_ROW:
+        if len(self._failing) >= _IN_A_ROW:
             await self._halt(
                 UserError(f"{self._served.urls[0]}: {_IN_A_ROW} requests in a row failed for good; the last: {words}")
             )

@@ -214,7 +214,7 @@ def _complete(
     return [[responses[at] for at in range(start, start + count)] for start in range(0, len(requests), count)]
 
 
-def _chosen(rows: Sequence[Row], worth: Callable[[Row], int] | None = None) -> Row:
+def _chosen(rows: Sequence[Row], worth: "Worth | None" = None) -> Row:
     """The row that counts, of those of several samples of a prompt; it holds what all of them say.
 
     Args:
@@ -233,22 +233,24 @@ def _chosen(rows: Sequence[Row], worth: Callable[[Row], int] | None = None) -> R
     return best | {"samples": [{name: row[name] for name in _SAID} for row in rows]}
 
 
-def nearness(images: Path, taxa: Path, ids: Sequence[str]) -> Callable[[Row], int]:
-    """How good a row of stage 1 is: the level of the true taxon that it names, 0 if it names none, -1 if what it names is wrong.
+Worth = Callable[[Row], tuple[int, int, int]]
 
-    The order of SpeciaRL (arXiv 2603.03197), in which a wrong taxon is worse than none, read off the taxonomy by exact names.
+
+def nearness(images: Path, taxa: Path, ids: Sequence[str]) -> Worth:
+    """How good a row of stage 1 is: the level of the true taxon that is its answer (0 where it is none), then how many levels of
+    its lineage are right, then whether it is an answer at all, or at least no error.
     """
     wanted = pc.field("image_id").isin(pa.array(ids, pa.string()))
     tree, table = Taxonomy.read(taxa), provenance.read_parquet(images, schemas.IMAGES, ["image_id", "leaf"], wanted)
     leaves = dict(zip(table["image_id"].to_pylist(), table["leaf"].to_pylist(), strict=True))
 
-    def worth(row: Row) -> int:
+    def worth(row: Row) -> tuple[int, int, int]:
         if row["outcome"] != "answered":
-            return 0
-        named, lineage = normalise(row["answer"]), tree.lineages[leaves[row["image_id"]]]
-        return max(
-            (level for level, taxon in enumerate(lineage, 1) if taxon is not None and normalise(taxon) == named), default=-1
-        )
+            return 0, 0, -1 if row["outcome"] == "error" else 0
+        true = [None if taxon is None else normalise(taxon) for taxon in tree.lineages[leaves[row["image_id"]]]]
+        named, written = normalise(row["answer"]), [None if taxon is None else normalise(taxon) for taxon in row["lineage"]]
+        level = max((level for level, taxon in enumerate(true, 1) if taxon == named), default=0)
+        return level, sum(a is not None and a == b for a, b in zip(true, written, strict=True)), 1
 
     return worth
 
@@ -290,7 +292,7 @@ def predict_leaf(
     gold: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
     errors: Errors | None = None,
-    worth: Callable[[Row], int] | None = None,
+    worth: Worth | None = None,
 ) -> None:
     """Stage 1: ask for the leaf of each image, and read the answer and the lineage written with it.
 
@@ -316,8 +318,9 @@ def predict_leaf(
         errors.watched(),
         tqdm(total=len(ids) * stage.samples, desc=stage.name, mininterval=1) as bar,
     ):
-        for start in range(0, len(ids), WINDOW):
-            some = ids[start : start + WINDOW]
+        window = max(1, WINDOW // stage.samples)
+        for start in range(0, len(ids), window):
+            some = ids[start : start + window]
             asked = [Request(i, asking.render(leaf=gold[i] if gold is not None else ""), asking.prompt.system) for i in some]
             responses = _complete(engine, asked, stage, only, bar, errors, seed)
             drawn = zip(some, responses, strict=True)
@@ -370,7 +373,7 @@ def answer_by_model(
         errors.watched(),
         tqdm(total=_count(asked, ids) * stage.samples, desc=stage.name, mininterval=1) as bar,
     ):
-        for window in _questions(asked, ids, WINDOW):
+        for window in _questions(asked, ids, max(1, WINDOW // stage.samples)):
             rows = window.to_pylist()
             requests: dict[str, Request] = {}
             for question in rows:

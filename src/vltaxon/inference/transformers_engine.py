@@ -364,8 +364,9 @@ def drawn(logits: torch.Tensor, temperature: float, top_p: float, numbers: Seque
     before = chances.cumsum(-1) - chances
     chances[before >= top_p] = 0
     ends = chances.cumsum(-1)
-    at = (ends <= torch.tensor(numbers, device=logits.device)[:, None] * ends[:, -1:]).sum(-1, keepdim=True)
-    return tokens.gather(-1, at).squeeze(-1)
+    given = torch.tensor(numbers, dtype=torch.float64, device=logits.device)[:, None]
+    at, last = (ends <= given * ends[:, -1:]).sum(-1, keepdim=True), (chances > 0).sum(-1, keepdim=True) - 1
+    return tokens.gather(-1, at.minimum(last)).squeeze(-1)  # the number next to 1 may round to it
 
 
 class _Forced:

@@ -1,6 +1,7 @@
 """Repeats: how many answers change when a system is asked the very same again.
 
-Decoding is greedy, but sums of a batch depend on what else is in it; where two tokens are nearly equally likely, that decides.
+Where decoding is greedy, sums of a batch depend on what else is in it; where two tokens are nearly equally likely, that decides.
+What is drawn is drawn anew in each run.
 """
 
 from collections.abc import Mapping, Sequence

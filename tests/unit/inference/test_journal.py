@@ -287,3 +287,27 @@ def test_the_identity_is_that_of_the_loaded_engine_and_all_that_shapes_answers_i
     with run._engine(world.tables["images"], ids, lettered, {"model": broken.model_dump()}, 1, 1, around) as again:
         again._engine._make = None  # type: ignore[attr-defined]
         assert answers(again, asked) == first
+
+
+def test_a_greedy_key_is_what_it_was_and_samples_have_their_own(tmp_path: Path) -> None:
+    """Answers that are kept stay found: the key of a plain request is written down here."""
+    asked, images = Request("i0", "q", "s"), {"i0": "digest"}
+    settings: list[str] = []
+
+    def keys(decoding: Decoding, repeat: int = 0, **more: Any) -> str:
+        echo, journal = Echo(), Journal(tmp_path / f"{len(settings)}", IDENTITY, "a model")
+        list(Journaled(echo, journal, images, repeat).generate([replace(asked, **more)], decoding))
+        settings.append("")
+        (frame,) = (tmp_path / f"{len(settings) - 1}").rglob("*.journal")
+        return frame.read_bytes()[12:28].hex()
+
+    drawn = Decoding(5, temperature=0.6)
+    assert {keys(Decoding(5)), keys(Decoding(5, seed=3)), keys(Decoding(5, top_p=0.5))} == {"d371ff654d8266dde3ba2bed7373c943"}
+    others = [
+        keys(drawn),
+        keys(drawn, sample=1),
+        keys(replace(drawn, seed=1)),
+        keys(replace(drawn, top_p=0.9)),
+        keys(drawn, repeat=1),
+    ]
+    assert len({keys(Decoding(5)), *others}) == 6

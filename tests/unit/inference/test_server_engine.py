@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,26 @@ def test_what_no_attempt_can_mend_stops_at_once(
     with fake.serving(fault=lambda text, before: fault) as server, pytest.raises(UserError, match=said) as caught:
         asked(world, spec(server.url, key="TEST_KEY", concurrency=2), numbered(world, 50))
     assert len(server.asked) <= 3 and KEY not in str(caught.value)
+
+
+def test_samples_are_drawn_as_the_stage_says_each_by_a_seed_of_its_own(world: World) -> None:
+    some = [replace(request, sample=sample) for request in requests(world, "q") for sample in range(3)]
+    drawn = Decoding(5, temperature=0.6, top_p=0.95, seed=7)
+    with fake.serving() as server:
+        for given in (spec(server.url), spec(server.url, seed=1)):
+            with engine(world, given) as one:
+                bodies = [json.loads(one.body(request, "data:", drawn)) for request in some]
+                greedy = json.loads(one.body(some[0], "data:", Decoding(5)))
+            assert {(body["temperature"], body["top_p"]) for body in bodies} == {(0.6, 0.95)}
+            assert greedy["temperature"] == 0 and "top_p" not in greedy
+            assert len({body.get("seed") for body in bodies}) == (1 if given.seed is None else 3)
+
+
+def test_samples_that_fail_count_as_one_request_that_does(world: World) -> None:
+    some = [replace(request, sample=sample) for request in requests(world, "bad") for sample in range(64)]
+    with fake.serving(fault=lambda text, before: fake.status(400, b"no") if "bad" in text else None) as server:
+        errors = [response.error for response in asked(world, spec(server.url, concurrency=4), some + requests(world, "good"))]
+    assert [error is None for error in errors] == [False] * 64 + [True]
 
 
 def test_an_endpoint_that_only_fails_is_given_up(world: World) -> None:

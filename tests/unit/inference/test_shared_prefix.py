@@ -103,6 +103,12 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(temperature: float, top_p:
     assert torch.allclose(tokens.bincount(minlength=40).double() / len(numbers), wanted / total, atol=2e-4)
 
 
+@pytest.mark.parametrize("number", [1 - 2**-26, 1 - 2**-53])
+def test_the_number_next_to_one_draws_a_token_that_may_be_drawn(number: float) -> None:
+    token = drawn(torch.arange(50.0).flip(0)[None] / 50, 1.0, 0.5, [number])
+    assert token.item() == (torch.arange(50.0).flip(0) / 50).softmax(-1).cumsum(-1).lt(0.5).sum().item()
+
+
 def test_a_model_whose_positions_are_others_is_found_out(
     world: World, vlm: Vlm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,19 +135,20 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     world: World, vlm: Vlm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fits: int
 ) -> None:
     """The device here has memory for `fits` rows."""
-    store, asked = ImageStore(world.tables["images"]), requests(world)
-    wanted = facts(answered(TransformersEngine(vlm, None, store), asked, Decoding(4)))
+    store, decoding = ImageStore(world.tables["images"]), Decoding(4, temperature=1.0)
+    asked = [replace(request, sample=sample) for request in requests(world) for sample in range(2)]
+    wanted = facts(answered(TransformersEngine(vlm, None, store), asked, decoding))
     prefill, sizes = shared_prefix.SharedPrefix.prefill, []
 
     def small(self: Any, batch: shared_prefix.Batch, room: int) -> Any:
-        sizes.append(len(batch.suffixes))
-        if len(batch.suffixes) > fits:
+        sizes.append(len(batch.suffix))
+        if len(batch.suffix) > fits:
             raise torch.OutOfMemoryError("too large")
         return prefill(self, batch, room)
 
     monkeypatch.setattr(shared_prefix.SharedPrefix, "prefill", small)
     engine = TransformersEngine(vlm, None, store)
-    assert facts(answered(engine, asked, Decoding(4))) == wanted
+    assert facts(answered(engine, asked, decoding)) == wanted
     assert max(sizes) > fits and "out of memory with" in capsys.readouterr().out
     fits = 0
     with pytest.raises(UserError, match="one request alone is too large"):

@@ -404,11 +404,21 @@ def test_the_answer_that_most_samples_give_counts(world: World, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("said", "wins"),
-    [("nonsense 3 1", 1), ("nonsense - 0", 2), ("nonsense - other", 1), ("nonsense other", 0), ("1 1 3 3", 2)],
+    [
+        ("x 3 1", 1),
+        ("x - 0", 2),
+        ("- x y", 1),
+        ("x:Plantina y", 0),
+        ("x x:Plantina -", 1),
+        ("1 1 3 3", 2),
+        ("3:Animalia 3:Plantina", 1),
+    ],
 )
 def test_best_of_several_is_the_most_specific_true_name(world: World, tmp_path: Path, said: str, wins: int) -> None:
-    """A number names that level of the true lineage; a wrong name is worse than none."""
-    each = [CUT if n == "-" else tagged(lineage(0)[int(n)] if n.isdigit() else n) for n in said.split()]
+    """A number names that level of the true lineage; behind a colon is the kingdom that the reasoning names."""
+    names = [(lineage(0)[int(n[0])] if n[0].isdigit() else n[0], n[1:]) for n in (one.split(":") for one in said.split())]
+    texts = [f"<think>Kingdom: {''.join(kingdom) or '?'}</think><answer>{name}</answer>" for name, kingdom in names]
+    each = [CUT if name == "-" else (text, "stop") for (name, _), text in zip(names, texts, strict=True)]
     assert sampled(tmp_path, world, each, choose="best")["completion"] == each[wins][0]
 
 
