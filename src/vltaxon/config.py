@@ -387,6 +387,7 @@ class Clip(Closed):
     case: Literal["keep", "lower"] = "keep"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: PositiveInt = 64
+    threads: PositiveInt = Field(8, description="CPU cores of a job that embeds with it: images made ready at once.")
     licence: str
 
     @model_validator(mode="after")

@@ -450,7 +450,8 @@ class Plan:
 
     def threads(self, wildcards: Wildcards) -> int:
         """CPU cores of a prediction job: those of the model where one generates, else one."""
-        return int(getattr(self.model(self.systems[wildcards.system].model), "threads", 1))
+        spec = self.model(self.systems[wildcards.system].model)
+        return 1 if isinstance(spec, Clip) else int(getattr(spec, "threads", 1))
 
     def batch_size(self, wildcards: Wildcards) -> int:
         """Requests generated together; a resource, since it must not change results."""
