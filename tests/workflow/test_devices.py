@@ -101,7 +101,7 @@ class Storm:
 
     def __init__(self, folder: Path, jobs: int, kills: int, wanted: Sequence[int]) -> None:
         self.folder, self.told, self.wanted, self.chance = folder, folder / "told.jsonl", wanted, random.Random(0)
-        self.jobs, self.kills, self.killed = [str(job) for job in range(jobs)], kills, dict[str, tuple[float, float]]()
+        self.jobs, self.kills, self.killed = jobs, kills, dict[str, tuple[float, float]]()
         self.environment = os.environ | {"VLTAXON_DEVICES": ",".join(DEVICES), "VLTAXON_LEASES": str(folder / "leases")}
         self.environment |= {"TOLD": str(self.told), "PYTHONPATH": str(ROOT / "src")}
         self.environment.pop("CUDA_VISIBLE_DEVICES", None)
@@ -112,14 +112,15 @@ class Storm:
         return subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
 
     def run(self) -> list[Job]:
-        """Let all jobs run, killing some at random moments."""
+        """Let so many jobs run at least, and as many more as it takes to kill so many at random moments."""
         running: dict[str, subprocess.Popen[bytes]] = {}
-        deadline = time.monotonic() + 500
-        while self.jobs or running:
+        deadline, started = time.monotonic() + 500, 0
+        while running or not started:
             assert time.monotonic() < deadline, "jobs wait for ever"
             running = {name: job for name, job in running.items() if job.poll() is None}
-            while self.jobs and len(running) < 24:
-                running |= {(name := self.jobs.pop()): self.start(name)}
+            while len(running) < 24 and (started < self.jobs or len(self.killed) < self.kills):
+                running[str(started)] = self.start(str(started))
+                started += 1
             if len(self.killed) < self.kills and running:
                 name, before = self.chance.choice(list(running)), time.monotonic()
                 running[name].kill()
