@@ -81,7 +81,7 @@ def test_nor_where_images_have_different_numbers_of_questions(world: World, vlm:
     provenance.write_parquet(table.filter(kept), file, schemas.QUESTIONS)
     per_image = Counter(table.filter(kept)["image_id"].to_pylist())
     tested = [per_image[f"test/{i}_4"] for i in range(8)]
-    assert set(tested) == {1, 2}
+    assert len(set(tested)) > 1
     leaf = Stage(name="leaf", prompt="stage1", form="bare", max_new_tokens=4)
     answer = Stage(name="answer", prompt="stage2", condition="leaf", form="bare", max_new_tokens=4)
     same_however_cut(world, Asked(vlm, lettered, leaf, answer, PROMPTS), [(8, 1), (8, 3), (1, 5)], questions=sum(tested))
