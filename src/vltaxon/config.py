@@ -103,11 +103,18 @@ class RawFile(Closed):
         return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
 
 
+_TAGS = ("(raw)", "(path)", "(number)", "(word)")  # of alternatives, which errors are not to name
+
+
 def _path_or_raw(value: Any) -> str:
     """Which of the two a value means, so that an error is about that one."""
     return "(raw)" if isinstance(value, Mapping | RawFile) else "(path)"
 
 
+Shards = Annotated[
+    Annotated[PositiveInt, Tag("(number)")] | Annotated[Literal["auto"], Tag("(word)")],
+    Discriminator(lambda value: "(word)" if isinstance(value, str) else "(number)"),
+]
 Raw = Annotated[Annotated[RawFile, Tag("(raw)")] | Annotated[Path, Tag("(path)")], Discriminator(_path_or_raw)]
 
 
@@ -189,6 +196,12 @@ class Dataset(Closed):
     published: Published | None = Field(None, description="The benchmark's own questions, where it has any about these images.")
     size: Size | None = Field(None, description="What is known of it before it is here, for `snakemake plan`.")
     licence: str = Field(description="Terms of use of the images.")
+
+    @property
+    def tested(self) -> int | None:
+        """Test images, as the file tells before they are read: of the size, or of the draw from each of its leaves."""
+        each = self.test.images_per_leaf
+        return None if self.size is None else self.size.test if each is None else min(each * self.size.leaves, self.size.test)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -387,6 +400,7 @@ class Clip(Closed):
     case: Literal["keep", "lower"] = "keep"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: PositiveInt = 64
+    threads: PositiveInt = Field(8, description="CPU cores of a job that embeds with it: images made ready at once.")
     licence: str
 
     @model_validator(mode="after")
@@ -763,7 +777,15 @@ class Config(Closed):
     )
     sweeps: dict[Name, Sweep] = Field(default_factory=dict, description="Sweeps over wordings and rotations (target sweep).")
     repeats: dict[Name, Repeats] = Field(default_factory=dict, description="Systems asked several times (target repeats).")
-    shards: PositiveInt = 1
+    shards: Shards = Field(
+        "auto",
+        description="Jobs that each prediction is cut into, of equal expected cost; auto: as many as suit `devices` and the size "
+        "that the data set's file says. Where the number changes, tables are written anew, from the journal.",
+    )
+    devices: PositiveInt = Field(
+        1,
+        description="Devices that the run may expect, for `shards: auto`. What it uses is said to Snakemake, --resources gpu=N.",
+    )
     bootstrap: PositiveInt = Field(1000, description="Resamples for the intervals.")
     report: Report
 
@@ -869,7 +891,7 @@ def _problems(error: ValidationError, model: type[BaseModel], where: str) -> lis
     for item in error.errors():
         if item["type"] == "too_short" and item["loc"] in deeper:
             continue  # a list is too short only because its items were refused
-        path = [str(part) for part in item["loc"][2 * (model is Model) :] if part not in ("(raw)", "(path)")]
+        path = [str(part) for part in item["loc"][2 * (model is Model) :] if part not in _TAGS]
         key = ".".join(path)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":

@@ -15,16 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tabulate import tabulate
 
-from vltaxon.config import Clip, Endpoint, Experiment, Samples, Stage, Step, Vlm
+from vltaxon.config import Clip, Endpoint, Experiment, Samples, Step, Vlm
 from vltaxon.plan import Plan, Scope
 from vltaxon.report.cells import TITLES
+from vltaxon.shards import EXPECTED, UNREASONED, image_tokens, new_tokens, text_tokens
 
-_PIXELS = 28 * 28  # of a visual token of Qwen2.5-VL; other families differ by small factors
-_LETTERS = 4  # of a token of English text, roughly
-_QUESTION = 60  # tokens of a question and its four options
-# New tokens of an answer. With reasoning: what VL-Taxon reports for its own answers (arXiv 2601.14610, Table 6, 93 to 94).
-_NEW = {"bare": 2, "tagged": 94, "listing": 80}
-_NEW_UNREASONED = 12
 _ROW = 1_500  # bytes of a prediction in Parquet, reasoning included
 _WIDTH = 1_152  # of an embedding, in float16
 _MEMBER = re.compile(r"\.(v\d+\.r\d+|n\d+)$")
@@ -82,17 +77,13 @@ class _Counted:
         return (size.test if part.images_per_leaf is None else part.images_per_leaf * size.leaves), "said"
 
     def image_tokens(self, model: Vlm | Endpoint, dataset: str) -> float:
-        """Visual tokens of an image: of its size where that is said, within the model's pixel bounds."""
-        if isinstance(model, Endpoint) and model.image_tokens is not None:
-            return float(model.image_tokens)
+        """Visual tokens of an image: of its size where that is said."""
         size = self.experiment.datasets[dataset].size
-        pixels = model.pixels if size is None else min(max(size.pixels, model.min_pixels), model.pixels)
-        return max(1.0, pixels / _PIXELS)
+        return image_tokens(model, None if size is None else size.pixels)
 
     def text_tokens(self, prompt: str) -> float:
         """Tokens of a prompt's words, and of the question that it shows."""
-        given = self.experiment.prompts[prompt]
-        return len(given.text + (given.system or "")) / _LETTERS + _QUESTION * ("{options}" in given.text)
+        return text_tokens(self.experiment.prompts[prompt])
 
     def timed(self, system: str, folder: str) -> float | None:
         """Seconds a request of a system's answers of a kind, over all that are there."""
@@ -137,7 +128,7 @@ class _Counted:
             shown, read = (images, prompts) if isinstance(model, Vlm) else (requests, requests)
             image = shown * self.image_tokens(model, dataset)
             prompt = read * self.text_tokens(stage.prompt) + image
-            new = float(requests * self._new_tokens(stage, model))
+            new = float(requests * new_tokens(stage, self.experiment.prompts[stage.prompt], model.max_new_tokens))
             seconds, how = None, "unknown: give `speed` in the model's file"
             if isinstance(model, Endpoint) and model.url is not None:
                 seconds, how = 0.0, "no device of ours"
@@ -152,11 +143,6 @@ class _Counted:
             tokens = (image, prompt, new)
             work = Work(target, what, who, dataset, requests, *tokens, seconds, basis, done, _money(model, prompt, new))
             yield (first.get(system, system), dataset, folder), work
-
-    def _new_tokens(self, stage: Stage, model: Vlm | Endpoint) -> int:
-        reasoned = stage.prompt is not None and "<think>" in self.experiment.prompts[stage.prompt].text
-        expected = _NEW[stage.form] if reasoned or stage.form != "tagged" else _NEW_UNREASONED
-        return min(expected, stage.max_new_tokens, model.max_new_tokens or expected)
 
     def _training(self, target: str, scope: Scope) -> Iterator[tuple[tuple[str, ...], Work]]:
         for system in (self.plan.systems[name] for name in scope.systems):
@@ -173,7 +159,7 @@ class _Counted:
         model, data = self.plan.model(model_name), self.config.training.dataset
         number, basis = self._part(step)
         leaf = next(sample for sample in step.samples if sample.task == "leaf")
-        image, new = number * self.image_tokens(model, data), number * float(min(_NEW[leaf.form], step.max_new_tokens))
+        image, new = number * self.image_tokens(model, data), number * float(min(EXPECTED[leaf.form], step.max_new_tokens))
         prompt = number * self.text_tokens(leaf.prompt) + image
         seconds = None
         if model.speed is not None:
@@ -244,7 +230,7 @@ def _per_image(spec: Samples, levels: int) -> int:
 
 
 def _target_tokens(spec: Samples) -> int:
-    return _NEW_UNREASONED if spec.form == "tagged" and spec.target == "answer" else _NEW[spec.form]
+    return UNREASONED if spec.form == "tagged" and spec.target == "answer" else EXPECTED[spec.form]
 
 
 def written(found: Estimate) -> str:

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from vltaxon import shards
 from vltaxon.config import (
     CUB200_CLASSES,
     Clip,
@@ -63,7 +64,6 @@ class Plan:
         self.experiment = experiment.model_copy(update={"datasets": {n: d.here() for n, d in experiment.datasets.items()}})
         self.config: Config = experiment.config
         self.systems: dict[str, System] = self.config.asked
-        self.shards = [str(shard) for shard in range(self.config.shards)]
         self.archives = self._archives()
 
     def _archives(self) -> dict[str, Path]:
@@ -369,7 +369,8 @@ class Plan:
     def leaf_shards(self, system: str, dataset: str) -> list[str]:
         """Stage 1 tables that serve a system."""
         owner = self.experiment.leaf_system(system)
-        return [f"{_PREDICTIONS}/{owner}/{dataset}/leaf/{shard}.parquet" for shard in self.shards]
+        folder = f"{_PREDICTIONS}/{owner}/{dataset}/leaf"
+        return [f"{folder}/{shard}.parquet" for shard in range(self.shards(owner, dataset, "leaf"))]
 
     def leaf_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """What stage 1 reads."""
@@ -406,19 +407,31 @@ class Plan:
             inputs["vectors"] = [f"results/embeddings/{given.model}/{data}/{kind}.parquet" for kind in ("images", "taxa")]
         return inputs
 
+    def shards(self, system: str, dataset: str, name: str) -> int:
+        """How many tables a stage of a system is predicted in, about a data set; by auto, one where no device of ours answers."""
+        stage, model = self._stage(system, name), self.systems[system].model
+        if self.config.shards != "auto":
+            return self.config.shards
+        if stage.prompt is None or not (gpus := self.gpus(model)):
+            return 1
+        given, spec = self.dataset(dataset), self.model(model)
+        image = shards.image_tokens(spec, None if given.size is None else given.size.pixels)
+        each = shards.cost(stage, self.experiment.prompts[stage.prompt], image, spec.max_new_tokens)
+        requests = 1 if name == "leaf" else len(given.ranks)
+        return shards.auto(each.of(requests), given.tested, max(1, self.config.devices // gpus))
+
     def stage_values(self, wildcards: Wildcards, name: str) -> Values:
         """Stage, prompt, words and model of a prediction job."""
         given, stage = self.systems[wildcards.system], self._stage(wildcards.system, name)
         word = self.word(wildcards.dataset, given.recipe, given.word)
-        values = self._stage_values(
-            stage, wildcards.dataset, given.model, word, given.variant_for(wildcards.dataset), given.rotation
-        )
+        variant, count = given.variant_for(wildcards.dataset), self.shards(wildcards.system, wildcards.dataset, name)
+        values = self._stage_values(stage, wildcards.dataset, given.model, word, variant, given.rotation, count)
         return values | ({"repeat": given.repeat} if given.repeat else {})
 
     def _stage_values(
-        self, stage: Stage, dataset: str, model: str, word: str, variant: int | None = None, rotation: int = 0
+        self, stage: Stage, dataset: str, model: str, word: str, variant: int | None = None, rotation: int = 0, count: int = 1
     ) -> Values:
-        values: Values = {"stage": stage.model_dump(mode="json"), "seed": self.config.seed, "shards": self.config.shards}
+        values: Values = {"stage": stage.model_dump(mode="json"), "seed": self.config.seed, "shards": count}
         if stage.prompt is not None:
             asks = "{question}" in self.experiment.prompts[stage.prompt].text
             values |= {
@@ -450,7 +463,8 @@ class Plan:
 
     def threads(self, wildcards: Wildcards) -> int:
         """CPU cores of a prediction job: those of the model where one generates, else one."""
-        return int(getattr(self.model(self.systems[wildcards.system].model), "threads", 1))
+        spec = self.model(self.systems[wildcards.system].model)
+        return 1 if isinstance(spec, Clip) else int(getattr(spec, "threads", 1))
 
     def batch_size(self, wildcards: Wildcards) -> int:
         """Requests generated together; a resource, since it must not change results."""
@@ -459,8 +473,11 @@ class Plan:
     def answer_shards(self, wildcards: Wildcards) -> list[str]:
         """Stage 2 tables of a system, a data set and a kind of choices."""
         self._stage(wildcards.system, "answer")
-        folder = f"{_PREDICTIONS}/{wildcards.system}/{wildcards.dataset}/{wildcards.choices}"
-        return [f"{folder}/{shard}.parquet" for shard in self.shards]
+        return self._answers(wildcards.system, wildcards.dataset, wildcards.choices)
+
+    def _answers(self, system: str, dataset: str, choices: str) -> list[str]:
+        folder = f"{_PREDICTIONS}/{system}/{dataset}/{choices}"
+        return [f"{folder}/{shard}.parquet" for shard in range(self.shards(system, dataset, "answer"))]
 
     # -- results -----------------------------------------------------------------------------------------------------------
 
@@ -497,7 +514,7 @@ class Plan:
         """Stage 2 tables by (system, dataset, choices)."""
         scope = scope or self.main
         return {
-            (system, dataset, choices): [f"{_PREDICTIONS}/{system}/{dataset}/{choices}/{shard}.parquet" for shard in self.shards]
+            (system, dataset, choices): self._answers(system, dataset, choices)
             for system in self._with(scope, "answer")
             for dataset, choices in scope.asked
         }

@@ -1,10 +1,11 @@
 """Leases with pretended devices and real processes."""
 
 import os
-import signal
+import shutil
 import subprocess
 import sys
-import time
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,64 +14,240 @@ from vltaxon import gpu
 from vltaxon.errors import UserError
 
 HOLD = """
-import os, sys, time
+import os, sys
 from vltaxon.gpu import lease
 with lease(int(sys.argv[1])):
-    print(os.environ.get("CUDA_VISIBLE_DEVICES", "none"), flush=True)
+    print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+    sys.stdin.readline()
+"""
+NOBODY = f"import os, vltaxon.gpu; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n{HOLD}"
+Job = subprocess.Popen[str]
+Start = Callable[..., Job]
+
+
+@pytest.fixture
+def leases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Three pretended devices, and a folder for their locks."""
+    monkeypatch.setenv("VLTAXON_DEVICES", "0,1,2")
+    monkeypatch.setenv("VLTAXON_LEASES", str(tmp_path / "leases"))
+    for name in ("CUDA_VISIBLE_DEVICES", *gpu._ALLOCATION):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "leases"
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a job that holds devices until it is told to end, or killed with the test."""
+    jobs: list[Job] = []
+
+    def started(count: int, script: str = HOLD, **environment: str) -> Job:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command, shown = [sys.executable, "-c", script, str(count)], os.environ | environment
+        jobs.append(subprocess.Popen(command, text=True, env=shown, **pipes))
+        return jobs[-1]
+
+    yield started
+    for job in jobs:
+        job.kill()
+        job.wait()
+        for pipe in (job.stdin, job.stdout, job.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+def held(job: Job) -> set[str]:
+    """What a job holds, once it does."""
+    assert job.stdout is not None
+    return set(job.stdout.readline().strip().split(","))
+
+
+def said(job: Job) -> str:
+    """The next line that a job logs; for one in the queue, that it waits."""
+    assert job.stderr is not None
+    return job.stderr.readline()
+
+
+def end(job: Job) -> None:
+    job.communicate("\n")
+
+
+def test_no_device_is_leased_twice_and_a_killed_job_frees_its_own(leases: Path, start: Start) -> None:
+    jobs = [start(1), start(2)]
+    first, second = map(held, jobs)
+    assert first | second == {"0", "1", "2"} and not first & second
+    waiting = start(2)
+    assert "waiting for 2 of the devices 0, 1, 2, first in line" in said(waiting)
+    jobs[1].kill()
+    assert held(waiting) == second
+    end(waiting)
+    with gpu.lease(2) as mine:
+        assert set(mine) == second and os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(mine)
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert len(list(leases.iterdir())) < 8, "what nobody holds is swept away"
+
+
+def test_jobs_are_served_as_they_came_whatever_they_want_and_a_killed_one_holds_up_nobody(leases: Path, start: Start) -> None:
+    holders = [start(1) for _ in range(3)]
+    free = {job: held(job) for job in holders}
+    line = []
+    for place, count in enumerate((1, 3, 2, 1)):
+        line.append(start(count))
+        first = said(line[-1])
+        assert ("first in line" if not place else f"behind {place} job") in first and "--resources gpu=3" in first
+    killed, all_three, two, one = line
+    killed.kill()
+    assert "first in line" in said(all_three)
+    end(holders[0])
+    end(holders[1])
+    third = free[holders[2]]
+    with pytest.raises(subprocess.TimeoutExpired):
+        all_three.wait(0.5)  # two devices are kept for it, though others would take them
+    assert two.poll() is one.poll() is None
+    end(holders[2])
+    assert held(all_three) == {"0", "1", "2"} > third
+    assert "behind 1 job" not in said(two), "it moved up"
+    end(all_three)
+    both = held(two) | held(one)
+    assert both == {"0", "1", "2"}
+
+
+def test_jobs_that_want_other_devices_do_not_wait(leases: Path, start: Start) -> None:
+    assert held(start(1, CUDA_VISIBLE_DEVICES="0")) == {"0"}
+    assert "first" in said(start(2, CUDA_VISIBLE_DEVICES="0,1"))
+    assert "behind 1" in said(start(1, CUDA_VISIBLE_DEVICES="1"))
+    assert held(start(1, CUDA_VISIBLE_DEVICES="2")) == {"2"}
+
+
+def test_a_value_already_set_is_what_jobs_share(leases: Path, start: Start) -> None:
+    """Two jobs of a Snakemake that was started with two devices, and one too many."""
+    ids = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6, MIG-GPU-8932f937-d72c-4106-c12f-20bd9faed9f6/1/0"
+    for given in ("2,3", ids):
+        jobs = [start(1, CUDA_VISIBLE_DEVICES=given) for _ in range(2)]
+        first, second = map(held, jobs)
+        assert first | second == set(given.replace(" ", "").split(",")) and first != second
+        third = start(1, CUDA_VISIBLE_DEVICES=given)
+        assert "first in line" in said(third)
+        end(jobs[0])
+        assert held(third) == first
+        end(third)
+        end(jobs[1])
+
+
+def test_a_scheduler_s_devices_are_those_of_its_allocation(leases: Path, start: Start) -> None:
+    """Each allocation may call its device 0; the jobs of one allocation share it."""
+    others = [start(1, CUDA_VISIBLE_DEVICES="0"), start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="7")]
+    mine = start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="8", SLURM_STEP_ID="0")
+    assert [held(job) for job in (*others, mine)] == [{"0"}] * 3
+    assert "first in line" in said(start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="8", SLURM_STEP_ID="0"))
+    assert held(start(2, SLURM_JOB_ID="9")) == {"1", "2"}, "a node whose devices Slurm does not hand out: those of the machine"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, "wants 4 devices, this machine has 3: 0, 1, 2"),
+        ("5,6,-1,7", "wants 4 devices, CUDA_VISIBLE_DEVICES leaves it 2: 5, 6"),
+    ],
+)
+def test_more_than_there_are_is_refused(leases: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, words: str) -> None:
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    with pytest.raises(UserError, match=words), gpu.lease(4):
+        pass
+    assert not leases.exists()
+
+
+@pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
+def test_where_devices_are_hidden_the_cpu_is_used(leases: Path, monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    with gpu.lease(1) as mine:
+        assert mine == [] and os.environ["CUDA_VISIBLE_DEVICES"] == hidden
+
+
+def test_a_machine_without_devices_uses_the_cpu(leases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLTAXON_DEVICES", "")
+    with gpu.lease(1) as mine:
+        assert mine == [] and "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_job_that_wants_none_sees_none(leases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    with gpu.lease(0) as mine:
+        assert mine == [] and os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3" and not leases.exists()
+
+
+CHILD = """
+import os, subprocess, sys, time
+from vltaxon.gpu import handed_on, lease
+with lease(3):
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    if sys.argv[1] == "1" and os.fork() == 0:
+        time.sleep(60)
+    elif sys.argv[1] == "2":
+        child = subprocess.Popen(sleep, preexec_fn=os.setsid)
+        print(child.pid, flush=True)
+    elif sys.argv[1] == "3":
+        with handed_on() as leases:
+            child = subprocess.Popen(sleep, pass_fds=leases, preexec_fn=os.setsid)
+        print(child.pid, flush=True)
+    print("", flush=True)
     time.sleep(60)
 """
 
 
-@pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("VLTAXON_DEVICES", "0,1,2")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(gpu.tempfile, "tempdir", str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-
-def start(count: int) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", HOLD, str(count)], stdout=subprocess.PIPE, text=True)
-
-
-def held(process: subprocess.Popen[str]) -> set[str]:
-    assert process.stdout is not None
-    return set(process.stdout.readline().strip().split(","))
-
-
-@pytest.mark.usefixtures("pretended")
-def test_no_device_is_leased_twice_and_a_killed_job_frees_its_own() -> None:
-    jobs = [start(1), start(2)]
+@pytest.mark.parametrize("way", [1, 2, 3], ids=["forked", "started", "handed on"])
+def test_of_children_only_one_that_is_handed_the_lease_keeps_it(leases: Path, start: Start, way: int) -> None:
+    job = start(way, CHILD)
+    assert job.stdout is not None
+    child = int(job.stdout.readline() or 0) if way > 1 else _child_of(job)
+    job.kill()
     try:
-        first, second = map(held, jobs)
-        assert first | second == {"0", "1", "2"} and not first & second
-        jobs[1].send_signal(signal.SIGKILL)
-        jobs[1].wait()
-        started = time.monotonic()
-        with gpu.lease(2) as mine:
-            assert set(mine) == second and os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(mine)
-        assert time.monotonic() - started < 30
-        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+        after = start(1)
+        if way == 3:
+            while "first in line" not in (line := said(after)):
+                assert "devices: 0" not in line
+            with pytest.raises(subprocess.TimeoutExpired):
+                after.wait(0.5)
+            os.kill(child, 9)
+        assert held(after) <= {"0", "1", "2"}
+        assert way == 3 or Path(f"/proc/{child}/cmdline").read_text(), "it outlived its parent"
     finally:
-        for job in jobs:
-            job.kill()
-            job.wait()
+        os.kill(child, 9) if way < 3 else None
 
 
-@pytest.mark.usefixtures("pretended")
-def test_a_value_already_set_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    with gpu.lease(1) as mine:
-        assert mine == [] and os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+def _child_of(job: Job) -> int:
+    assert job.stdout is not None
+    job.stdout.readline()
+    return int(Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text())
 
 
-@pytest.mark.usefixtures("pretended")
-def test_more_than_there_are_is_refused() -> None:
-    with pytest.raises(UserError, match="wants 4 devices, this machine has 3"), gpu.lease(4):
+def test_a_folder_that_is_a_link_is_refused(leases: Path, tmp_path: Path) -> None:
+    """Who can write to /tmp could have our locks made, and swept, in another folder of ours."""
+    leases.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="VLTAXON_LEASES"), gpu.lease(1):
         pass
 
 
-def test_a_machine_without_devices_uses_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLTAXON_DEVICES", "")
-    with gpu.lease(1) as mine:
-        assert mine == []
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_users_of_a_machine_queue_together(monkeypatch: pytest.MonkeyPatch, leases: Path, start: Start) -> None:
+    folder = Path(tempfile.mkdtemp())
+    before = os.umask(0o077)
+    try:
+        folder.chmod(0o755)
+        monkeypatch.setenv("VLTAXON_LEASES", str(folder / "leases"))
+        mine = start(2)
+        assert len(held(mine)) == 2 and (folder / "leases").stat().st_mode & 0o7777 == 0o1777
+        other = start(1, NOBODY)
+        assert len(held(other)) == 1
+        waiting = start(3, NOBODY)
+        assert "first" in said(waiting)
+        assert "behind 1 job" in said(last := start(1))
+        end(mine)
+        end(other)
+        assert held(waiting) == {"0", "1", "2"}
+        waiting.kill()
+        assert len(held(last)) == 1
+    finally:
+        os.umask(before)
+        shutil.rmtree(folder)

@@ -26,6 +26,25 @@ def test_stage_1_runs_once_for_systems_that_share_it(plan: Plan) -> None:
     assert plan.answer_inputs(at)["leaves"] == ["results/predictions/vl_taxon/demo_birds/leaf/0.parquet"]
 
 
+def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(plan: Plan) -> None:
+    """Whatever a model's speed, its batches, or how many devices Snakemake is told of: those must plan nothing anew."""
+    size = config.Size(leaves=4271, test=42_710, pixels=187_500)
+    large = plan.experiment.datasets["demo_plants"].model_copy(update={"size": size})
+    drawn = large.model_copy(update={"test": large.test.model_copy(update={"images_per_leaf": 1})})
+    unknown = large.model_copy(update={"size": None})
+    datasets = plan.experiment.datasets | {"demo_plants": large, "demo_animals": drawn, "demo_birds": unknown}
+    top = plan.config.model_copy(update={"devices": 4})
+    given = Plan(plan.experiment.model_copy(update={"config": top, "datasets": datasets}))
+    jobs = {name: len(files) for name, files in given.answers().items() if name[2] == "similar"}
+    assert [jobs["vl_taxon", data, "similar"] for data in ("demo_plants", "demo_animals", "demo_birds")] == [8, 4, 4]
+    assert [jobs[name, "demo_plants", "similar"] for name in ("base", "chance", "siglip", "vl_taxon_lookup")] == [4, 1, 1, 1]
+    at = SimpleNamespace(system="vl_taxon", dataset="demo_plants", choices="similar", shard="0")
+    assert given.stage_values(at, "answer")["shards"] == 8 and len(given.answer_inputs(at)["leaves"]) == 4
+    fixed = Plan(given.experiment.model_copy(update={"config": top.model_copy(update={"shards": 3})}))
+    assert {len(files) for files in fixed.answers().values()} == {3}
+    assert {len(files) for files in plan.answers().values()} == {1}, "the default is small"
+
+
 def test_a_step_continues_the_one_before(plan: Plan) -> None:
     first = plan.train_inputs(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="1-sft"))
     second = plan.train_inputs(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))

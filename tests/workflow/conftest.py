@@ -72,6 +72,13 @@ class Run:
         config = folder / "config" / "config.yaml"
         config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | SMALL))
 
+    def copy(self, folder: Path) -> "Run":
+        """The same in another folder, results included."""
+        run = Run.__new__(Run)
+        run.folder = folder
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return run
+
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start Snakemake in the copy, in a process group of its own, with the copy's package."""
         environment = os.environ | {"PYTHONPATH": str(self.folder / "src")}

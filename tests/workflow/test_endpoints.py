@@ -1,7 +1,6 @@
 """Systems behind an endpoint, in the workflow: errors end a run, addresses repeat nothing, servers end with their jobs."""
 
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,7 @@ TABLES = [f"results/predictions/mine/{data}/random/0.parquet" for data in ("demo
 def copy(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A copy of the finished run, to which systems are added; the key is in the environment."""
     monkeypatch.setenv("TEST_KEY", KEY)
-    run = Run.__new__(Run)
-    run.folder = tmp_path / "run"
-    shutil.copytree(finished.folder, run.folder, symlinks=True)
-    return run
+    return finished.copy(tmp_path / "run")
 
 
 def add(run: Run, system: dict[str, Any], **model: Any) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -82,6 +83,21 @@ def test_deleted_predictions_come_back_from_the_journal_without_a_model(finished
     assert status == 0 and "identities: 0 deleted, 3 kept" in said, said
     table = [line.split("|") for line in said.splitlines() if "vltaxon/demo/base" in line]
     assert len(table) == 3 and sum("results/adapters" in row[1] for row in table) == 2, said
+
+
+def test_another_number_of_shards_is_written_from_the_journal_without_a_model(finished: Run, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path / "run")
+    config = run.folder / "config/config.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"shards": 3}))
+    (run.folder / "src/vltaxon/inference/transformers_engine.py").unlink()
+    folder = "results/predictions/vl_taxon/demo_birds/random"
+    status, said = run.snakemake("--cores", "2", *(f"{folder}/{shard}.parquet" for shard in range(3)))
+    assert status == 0 and run.planned()["answer_questions"] > 0, said
+    (leaves,) = (path.relative_to(finished.folder) for path in finished.folder.glob("results/predictions/*/demo_birds/leaf"))
+    for name in (folder, leaves):
+        whole = pq.read_table(finished.folder / name / "0.parquet")
+        parts = [pq.read_table(run.folder / name / f"{shard}.parquet") for shard in range(3)]
+        assert pa.concat_tables(parts).to_pylist() == whole.to_pylist() and min(map(len, parts)) > len(whole) // 4
 
 
 def test_a_repeat_is_asked_anew_but_for_its_first_run_and_nothing_flips_on_one_cpu(finished: Run) -> None:

@@ -7,6 +7,7 @@ rule score:
         database="results/benchmark.duckdb",
     log:
         "results/logs/score.log",
+    threads: 8
     params:
         code=code_version("vltaxon.metrics.run"),
         sources=plan.score_values(),

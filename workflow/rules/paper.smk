@@ -12,6 +12,7 @@ rule score_table:
         database="results/metrics/paper/{table}.duckdb",
     log:
         "results/logs/score_table/{table}.log",
+    threads: 8
     params:
         code=code_version("vltaxon.metrics.run"),
         sources=lambda wildcards: plan.score_values(plan.table_scope(wildcards.table)),
@@ -83,6 +84,7 @@ rule score_sweep:
         database="results/metrics/sweep.duckdb",
     log:
         "results/logs/score_sweep.log",
+    threads: 8
     params:
         code=code_version("vltaxon.metrics.run"),
         sources=lambda wildcards: plan.score_values(plan.sweep_scope()),
@@ -174,6 +176,7 @@ rule score_comparison:
         database="results/metrics/comparison/{name}.duckdb",
     log:
         "results/logs/score_comparison/{name}.log",
+    threads: 8
     params:
         code=code_version("vltaxon.metrics.run"),
         sources=lambda wildcards: plan.score_values(

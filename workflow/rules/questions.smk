@@ -9,6 +9,7 @@ rule embed:
         taxa="results/embeddings/{encoder}/{dataset}/taxa.parquet",
     log:
         "results/logs/embed/{encoder}/{dataset}.log",
+    threads: lambda wildcards: plan.model(wildcards.encoder).threads
     resources:
         gpu=1,
         batch_size=lambda wildcards: plan.model(wildcards.encoder).batch_size,
@@ -31,6 +32,7 @@ rule mine:
         "results/questions/{dataset}/similar.parquet",
     log:
         "results/logs/mine/{dataset}.log",
+    threads: 8
     params:
         code=code_version("vltaxon.distractors.mining"),
         values=plan.mining_values,

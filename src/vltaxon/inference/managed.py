@@ -1,7 +1,8 @@
 """vLLM for the time of a job: started on the job's devices and on free ports, and ended whatever happens.
 
 A server gets a process group of its own, which is killed when the job leaves the block, by an error or not. Should the job itself
-be killed, the kernel tells the server (PR_SET_PDEATHSIG, Linux), which ends its own children.
+be killed, the kernel tells the server (PR_SET_PDEATHSIG, Linux), which ends its own children, and keeps the devices leased until
+it is gone.
 """
 
 import ctypes
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import httpx2
 
-from vltaxon import checkpoint
+from vltaxon import checkpoint, gpu
 from vltaxon.config import Endpoint, Managed, Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.server_engine import Served
@@ -183,7 +184,7 @@ def _server(command: Sequence[str], devices: Sequence[str], key: str, log: Path)
     shown: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
     quiet = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as out:
+    with log.open("wb") as out, gpu.handed_on() as leases:
         process = subprocess.Popen(
             [*command, "--port", str(port)],
             stdout=out,
@@ -191,6 +192,7 @@ def _server(command: Sequence[str], devices: Sequence[str], key: str, log: Path)
             stdin=subprocess.DEVNULL,
             env={**os.environ, **shown, **quiet},
             start_new_session=True,
+            pass_fds=leases,
             preexec_fn=_with_its_parent(),
         )
     try:

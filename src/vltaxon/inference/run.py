@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vltaxon import checkpoint, config, provenance, schemas
+from vltaxon import checkpoint, config, provenance, schemas, shards
 from vltaxon.config import Endpoint, Prompt, Stage, Vlm
 from vltaxon.data.images import ImageStore, digests
 from vltaxon.inference import journal, stages
@@ -162,6 +162,13 @@ def _stage(values: Mapping[str, Any]) -> Stage:
     return stage if cap is None else stage.model_copy(update={"max_new_tokens": min(cap, stage.max_new_tokens)})
 
 
+def _cost(values: Mapping[str, Any], stage: Stage) -> shards.Cost | None:
+    """What an image and its questions are expected to cost a model, so that shards take equally long."""
+    if stage.by != "model":
+        return None
+    return shards.cost(stage, Prompt.model_validate(values["prompt"]), values["model"]["pixels"] / shards.PIXELS)
+
+
 def _asking(values: Mapping[str, Any]) -> stages.Asking:
     prompt, own = Prompt.model_validate(values["prompt"]), values["model"].get("system")
     said = prompt if own is None else prompt.model_copy(update={"system": own})
@@ -248,7 +255,7 @@ def answer_questions(
 ) -> None:
     """Stage 2 of a shard, by whoever the protocol says answers. `values` are those of `plan.Plan.stage_values`."""
     stage, seed = _stage(values), values["seed"]
-    ids = stages.test_images(images, shard, values["shards"])
+    ids = stages.test_images(images, shard, values["shards"], questions, _cost(values, stage))
     match stage.by:
         case "model":
             gold, asking, rotation = _gold(stage, images, taxa, ids), _asking(values), values["rotation"]

@@ -27,6 +27,7 @@ from vltaxon.distractors.embedding import vectors_of
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Engine, Request, Response
 from vltaxon.inference.leaves import read_leaves
+from vltaxon.shards import Cost, bounds
 from vltaxon.taxonomy import Taxonomy, normalise
 
 Row = dict[str, Any]
@@ -125,11 +126,31 @@ def lineages(taxa: Path, stage: Stage) -> list[str]:
     ]
 
 
-def test_images(images: Path, shard: int, shards: int) -> list[str]:
-    """Ids of the test images of one of `shards` contiguous ranges, in order."""
+def test_images(images: Path, shard: int, shards: int, questions: Path | None = None, cost: Cost | None = None) -> list[str]:
+    """Ids of the test images of one of `shards` contiguous ranges, in order; the expected costs of the ranges are about equal.
+
+    Args:
+        images: table of the data set.
+        shard: which range.
+        shards: how many there are.
+        questions: that are asked about the images; where not said, images cost alike.
+        cost: of an image and of each of its questions; where not said, of one question as of another.
+    """
     table = provenance.read_parquet(images, schemas.IMAGES, ["image_id", "split"])
     ids = sorted(table.filter(pc.equal(table["split"], "test"))["image_id"].to_pylist())
-    return ids[len(ids) * shard // shards : len(ids) * (shard + 1) // shards]
+    if shards == 1:
+        return ids
+    number = _numbers(questions, ids) if questions is not None else [1] * len(ids)
+    first, end = bounds([(cost or Cost(0, 1)).of(n) for n in number], shards)[shard : shard + 2]
+    return ids[first:end]
+
+
+def _numbers(questions: Path, ids: Sequence[str]) -> list[int]:
+    """How many questions each image has."""
+    numbers, wanted = np.zeros(len(ids), np.int64), pa.array(ids, pa.string())
+    for batch in provenance.parquet_batches(questions, schemas.QUESTIONS, ["image_id"], rows=1 << 20):
+        np.add.at(numbers, pc.index_in(batch["image_id"], wanted).drop_null().to_numpy(), 1)
+    return list(numbers.tolist())
 
 
 def _questions(path: Path, ids: Sequence[str], size: int) -> Iterator[pa.Table]:

@@ -30,7 +30,7 @@ from vltaxon.parsing import LETTERS
 Trie = dict[int, Any]  # token to what may follow it
 Pick = Callable[[list[int], torch.Tensor, list[Tokens]], torch.Tensor]
 _AHEAD = 2  # batches made ready while one is computed
-_DECODERS = 4  # threads that decode images
+_DECODERS = 4  # threads that decode images, at most
 _SPELT = 3  # letters of a token, at least, for a first guess of a prompt's length
 _PIXELS = 28 * 28  # of a visual token, likewise
 _TAIL = 16  # last tokens in which a closing tag is looked for
@@ -79,7 +79,7 @@ class TransformersEngine:
         texts = [self._rendered(request) for request in requests]
         waiting = deque(self._jobs(requests, texts, decoding))
         ready: deque[tuple[list[_Job], Future[Any]]] = deque()
-        with ThreadPoolExecutor(_DECODERS) as decoders, ThreadPoolExecutor(1) as maker:
+        with ThreadPoolExecutor(min(_DECODERS, torch.get_num_threads())) as decoders, ThreadPoolExecutor(1) as maker:
             while waiting or ready:
                 while waiting and len(ready) < _AHEAD:
                     jobs = self._next(waiting)

@@ -6,6 +6,7 @@ A metric whose name ends in `tokens` is an amount, all others are shares. Semant
 arXiv 2505.24840, utils/metric.py), but what is no answer is wrong here and has columns of its own.
 """
 
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,12 @@ def _parquet(paths: Path | Sequence[Path], **columns: str) -> str:
     files = ", ".join(_quoted(path) for path in ([paths] if isinstance(paths, Path) else paths))
     constants = "".join(f"{_quoted(value)} AS {name}, " for name, value in columns.items())
     return f"SELECT {constants}* FROM read_parquet([{files}])"
+
+
+def connect(database: Path, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open a database with the threads of the job; DuckDB itself would take all cores."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return duckdb.connect(str(database), read_only, config={} if threads is None else {"threads": int(threads)})
 
 
 def _create(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
@@ -234,7 +241,7 @@ def score(sources: Sources, bootstrap: int, seed: int, scores: Path, database: P
         UserError: a prediction is missing or doubled, or a metric's SQL does not run.
     """
     lines: list[dict[str, Any]] = []
-    with atomic(database) as part, duckdb.connect(str(part)) as connection:
+    with atomic(database) as part, connect(part) as connection:
         _create(connection, sources)
         _create_metrics(connection)
         _check_complete(connection, sources)
@@ -271,7 +278,7 @@ def difference(
 
     The database's paths are relative: call this from the workflow root.
     """
-    with duckdb.connect(str(database), read_only=True) as connection:
+    with connect(database, read_only=True) as connection:
         both = connection.sql(
             """
             SELECT a.value AS a, b.value AS b FROM per_image AS a JOIN per_image AS b USING (dataset, choices, metric, image_id)

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 
 from vltaxon import schemas
 from vltaxon.config import System
 from vltaxon.data.images import ImageStore
-from vltaxon.metrics.run import difference
+from vltaxon.metrics.run import connect, difference
 from vltaxon.provenance import atomic, facts, origin, read_parquet
 from vltaxon.report.estimates import OPEN, Estimate, Scores
 from vltaxon.report.tables import SPECIES, blocks, caption, written
@@ -192,7 +191,7 @@ def _examples(
     """The images drawn, with true lineage and answers read from the database."""
     drawn, store = _drawn(images, count, seed), ImageStore(images)
     given = {"dataset": dataset, "choices": choices, "ids": drawn}
-    with duckdb.connect(str(database), read_only=True) as connection:
+    with connect(database, read_only=True) as connection:
 
         def rows(query: str) -> list[tuple[Any, ...]]:
             used = {name: value for name, value in given.items() if f"${name}" in query}

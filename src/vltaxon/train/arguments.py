@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from vltaxon import batches
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def common(step: "Step", dtype: str, *, state: Path, seed: int, world: int, gpu:
         "use_cpu": not gpu,
         "bf16": dtype == "bfloat16",
         "fp16": dtype == "float16",
-        "dataloader_num_workers": 4 if gpu else 0,
+        "dataloader_num_workers": min(4, torch.get_num_threads()) if gpu else 0,
         "dataloader_pin_memory": gpu,
         "remove_unused_columns": False,
         "logging_steps": 1,

@@ -1,6 +1,7 @@
 """What is answered does not depend on how the work is cut: batch sizes and shards are for speed and memory alone."""
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +54,10 @@ def predicted(world: World, asked: Asked, batch_size: int, shards: int) -> tuple
     )
 
 
-def same_however_cut(world: World, asked: Asked, cuts: Sequence[tuple[int, int]]) -> tuple[Rows, Rows]:
+def same_however_cut(world: World, asked: Asked, cuts: Sequence[tuple[int, int]], questions: int = 32) -> tuple[Rows, Rows]:
     """The rows of both stages, once they were the same in all columns but the time for all batch sizes and shard counts."""
     leaves, answers = predicted(world, asked, *cuts[0])
-    assert [row["image_id"] for row in leaves] == sorted(f"test/{i}_4" for i in range(8)) and len(answers) == 32
+    assert [row["image_id"] for row in leaves] == sorted(f"test/{i}_4" for i in range(8)) and len(answers) == questions
     for batch_size, shards in cuts[1:]:
         again = predicted(world, asked, batch_size, shards)
         assert again == (leaves, answers), f"batches of {batch_size} in {shards} shards"
@@ -70,6 +71,20 @@ def test_batches_and_shards_change_no_letter(world: World, vlm: Vlm, lettered: P
     leaves, answers = same_however_cut(world, Asked(vlm, lettered, leaf, answer, PROMPTS), CUTS)
     assert {row["outcome"] for row in leaves} == {"answered"}
     assert {(row["outcome"], row["answer_index"]) for row in answers} == {("answered", 1), ("unparsed", None)}
+
+
+def test_nor_where_images_have_different_numbers_of_questions(world: World, vlm: Vlm, lettered: Path) -> None:
+    """Shards of equal cost then hold different numbers of images, and those of stage 2 others than those of stage 1."""
+    file = world.tables["questions"]
+    table = provenance.read_parquet(file, schemas.QUESTIONS)
+    kept = [level in (1, 1 + number // 7) for number, level in enumerate(table["level"].to_pylist())]
+    provenance.write_parquet(table.filter(kept), file, schemas.QUESTIONS)
+    per_image = Counter(table.filter(kept)["image_id"].to_pylist())
+    tested = [per_image[f"test/{i}_4"] for i in range(8)]
+    assert len(set(tested)) > 1
+    leaf = Stage(name="leaf", prompt="stage1", form="bare", max_new_tokens=4)
+    answer = Stage(name="answer", prompt="stage2", condition="leaf", form="bare", max_new_tokens=4)
+    same_however_cut(world, Asked(vlm, lettered, leaf, answer, PROMPTS), [(8, 1), (8, 3), (1, 5)], questions=sum(tested))
 
 
 def test_batches_and_shards_change_no_word(world: World, vlm: Vlm) -> None:

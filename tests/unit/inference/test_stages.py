@@ -14,6 +14,7 @@ from vltaxon.config import Prompt, Stage
 from vltaxon.errors import UserError
 from vltaxon.inference import stages
 from vltaxon.inference.engine import Decoding, Request, Response
+from vltaxon.shards import Cost
 
 STAGE1 = Prompt(source="test", text="Name the {word} ({ranks}).")
 STAGE2 = Prompt(source="test", system="Be brief.", text='It is "{leaf}". {question}\n{options}')
@@ -69,6 +70,19 @@ def test_shards_cover_the_test_images_once_in_order(world: World) -> None:
     assert whole == sorted(f"test/{i}_4" for i in range(8))
     for shards in (2, 3, 8, 11):
         assert [i for shard in range(shards) for i in stages.test_images(world.tables["images"], shard, shards)] == whole
+
+
+def test_shards_of_stage_2_cost_alike_where_images_have_different_numbers_of_questions(world: World) -> None:
+    """The first four images keep one question of four: half of the work is not half of the images."""
+    files = world.tables["images"], world.tables["questions"]
+    few = set(stages.test_images(files[0], 0, 1)[:4])
+    table = provenance.read_parquet(files[1], schemas.QUESTIONS)
+    kept = [row["image_id"] not in few or row["level"] == 2 for row in table.to_pylist()]
+    provenance.write_parquet(table.filter(kept), files[1], schemas.QUESTIONS)
+    sizes = [[len(stages.test_images(files[0], shard, shards, files[1])) for shard in range(shards)] for shards in (1, 2, 5)]
+    assert sizes == [[8], [5, 3], [4, 1, 1, 1, 1]]
+    once = Cost(image=4, request=1)  # then an image with one question costs five, one with four eight
+    assert [len(stages.test_images(files[0], shard, 2, files[1], once)) for shard in range(2)] == [4, 4]
 
 
 def test_stage_1_stores_what_was_said_and_how_it_was_read(leaves: Path) -> None:
