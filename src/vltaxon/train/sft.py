@@ -6,7 +6,7 @@ Of a conversation of several turns, the loss is on every answer.
 from typing import TYPE_CHECKING, Any
 
 from vltaxon.errors import UserError
-from vltaxon.train import guards
+from vltaxon.train import guards, order
 
 if TYPE_CHECKING:
     import datasets
@@ -31,6 +31,10 @@ def trainer(
     """
     from trl import SFTConfig, SFTTrainer
 
+    class Ordered(SFTTrainer):  # type: ignore[misc]  # a class of a library without types
+        def _get_train_sampler(self, train_dataset: Any = None) -> order.Order:
+            return order.Order(self, len(rows), fillers)
+
     several = "messages" in rows[0]
     config = SFTConfig(
         **arguments,
@@ -42,7 +46,7 @@ def trainer(
         shuffle_dataset=False,  # the sampler shuffles
     )
     try:
-        made = SFTTrainer(model=policy, args=config, train_dataset=rows, processing_class=processor)
+        made = Ordered(model=policy, args=config, train_dataset=rows, processing_class=processor)
     except ValueError as error:
         if not several:
             raise
@@ -52,4 +56,7 @@ def trainer(
     guards.uncut(made.args.max_length)
     first = [rows[i] for i in range(min(8, len(rows)))]
     guards.tokens_trained(made.data_collator(first)["labels"])
+    world = made.args.world_size
+    if fillers := -len(rows) % (config.per_device_train_batch_size * world) if world > 1 else 0:
+        made.train_dataset, made.data_collator = order.Filled(rows, fillers), order.unlearnt(made.data_collator)
     return made

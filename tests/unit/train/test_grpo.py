@@ -17,7 +17,7 @@ def made(world: World, vlm: Vlm, previous: Path | None, max_new_tokens: int = 4)
     rows = samples.dataset(drawn, ImageStore(world.tables["images"]), vlm.pixels, vlm.min_pixels)
     processor, base = checkpoint.load(vlm)
     options = arguments.common(what, vlm.dtype, state=world.folder / "state", seed=0, world=1, gpu=False)
-    return grpo.trainer(run.adapted(base, LORA, previous), processor, rows, what, options)
+    return grpo.trainer(run.adapted(base, LORA, previous), processor, rows, what, options, longest=0)
 
 
 def test_the_reference_is_the_sft_adapter_and_stays_it(world: World, vlm: Vlm, lettered: Path) -> None:

@@ -1,0 +1,134 @@
+"""Real processes that are killed or told to stop, started again, and must end as if nothing had been."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.unit.conftest import LETTERS, RIGHT_LETTERS, World, step, train
+from vltaxon.config import Step, Vlm
+from vltaxon.train import checkpoints
+from vltaxon.train.launch import Task
+
+ROOT = Path(__file__).parents[3]
+SFT = step(samples=(LETTERS,), epochs=3, checkpoint_minutes=0)  # 5 steps an epoch, the last of them not full
+GRPO = step("grpo", samples=(RIGHT_LETTERS,), epochs=3, batch_size=8, device_batch_size=4, checkpoint_minutes=0)
+STEPS = {"sft": SFT, "grpo": GRPO}
+
+
+@dataclass
+class Job:
+    """A training as a process of its own, that is killed and started again."""
+
+    folder: Path
+    task: Task
+    processes: int = 1
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.task.output.name}.log"
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are sealed."""
+        sealed = (path.parent.name for path in self.task.state.glob(f"checkpoint-*/{checkpoints.SEAL}"))
+        return sorted(int(name.rpartition("-")[2]) for name in sealed)
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        file = self.folder / f"{self.task.output.name}.json"
+        file.write_text(self.task.model_dump_json())
+        self.log.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "tests.unit.train.door", str(file), str(self.processes), str(self.log)]
+        environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+
+    def trains(self, process: "subprocess.Popen[bytes]", after: int, deadline: float = 240) -> bool:
+        """Wait until a checkpoint beyond a step is there; False if the training is at its end first."""
+        end = time.monotonic() + deadline
+        while not any(number > after for number in self.steps):
+            if process.poll() == 0:
+                return False
+            assert process.poll() is None and time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+        return True
+
+    def finish(self) -> Path:
+        process = self.start()
+        assert process.wait(400) == 0, self.log.read_text()
+        return self.task.output
+
+
+def job(world: World, vlm: Vlm, what: Step, previous: Path | None, name: str, processes: int = 1) -> Job:
+    output, state = world.folder / name, world.folder / ".state" / name
+    task = Task(step=what, model=vlm, previous=previous, **world.words, output=output, state=state, seed=0, own=None)
+    return Job(world.folder, task, processes)
+
+
+def result(folder: Path) -> tuple[object, object, bytes]:
+    """Steps, digest and curve of an adapter."""
+    record = json.loads((folder / "record.json").read_text())
+    return record["steps"], record["adapter_after"], (folder / "curve.parquet").read_bytes()
+
+
+def whole(world: World, vlm: Vlm, kind: str, lettered: Path) -> tuple[tuple[object, object, bytes], Path | None]:
+    """What a training that nobody disturbs ends in, and the adapter that it starts from."""
+    start = None if kind == "sft" else lettered
+    return result(train(world, vlm, "whole", STEPS[kind], start)), start
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_killed_and_a_stopped_training_end_the_same(world: World, vlm: Vlm, lettered: Path, kind: str) -> None:
+    expected, start = whole(world, vlm, kind, lettered)
+    hurt = job(world, vlm, STEPS[kind], start, "hurt")
+    process = hurt.start()
+    assert hurt.trains(process, after=1)
+    process.kill()
+    process.wait()
+    kept = hurt.steps[-1]
+    assert not hurt.task.output.exists() and kept < int(str(expected[0]))
+    newest = hurt.task.state / f"checkpoint-{kept}"  # and then the disk loses half of a file
+    (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:100])
+    process = hurt.start()
+    assert hurt.trains(process, after=kept)
+    assert f"checkpoint-{kept} is not used and deleted: optimizer.pt is not what was written" in hurt.log.read_text()
+    process.terminate()
+    assert process.wait(60) == 1
+    last = hurt.log.read_text().splitlines()[-1]
+    at = re.fullmatch(rf"error: SIGTERM has stopped this training after step (\d+) of {expected[0]}\. .*step \1\.", last)
+    assert at and hurt.steps[-1] == int(at[1]) and len(hurt.steps) == checkpoints.KEPT
+    assert result(hurt.finish()) == expected
+    assert not hurt.task.state.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+@pytest.mark.parametrize("kind", STEPS)
+def test_ten_times_at_random(world: World, vlm: Vlm, lettered: Path, kind: str, number: signal.Signals) -> None:
+    """Ten signals at random moments of training, those between and within the writing of checkpoints among them."""
+    expected, start = whole(world, vlm, kind, lettered)
+    rng, sent, rounds, points = random.Random(f"{kind} {number}"), 0, 0, []
+    while sent < 10:
+        hurt = job(world, vlm, STEPS[kind], start, f"hurt{rounds}")
+        process = hurt.start()
+        while sent < 10:
+            if not hurt.trains(process, after=max(hurt.steps, default=0)):
+                break
+            time.sleep(rng.uniform(0, 1))
+            process.send_signal(number)
+            if process.wait(120) == 0:  # it was past its last step
+                break
+            sent += 1
+            points.append(hurt.steps[-1])
+            process = hurt.start()
+        assert process.wait(400) == 0, hurt.log.read_text()
+        assert result(hurt.task.output) == expected
+        rounds += 1
+    print(f"{kind} {number.name}: stopped after steps {points} of {expected[0]} in {rounds} trainings, all ended the same")
