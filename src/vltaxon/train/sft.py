@@ -53,6 +53,10 @@ def trainer(
         raise UserError(
             f"turns multi: the loss cannot be kept to the answers with this model's chat template: {error}"
         ) from error
+    # Qwen2.5-VL's class says that it takes no count of tokens. transformers would then average over each device batch and weigh
+    # these alike, however many tokens they have, and the loss would hang on device_batch_size and on the number of devices.
+    # TRL takes the loss itself and knows the count: the mean is over all tokens of the effective batch.
+    made.model_accepts_loss_kwargs = True
     guards.uncut(made.args.max_length)
     first = [rows[i] for i in range(min(8, len(rows)))]
     guards.tokens_trained(made.data_collator(first)["labels"])

@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from tests.unit.conftest import LETTERS, RIGHT_LETTERS, World, step, train
+from vltaxon import provenance, schemas
 from vltaxon.config import Step, Vlm
 from vltaxon.train import checkpoints
 from vltaxon.train.launch import Task
 
 ROOT = Path(__file__).parents[3]
-SFT = step(samples=(LETTERS,), epochs=3, checkpoint_minutes=0)  # 5 steps an epoch, the last of them not full
-GRPO = step("grpo", samples=(RIGHT_LETTERS,), epochs=3, batch_size=8, device_batch_size=4, checkpoint_minutes=0)
+SFT = step(samples=(LETTERS,), epochs=2, checkpoint_minutes=0)
+ONE_LEVEL = RIGHT_LETTERS.model_copy(update={"levels": "one"})
+GRPO = step("grpo", samples=(ONE_LEVEL,), epochs=2, batch_size=8, device_batch_size=4, checkpoint_minutes=0)
 STEPS = {"sft": SFT, "grpo": GRPO}
 
 
@@ -78,16 +80,9 @@ def result(folder: Path) -> tuple[object, object, bytes]:
     return record["steps"], record["adapter_after"], (folder / "curve.parquet").read_bytes()
 
 
-def whole(world: World, vlm: Vlm, kind: str, lettered: Path) -> tuple[tuple[object, object, bytes], Path | None]:
-    """What a training that nobody disturbs ends in, and the adapter that it starts from."""
-    start = None if kind == "sft" else lettered
-    return result(train(world, vlm, "whole", STEPS[kind], start)), start
-
-
-@pytest.mark.parametrize("kind", STEPS)
-def test_a_killed_and_a_stopped_training_end_the_same(world: World, vlm: Vlm, lettered: Path, kind: str) -> None:
-    expected, start = whole(world, vlm, kind, lettered)
-    hurt = job(world, vlm, STEPS[kind], start, "hurt")
+def test_a_killed_training_ends_the_same(world: World, vlm: Vlm) -> None:
+    expected = result(train(world, vlm, "whole", SFT))
+    hurt = job(world, vlm, SFT, None, "hurt")
     process = hurt.start()
     assert hurt.trains(process, after=1)
     process.kill()
@@ -96,16 +91,22 @@ def test_a_killed_and_a_stopped_training_end_the_same(world: World, vlm: Vlm, le
     assert not hurt.task.output.exists() and kept < int(str(expected[0]))
     newest = hurt.task.state / f"checkpoint-{kept}"  # and then the disk loses half of a file
     (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:100])
-    process = hurt.start()
-    assert hurt.trains(process, after=kept)
+    assert result(hurt.finish()) == expected
     assert f"checkpoint-{kept} is not used and deleted: optimizer.pt is not what was written" in hurt.log.read_text()
+    assert not hurt.task.state.exists()
+
+
+def test_a_stopped_training_says_where_it_goes_on_and_ends_the_same(world: World, vlm: Vlm, lettered: Path) -> None:
+    expected = result(train(world, vlm, "whole", GRPO, lettered))
+    hurt = job(world, vlm, GRPO, lettered, "hurt")
+    process = hurt.start()
+    assert hurt.trains(process, after=1)
     process.terminate()
-    assert process.wait(60) == 1
+    assert process.wait(120) == 1
     last = hurt.log.read_text().splitlines()[-1]
     at = re.fullmatch(rf"error: SIGTERM has stopped this training after step (\d+) of {expected[0]}\. .*step \1\.", last)
     assert at and hurt.steps[-1] == int(at[1]) and len(hurt.steps) == checkpoints.KEPT
     assert result(hurt.finish()) == expected
-    assert not hurt.task.state.exists()
 
 
 @pytest.mark.slow
@@ -113,10 +114,11 @@ def test_a_killed_and_a_stopped_training_end_the_same(world: World, vlm: Vlm, le
 @pytest.mark.parametrize("kind", STEPS)
 def test_ten_times_at_random(world: World, vlm: Vlm, lettered: Path, kind: str, number: signal.Signals) -> None:
     """Ten signals at random moments of training, those between and within the writing of checkpoints among them."""
-    expected, start = whole(world, vlm, kind, lettered)
+    what, start = STEPS[kind].model_copy(update={"epochs": 4}), None if kind == "sft" else lettered
+    expected = result(train(world, vlm, "whole", what, start))
     rng, sent, rounds, points = random.Random(f"{kind} {number}"), 0, 0, []
     while sent < 10:
-        hurt = job(world, vlm, STEPS[kind], start, f"hurt{rounds}")
+        hurt = job(world, vlm, what, start, f"hurt{rounds}")
         process = hurt.start()
         while sent < 10:
             if not hurt.trains(process, after=max(hurt.steps, default=0)):
@@ -132,3 +134,24 @@ def test_ten_times_at_random(world: World, vlm: Vlm, lettered: Path, kind: str, 
         assert result(hurt.task.output) == expected
         rounds += 1
     print(f"{kind} {number.name}: stopped after steps {points} of {expected[0]} in {rounds} trainings, all ended the same")
+
+
+def curve(folder: Path, metric: str) -> list[float]:
+    rows = provenance.read_parquet(folder / "curve.parquet", schemas.CURVE).to_pylist()
+    return [row["value"] for row in rows if row["metric"] == metric]
+
+
+def test_two_processes_learn_what_one_learns(world: World, vlm: Vlm) -> None:
+    """Over 20 steps of SFT on answers of different lengths; the last batch of an epoch is not full."""
+    mixed = (LETTERS, LETTERS.model_copy(update={"target": "reasoning", "form": "tagged"}))
+    what = step(samples=mixed, epochs=2.25, batch_size=10, device_batch_size=10)
+    alone = train(world, vlm, "alone", what)
+    halves = what.model_copy(update={"device_batch_size": what.device_batch_size // 2})
+    together = job(world, vlm, halves, None, "together", processes=2).finish()
+    one, two = (json.loads((folder / "record.json").read_text()) for folder in (alone, together))
+    assert (one["devices"], two["devices"]) == (1, 2) and one["samples"] % what.batch_size, "the last batch is not full"
+    losses, others = curve(alone, "loss"), curve(together, "loss")
+    assert len(losses) >= 20 and losses[-1] < losses[0] / 2
+    print(max(abs(a - b) for a, b in zip(losses, others, strict=True)), losses[0], losses[-1])
+    assert others == pytest.approx(losses, abs=1e-4)
+    assert curve(together, "grad_norm") == pytest.approx(curve(alone, "grad_norm"), rel=1e-3)
