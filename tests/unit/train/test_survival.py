@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.unit.conftest import LETTERS, RIGHT_LETTERS, World, step, train
@@ -155,3 +156,53 @@ def test_two_processes_learn_what_one_learns(world: World, vlm: Vlm) -> None:
     print(max(abs(a - b) for a, b in zip(losses, others, strict=True)), losses[0], losses[-1])
     assert others == pytest.approx(losses, abs=1e-4)
     assert curve(together, "grad_norm") == pytest.approx(curve(alone, "grad_norm"), rel=1e-3)
+
+
+def workers(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    """The launcher and the processes that train."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def gone(family: list[psutil.Process], seconds: float) -> bool:
+    return not psutil.wait_procs(family, timeout=seconds)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", STEPS)
+def test_two_processes_die_together_stop_together_and_end_the_same(world: World, vlm: Vlm, lettered: Path, kind: str) -> None:
+    what, start = STEPS[kind].model_copy(update={"epochs": 6, "device_batch_size": 4}), None if kind == "sft" else lettered
+    expected = result(job(world, vlm, what, start, "whole", processes=2).finish())
+    hurt = job(world, vlm, what, start, "hurt", processes=2)
+
+    process = hurt.start()
+    assert hurt.trains(process, after=0)
+    family = workers(process)
+    assert len(family) == 3
+    process.kill()  # the job itself: its device is another's now, so nothing of it may go on
+    process.wait()
+    assert gone(family, 10)
+
+    process = hurt.start()
+    assert hurt.trains(process, after=hurt.steps[-1])
+    family = workers(process)
+    family[-1].kill()  # one of the two that train
+    assert process.wait(60) == 1 and gone(family, 10)
+    assert "a training process died" in hurt.log.read_text().splitlines()[-1], hurt.log.read_text()
+
+    process = hurt.start()
+    assert hurt.trains(process, after=hurt.steps[-1])
+    process.terminate()
+    assert process.wait(120) == 1
+    kept = hurt.steps[-1]
+    assert f"error: SIGTERM has stopped this training after step {kept} of {expected[0]}." in hurt.log.read_text()
+    files = {path.name for path in (hurt.task.state / f"checkpoint-{kept}").iterdir()}
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= files
+
+    assert result(hurt.finish()) == expected
+    assert json.loads((hurt.task.output / "record.json").read_text())["devices"] == 2
+    if kind == "grpo":
+        rewards, lengths = curve(hurt.task.output, "reward"), curve(hurt.task.output, "completion_length")
+        assert all(0 <= reward <= 2 for reward in rewards) and len(set(rewards)) > 1
+        assert all(1 <= length <= what.max_new_tokens for length in lengths)
+        shares = curve(hurt.task.output, "frac_zero_variance")  # of two groups, both whole
+        assert set(shares) <= {0, 0.5, 1} and min(shares) < 1
