@@ -1194,12 +1194,12 @@ def _same_files(dataset: Dataset, where: str, files: dict[str, tuple[RawFile, st
 def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> None:
     model = fetch("models", system.model, f"{at}.model")
     protocol = fetch("protocols", system.protocol, f"{at}.protocol")
-    trained = model
+    name, trained = system.model, model
     if isinstance(model, Endpoint) and model.managed is not None:
-        where = f"config/models/{system.model}.yaml: managed.model"
-        trained = fetch("models", model.managed.model, where)
+        where, name = f"config/models/{system.model}.yaml: managed.model", model.managed.model
+        trained = fetch("models", name, where)
         if trained is not None and not isinstance(trained, Vlm):
-            problems.append(f"{where}: {model.managed.model} is of engine {trained.engine}, needed is transformers")
+            problems.append(f"{where}: {name} is of engine {trained.engine}, needed is transformers")
     if protocol is not None:
         _prompts(protocol.stages, f"config/protocols/{system.protocol}.yaml: stages", fetch, problems)
         if model is not None and model.engine not in protocol.engines:
@@ -1214,13 +1214,17 @@ def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> 
         elif isinstance(model, Clip | Chance):
             problems.append(f"{at}: recipe: engine {model.engine} is not trained")
         for number, step in enumerate(recipe.steps if recipe else (), start=1):
-            where = f"config/recipes/{system.recipe}.yaml: steps.{number}"
-            _prompts(step.samples, f"{where}.samples", fetch, problems)
+            _prompts(step.samples, f"config/recipes/{system.recipe}.yaml: steps.{number}.samples", fetch, problems)
             if isinstance(trained, Vlm):
-                try:
-                    step.accumulation(trained.processes)
-                except UserError as error:
-                    problems.append(f"{where}: {error} (train_gpus of {system.model})")
+                problems += [line for line in _shares(trained, name, step, f"{system.recipe}/{number}") if line not in problems]
+
+
+def _shares(model: Vlm, name: str, step: Step, called: str) -> Iterator[str]:
+    """What is wrong with a step on as many devices as the model is trained on."""
+    try:
+        step.accumulation(model.processes)
+    except UserError as error:
+        yield f"config/models/{name}.yaml: train_gpus: step {called}: {error}"
 
 
 def _prompts(items: Iterable[Stage | Samples], at: str, fetch: Any, problems: list[str]) -> None:

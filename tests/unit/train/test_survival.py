@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -129,7 +130,7 @@ def test_ten_times_at_random(world: World, vlm: Vlm, lettered: Path, kind: str, 
             if process.wait(120) == 0:  # it was past its last step
                 break
             sent += 1
-            points.append(hurt.steps[-1])
+            points.append(max(hurt.steps, default=int(str(expected[0]))))  # none: it was past its last step
             process = hurt.start()
         assert process.wait(400) == 0, hurt.log.read_text()
         assert result(hurt.task.output) == expected
@@ -206,3 +207,66 @@ def test_two_processes_die_together_stop_together_and_end_the_same(world: World,
         assert all(1 <= length <= what.max_new_tokens for length in lengths)
         shares = curve(hurt.task.output, "frac_zero_variance")  # of two groups, both whole
         assert set(shares) <= {0, 0.5, 1} and min(shares) < 1
+
+
+SNAKEFILE = """
+rule train:
+    output: "hurt/record.json"
+    log: "train.log"
+    script: "door.py"
+"""
+SCRIPT = """
+from pathlib import Path
+from typing import Any
+from vltaxon.logs import job
+from vltaxon.train.launch import Task, train
+
+if __name__ == "__main__":
+    with job(snakemake.log[0], 1):
+        train(Task.model_validate_json(Path("hurt.json").read_text()))
+"""
+
+
+def told_by_all(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """What a terminal does on Ctrl-C, and Slurm or systemd when they end a job: every process is told."""
+    os.killpg(process.pid, number)
+
+
+def told_alone(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    process.send_signal(number)
+
+
+@pytest.mark.parametrize(
+    ("tell", "number", "stops"),
+    [
+        (told_by_all, signal.SIGTERM, True),
+        pytest.param(told_by_all, signal.SIGINT, True, marks=pytest.mark.slow),
+        pytest.param(told_alone, signal.SIGTERM, False, marks=pytest.mark.slow),
+    ],
+)
+def test_under_snakemake(world: World, vlm: Vlm, tell: Any, number: signal.Signals, stops: bool) -> None:
+    """The script of a rule stops between two steps. Told alone, Snakemake starts no other job and waits for those that run."""
+    expected = result(train(world, vlm, "whole", SFT))
+    hurt = job(world, vlm, SFT, None, "hurt")
+    for name, text in (("Snakefile", SNAKEFILE), ("door.py", SCRIPT), ("hurt.json", hurt.task.model_dump_json())):
+        (world.folder / name).write_text(text)
+
+    def snakemake() -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+        return subprocess.Popen(command, cwd=world.folder, env=environment, start_new_session=True, preexec_fn=heeds_ctrl_c)
+
+    process = snakemake()
+    assert hurt.trains(process, after=1)
+    tell(process, number)
+    status, said = process.wait(240), (world.folder / "train.log").read_text()
+    assert (f"error: {number.name} has stopped this training after step" in said) == stops, said
+    assert (status != 0) == stops or not stops
+    assert hurt.task.output.exists() != stops
+    assert snakemake().wait(240) == 0, said
+    assert result(hurt.task.output) == expected
+
+
+def heeds_ctrl_c() -> None:
+    """A shell lets its background jobs ignore Ctrl-C, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
