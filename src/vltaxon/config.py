@@ -266,7 +266,27 @@ class Vlm(Closed):
     speed: Speed | None = Field(None, description="For `snakemake plan`, as long as no answer of the model was timed.")
     threads: PositiveInt = Field(8, description="CPU cores of a job that runs or trains it, at most those of Snakemake.")
     gpus: PositiveInt = Field(1, description="Devices that hold its weights.")
+    train_gpus: PositiveInt | None = Field(
+        None, description="Devices that train it, a process on each, where several share the work; else one process on `gpus`."
+    )
+    distributed: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="What these processes hold: all weights each, or a share. Its file is in config/accelerate."
+    )
     licence: str
+
+    @property
+    def processes(self) -> int:
+        """Processes of a training job."""
+        return self.train_gpus or 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.processes > 1 and self.gpus > 1 and self.distributed == "ddp":
+            raise ValueError(
+                f"train_gpus: with ddp each of {self.train_gpus} devices holds all weights, which take {self.gpus} (`gpus`); "
+                "distributed: fsdp gives each a share"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
@@ -616,6 +636,9 @@ class Step(Closed):
     epochs: PositiveFloat = 1.0
     batch_size: PositiveInt = Field(128, description="Samples (sft) or completions (grpo) of one optimiser step, all devices.")
     device_batch_size: PositiveInt = Field(8, description="Of these, how many at once on a device.")
+    checkpoint_minutes: NonNegativeInt = Field(
+        10, description="How often what a killed training goes on from is written; 0: after every optimiser step."
+    )
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: float = Field(0.03, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
@@ -625,13 +648,23 @@ class Step(Closed):
     clip: PositiveFloat = 0.2
     max_new_tokens: PositiveInt = 512
     zero_variance_limit: float = Field(0.95, gt=0, le=1, description="grpo: warn above this share of groups without variance.")
+    generate: Literal["transformers", "vllm_colocate", "vllm_server"] = Field(
+        "transformers",
+        description="grpo: what writes the completions. vLLM, on the training devices or at the address in VLTAXON_VLLM_SERVER "
+        "(`trl vllm-serve`), is faster and was not yet run by us.",
+    )
+
+    # How a step is run, not what it learns: a change of these retrains nothing, and a killed training goes on all the same.
+    running: ClassVar[frozenset[str]] = frozenset({"device_batch_size", "checkpoint_minutes"})
 
     @model_validator(mode="after")
     def _batches(self) -> Self:
         try:
-            batches.accumulation(self.batch_size, self.device_batch_size, 1, self.group_size if self.kind == "grpo" else None)
+            self.accumulation(1)
         except UserError as error:
             raise ValueError(str(error)) from error
+        if self.generate != "transformers" and self.kind != "grpo":
+            raise ValueError("generate: is for grpo; sft generates nothing")
         multi = {sample.turns == "multi" for sample in self.samples}
         if multi != {False} and (self.kind == "grpo" or multi == {True, False}):
             raise ValueError("samples: turns multi is for sft, and for all samples of a step or none")
@@ -640,6 +673,12 @@ class Step(Closed):
                 "samples: condition own and mixed need leaf samples of one prompt, unconditioned, that name the leaf"
             )
         return self
+
+    def accumulation(self, world: int) -> int:
+        """Gradient accumulation steps on `world` devices: see `batches.accumulation`."""
+        return batches.accumulation(
+            self.batch_size, self.device_batch_size, world, self.group_size if self.kind == "grpo" else None
+        )
 
     @property
     def own(self) -> bool:
@@ -1197,11 +1236,12 @@ def _same_files(dataset: Dataset, where: str, files: dict[str, tuple[RawFile, st
 def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> None:
     model = fetch("models", system.model, f"{at}.model")
     protocol = fetch("protocols", system.protocol, f"{at}.protocol")
+    name, trained = system.model, model
     if isinstance(model, Endpoint) and model.managed is not None:
-        where = f"config/models/{system.model}.yaml: managed.model"
-        served = fetch("models", model.managed.model, where)
-        if served is not None and not isinstance(served, Vlm):
-            problems.append(f"{where}: {model.managed.model} is of engine {served.engine}, needed is transformers")
+        where, name = f"config/models/{system.model}.yaml: managed.model", model.managed.model
+        trained = fetch("models", name, where)
+        if trained is not None and not isinstance(trained, Vlm):
+            problems.append(f"{where}: {name} is of engine {trained.engine}, needed is transformers")
     if protocol is not None:
         _prompts(protocol.stages, f"config/protocols/{system.protocol}.yaml: stages", fetch, problems)
         if model is not None and model.engine not in protocol.engines:
@@ -1222,6 +1262,16 @@ def _gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> 
             problems.append(f"{at}: recipe: engine {model.engine} is not trained")
         for number, step in enumerate(recipe.steps if recipe else (), start=1):
             _prompts(step.samples, f"config/recipes/{system.recipe}.yaml: steps.{number}.samples", fetch, problems)
+            if isinstance(trained, Vlm):
+                problems += [line for line in _shares(trained, name, step, f"{system.recipe}/{number}") if line not in problems]
+
+
+def _shares(model: Vlm, name: str, step: Step, called: str) -> Iterator[str]:
+    """What is wrong with a step on as many devices as the model is trained on."""
+    try:
+        step.accumulation(model.processes)
+    except UserError as error:
+        yield f"config/models/{name}.yaml: train_gpus: step {called}: {error}"
 
 
 def _prompts(items: Iterable[Stage | Samples], at: str, fetch: Any, problems: list[str]) -> None:

@@ -219,7 +219,7 @@ class Plan:
             if spec.managed is not None:
                 values["serving"] = spec.managed.model_dump(mode="json", include={"arguments", "lora"})
             return values
-        dropped = {"description", "batch_size", "batch_tokens", "threads", "gpus", "speed"}
+        dropped = {"description", "batch_size", "batch_tokens", "threads", "gpus", "train_gpus", "distributed", "speed"}
         return {"licence": "none"} | dict(spec.model_dump(mode="json", exclude=dropped | {"licence"}))
 
     def base(self, name: str) -> str:
@@ -285,8 +285,9 @@ class Plan:
     def train_values(self, wildcards: Wildcards) -> Values:
         """Step, prompts and words of a training job."""
         step = self.step(wildcards)
+        default = ["generate"] if step.generate == "transformers" else []  # as before there was a choice: retrains nothing
         return {
-            "step": step.model_dump(mode="json", exclude={"device_batch_size"}),
+            "step": step.model_dump(mode="json", exclude={*step.running, *default}),
             "prompts": {s.prompt: self.prompt_values(s.prompt) for s in step.samples},
             "wording": self.wording(self.config.training.dataset),
             "word": self.word(self.config.training.dataset, wildcards.recipe),
@@ -456,6 +457,11 @@ class Plan:
         if isinstance(spec, Endpoint):
             return spec.managed.replicas * self.gpus(spec.managed.model) if spec.managed is not None else 0
         return int(getattr(spec, "gpus", 1))
+
+    def train_gpus(self, model: str) -> int:
+        """Devices of a training job: one for each of its processes, or those that hold the weights of one."""
+        spec = self.model(model)
+        return int(spec.processes if spec.processes > 1 else spec.gpus)
 
     def settings(self, wildcards: Wildcards) -> str:
         """The file of a system's model, read by its jobs for what does not shape results."""

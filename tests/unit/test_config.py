@@ -171,6 +171,7 @@ WRONG = [
     ("models/tiny_vlm.yaml", "checkpoint", "Qwen/Qwen2.5-VL-7B-Instruct", ["a hub id needs a revision"]),
     ("models/tiny_vlm.yaml", "revision", "v1.0", ['revision: "v1.0" is no commit (40 hex digits)', '"main" where none is known']),
     ("models/tiny_vlm.yaml", "gpus", 0, ["gpus: Input should be greater than 0"]),
+    ("models/tiny_vlm.yaml", "train_gpus", 2, ["train_gpus: step vl_taxon/1: device_batch_size 32 on 2 devices does not divide"]),
     ("models/tiny_siglip.yaml", "name", "hf-hub:imageomics/bioclip-2", ["is a hub id, which needs a revision"]),
     ("models/tiny_siglip.yaml", "revision", "0" * 40, ["revision: open_clip has none for"]),
     ("models/tiny_siglip.yaml", "revision", "main", ["revision: String should match pattern"]),
@@ -189,6 +190,7 @@ WRONG = [
         48,
         ["device_batch_size 48 on 1 device does not divide", "4 devices: 1, 2, 4, 8"],
     ),
+    ("recipes/vl_taxon.yaml", "steps.0.generate", "vllm_server", ["generate: is for grpo"]),
     ("recipes/vl_taxon.yaml", "steps.1.lora", {"rank": 8}, ["the same `lora` rank"]),
     ("recipes/vl_taxon.yaml", "steps.0.split", "test", ["split", '"test" is not one of train']),
     ("recipes/vl_taxon.yaml", "steps.1.samples.0.prompt", "stage3", ['prompt "stage3" is not one of', 'Did you mean "stage2"?']),
@@ -477,3 +479,10 @@ def test_a_repeat_asks_every_stage_anew_but_for_the_first_run(folder: Path) -> N
     assert [(name, run.repeat, run.recipe) for name, run in runs.items()] == [(f"again.n{i}", i, "vl_taxon") for i in range(3)]
     assert [found.leaf_system(name) for name in runs] == ["vl_taxon", "again.n1", "again.n2"]
     assert found.leaf_system("vl_taxon_open") == "vl_taxon"
+
+
+def test_weights_of_several_devices_are_shared_where_several_processes_train(folder: Path) -> None:
+    edit(folder / "models" / "tiny_vlm.yaml", gpus=4, train_gpus=8)
+    assert "train_gpus: with ddp each of 8 devices holds all weights, which take 4 (`gpus`); distributed: fsdp" in problems(
+        folder
+    )

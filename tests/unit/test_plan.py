@@ -58,6 +58,38 @@ def test_values_leave_out_what_must_not_change_results(plan: Plan) -> None:
     assert "device_batch_size" not in step and step["kl"] == 0.4
 
 
+def test_how_a_step_is_run_retrains_nothing(plan: Plan) -> None:
+    at = SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo")
+
+    def changed(**values: object) -> Plan:
+        recipe = plan.experiment.recipes["vl_taxon"]
+        steps = (recipe.steps[0], recipe.steps[1].model_copy(update=values))
+        recipes = {**plan.experiment.recipes, "vl_taxon": recipe.model_copy(update={"steps": steps})}
+        return Plan(plan.experiment.model_copy(update={"recipes": recipes}))
+
+    same = changed(device_batch_size=4, checkpoint_minutes=1)
+    assert same.train_values(at) == plan.train_values(at)
+    assert same.step(at).checkpoint_minutes == 1
+    assert changed(generate="vllm_colocate").train_values(at)["step"]["generate"] == "vllm_colocate"
+
+
+def test_devices_of_a_training_are_no_part_of_the_model(plan: Plan) -> None:
+    def having(**values: object) -> Plan:
+        model = plan.model("tiny_vlm").model_copy(update=values)
+        return Plan(plan.experiment.model_copy(update={"models": {**plan.experiment.models, "tiny_vlm": model}}))
+
+    for values, devices, processes in (
+        ({}, 1, 1),
+        ({"gpus": 4}, 4, 1),
+        ({"train_gpus": 4}, 4, 4),
+        ({"gpus": 4, "train_gpus": 8, "distributed": "fsdp"}, 8, 8),
+    ):
+        given = having(**values)
+        assert given.model_values("tiny_vlm") == plan.model_values("tiny_vlm")
+        assert (given.train_gpus("tiny_vlm"), given.model("tiny_vlm").processes) == (devices, processes)
+        assert given.gpus("tiny_vlm") == values.get("gpus", 1), "a job that asks it is not meant"
+
+
 def test_a_changed_weight_file_is_an_input(plan: Plan) -> None:
     assert "src/vltaxon/demo/base/model.safetensors" in plan.model_files("tiny_vlm")
     assert plan.model_files("tiny_siglip")[1] == "results/demo/siglip/open_clip_model.safetensors"

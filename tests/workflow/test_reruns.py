@@ -59,6 +59,14 @@ def document(folder: Path) -> None:
 new_system = configure("config.yaml", systems={"base_open": {"model": "tiny_vlm", "protocol": "open_set"}})
 other_wording = configure("config.yaml", systems={"base": {"model": "tiny_vlm", "protocol": "direct", "variant": 3}})
 
+
+def train_on_two(folder: Path) -> None:
+    """Train on two devices, with as many samples at once on each as the batch allows."""
+    configure("models/tiny_vlm.yaml", train_gpus=2)(folder)
+    for _ in range(2):
+        replace("config/config.yaml", "device_batch_size: 16", "device_batch_size: 8")(folder)
+
+
 CASES: list[tuple[str, Change, dict[str, int]]] = [
     ("nothing", lambda folder: None, {}),
     ("files touched", touch_everything, {}),
@@ -71,6 +79,8 @@ CASES: list[tuple[str, Change, dict[str, int]]] = [
      {"tabulate": 1, "plot": 1, "report": 1}),
     ("batch size", configure("models/tiny_vlm.yaml", batch_size=7), {}),
     ("device batch size", replace("config/config.yaml", "device_batch_size: 16", "device_batch_size: 8"), {}),
+    ("how often a training is kept", replace("config/config.yaml", "device_batch_size: 16", "checkpoint_minutes: 1"), {}),
+    ("the devices that train", train_on_two, {}),
     ("a description", configure("protocols/two_stage.yaml", description="Other words."), {}),
     ("inference code without a new version", replace("src/vltaxon/inference/stages.py", '"not asked"', '"unasked"'), {}),
     ("inference code with one", replace("src/vltaxon/versions.py", 'ce.run": ', 'ce.run": 9'),

@@ -11,8 +11,11 @@ rule train:
     priority: plan.train_priority
     threads: lambda wildcards: plan.model(wildcards.model).threads
     resources:
-        gpu=lambda wildcards: plan.gpus(wildcards.model),
+        gpu=lambda wildcards: plan.train_gpus(wildcards.model),
+        processes=lambda wildcards: plan.model(wildcards.model).processes,
+        distributed=lambda wildcards: plan.model(wildcards.model).distributed,
         device_batch_size=lambda wildcards: plan.step(wildcards).device_batch_size,
+        checkpoint_minutes=lambda wildcards: plan.step(wildcards).checkpoint_minutes,
     params:
         version=VERSIONS["vltaxon.train.run"],
         model=lambda wildcards: plan.model_values(wildcards.model),

@@ -10,20 +10,19 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
-        from vltaxon.config import Prompt, Step, Vlm
-        from vltaxon.train.run import train_step
+        from vltaxon.train.launch import Task, train
 
-        values, output = snakemake.params.training, Path(snakemake.output.adapter).parent
-        train_step(
-            Step.model_validate(values["step"] | {"device_batch_size": snakemake.resources.device_batch_size}),
-            Vlm.model_validate(snakemake.params.model | {"gpus": max(1, snakemake.resources.gpu)}),
-            next((Path(path).parent for path in snakemake.input.previous), None),
-            **{name: Path(snakemake.input[name]) for name in ("images", "taxa", "questions", "parts")},
-            prompts={name: Prompt.model_validate(prompt) for name, prompt in values["prompts"].items()},
-            wording=values["wording"],
-            word=values["word"],
+        values, given = snakemake.params.training, snakemake.resources
+        output = Path(snakemake.output.adapter).parent
+        task = Task(
+            step=values["step"] | {key: given[key] for key in ("device_batch_size", "checkpoint_minutes")},
+            model=snakemake.params.model | {"gpus": max(1, given.gpu // given.processes)},
+            previous=next((Path(path).parent for path in snakemake.input.previous), None),
+            **{name: snakemake.input[name] for name in ("images", "taxa", "questions", "parts")},
+            **{name: values[name] for name in ("prompts", "wording", "word")},
             output=output,
             state=Path("results/.state/train") / output.relative_to("results/adapters"),
             seed=snakemake.params.seed,
-            own=next(map(Path, snakemake.input.own), None),
+            own=next(iter(snakemake.input.own), None),
         )
+        train(task, given.processes, Path("config/accelerate") / f"{given.distributed}.yaml")

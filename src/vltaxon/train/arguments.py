@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vltaxon import batches
-
 if TYPE_CHECKING:
     from vltaxon.config import Step
 
@@ -27,9 +25,7 @@ def common(step: "Step", dtype: str, *, state: Path, seed: int, world: int, gpu:
         "weight_decay": step.weight_decay,
         "num_train_epochs": step.epochs,
         "per_device_train_batch_size": step.device_batch_size,
-        "gradient_accumulation_steps": batches.accumulation(
-            step.batch_size, step.device_batch_size, world, step.group_size if step.kind == "grpo" else None
-        ),
+        "gradient_accumulation_steps": step.accumulation(world),
         "gradient_checkpointing": gpu,
         "use_cpu": not gpu,
         "bf16": dtype == "bfloat16",
@@ -40,8 +36,6 @@ def common(step: "Step", dtype: str, *, state: Path, seed: int, world: int, gpu:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": "none",
-        "save_strategy": "steps",
-        "save_steps": 0.1,
-        "save_total_limit": 1,
+        "save_strategy": "no",  # `checkpoints.keep` says when
         "save_only_model": False,
     }

@@ -1,8 +1,9 @@
 """Group-relative policy optimisation (DeepSeekMath, arXiv 2402.03300) with VL-Taxon's rewards, by TRL's GRPOTrainer."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from vltaxon.train import rewards
+from vltaxon.train import guards, rewards
 
 if TYPE_CHECKING:
     import datasets
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def trainer(
-    policy: "PeftModel", processor: "ProcessorMixin", rows: "datasets.Dataset", step: "Step", arguments: dict[str, Any]
+    policy: "PeftModel",
+    processor: "ProcessorMixin",
+    rows: "datasets.Dataset",
+    step: "Step",
+    arguments: dict[str, Any],
+    longest: int,
 ) -> "GRPOTrainer":
     """A GRPOTrainer for rows of `samples.dataset`.
 
@@ -28,6 +34,7 @@ def trainer(
         rows: prompt, image and the columns that the rewards read.
         step: group size, KL coefficient, clip and sampling.
         arguments: `arguments.common`.
+        longest: tokens of the longest prompt, for vLLM.
     """
     from trl import GRPOConfig, GRPOTrainer
 
@@ -40,7 +47,7 @@ def trainer(
         top_k=0,
         beta=step.kl,
         epsilon=step.clip,
-        num_iterations=1,
+        num_iterations=1,  # with the generation batch of one optimiser step: a checkpoint between two has no rollouts to keep
         loss_type="grpo",
         scale_rewards="group",
         importance_sampling_level="token",
@@ -49,6 +56,7 @@ def trainer(
         shuffle_dataset=False,  # `samples.draw` has, and TRL's own order is lost when a killed run goes on in a later epoch
         log_completions=False,
         log_multimodal=False,
+        **_vllm(step, longest),
     )
 
     def accuracy_reward(completion_ids: list[list[int]], **columns: Any) -> list[float]:
@@ -59,3 +67,16 @@ def trainer(
     functions: list[Any] = [rewards.format_reward, accuracy_reward]
     made = GRPOTrainer(model=policy, reward_funcs=functions, args=config, train_dataset=rows, processing_class=processor)
     return made
+
+
+def _vllm(step: "Step", longest: int) -> dict[str, Any]:
+    """Where completions are written by vLLM. Not yet run by us.
+
+    In colocate mode it shares the training devices; in server mode it is one that was started by `trl vllm-serve`.
+    """
+    if step.generate == "transformers":
+        return {}
+    given: dict[str, Any] = {"use_vllm": True, "vllm_mode": step.generate.removeprefix("vllm_")}
+    if step.generate == "vllm_colocate":
+        return given | {"vllm_max_model_length": longest + step.max_new_tokens}
+    return given | {"vllm_server_base_url": os.environ[guards.VLLM_SERVER]}

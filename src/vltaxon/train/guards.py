@@ -3,7 +3,9 @@
 Each raises a UserError that says what is wrong, why it matters and what to do.
 """
 
+import importlib.util
 import math
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,18 +22,39 @@ if TYPE_CHECKING:
     from vltaxon.train.samples import Sample
 
 
+VLLM_SERVER = "VLTAXON_VLLM_SERVER"
+
+
 def on_one_device(visible: int, world: int, holding: int = 1) -> None:
     """Several GPUs in one process would make `nn.DataParallel`, which TRL refuses; unless the weights are spread over them."""
     if holding > 1 and world > 1:
         raise UserError(
             f"the model's weights take {holding} devices (`gpus` of its file), and {world} processes would each load them. "
-            "Train it in one process."
+            "Train it in one process, or with `distributed: fsdp`."
         )
+    if 0 < visible < world:
+        raise UserError(f"{world} training processes need a device each, and {visible} are visible.")
+    if not visible and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise UserError("`distributed: fsdp` shares the weights among devices, and there is none; on the CPU use ddp")
     if visible > 1 and world == 1 and holding == 1:
         raise UserError(
             f"{visible} GPUs are visible to one training process, which uses one. Set CUDA_VISIBLE_DEVICES to one of them, "
-            f"or start it with `accelerate launch --num_processes {visible}`."
+            f"or `train_gpus: {visible}` in the model's file."
         )
+
+
+def generating(by: str) -> None:
+    """vLLM is here, and its server's address is given, where a step generates with it.
+
+    That no vision module is adapted, which vLLM would leave out, holds of every step: `language_only`.
+    """
+    if by != "transformers" and importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            f"`generate: {by}` needs vLLM in this environment, and it is not installed. Install the version that your TRL asks "
+            "for (pip install 'trl[vllm]'), or set `generate: transformers`."
+        )
+    if by == "vllm_server" and not os.environ.get(VLLM_SERVER):
+        raise UserError(f"`generate: {by}` needs the address of a running `trl vllm-serve` in {VLLM_SERVER} (http://HOST:PORT).")
 
 
 def trained_on(samples: Iterable["Sample"], images: Path, parts: Path, allowed: frozenset[str]) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vltaxon import batches, checkpoint, provenance, schemas
+from vltaxon import checkpoint, provenance, schemas
 from vltaxon.errors import UserError
 from vltaxon.partition import allowed_parts
-from vltaxon.train import arguments, guards, samples
+from vltaxon.train import arguments, checkpoints, guards, samples
 from vltaxon.versions import VERSIONS
 
 if TYPE_CHECKING:
@@ -80,14 +80,13 @@ def train_step(
     """
     import torch
     from transformers import set_seed
-    from transformers.trainer_utils import get_last_checkpoint
 
     from vltaxon.data.images import ImageStore
 
     started, world, gpu = time.monotonic(), int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.is_available()
-    group = step.group_size if step.kind == "grpo" else None
-    batches.accumulation(step.batch_size, step.device_batch_size, world, group)
+    step.accumulation(world)
     guards.on_one_device(torch.cuda.device_count(), world, model.gpus)
+    guards.generating(step.generate)
 
     drawn = samples.draw(
         step,
@@ -102,7 +101,7 @@ def train_step(
         own=own,
     )
     guards.trained_on(drawn, images, parts, allowed_parts(step.part))
-    guards.enough(len(drawn), step.batch_size // (group or step.batch_size), step.part)
+    guards.enough(len(drawn), step.batch_size // step.group_size if step.kind == "grpo" else 1, step.part)
 
     set_seed(seed)
     model = checkpoint.pinned(model)
@@ -121,7 +120,7 @@ def train_step(
         "dtype": model.dtype,
         "pixels": [model.min_pixels, model.pixels],
         "adapter_before": before,
-        "step": step.model_dump(mode="json"),
+        "step": step.model_dump(mode="json", exclude=set(step.running)),
         "seed": seed,
         "version": VERSIONS["vltaxon.train.run"],
     }
@@ -133,14 +132,27 @@ def train_step(
     else:
         from vltaxon.train import grpo
 
-        trainer = grpo.trainer(policy, processor, rows, step, options)
+        trainer = grpo.trainer(policy, processor, rows, step, options, longest=lengths.longest)
+    if (rank := trainer.args.process_index) and step.kind == "sft":
+        set_seed(seed + rank)  # dropout; GRPOTrainer has seeded its processes apart
     trainable = guards.trainable(trainer.accelerator.unwrap_model(trainer.model))
     _quiet(trainer)
+    sharded = trainer.is_fsdp_enabled
     with trainer.args.main_process_first(local=False):
-        fresh_state(state, identity | {"samples": provenance.digest_text(*map(repr, drawn))})
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state)))
+        if rank == 0:
+            checkpoints.begin(state, identity | {"sharded": sharded, "samples": provenance.digest_text(*map(repr, drawn))})
+        start = checkpoints.newest(state)
+    with checkpoints.listening() as told:
+        checkpoints.keep(trainer, state, step.checkpoint_minutes, told)
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    if (done := trainer.state.global_step) < trainer.state.max_steps:
+        raise checkpoints.Stopped(
+            f"{told[0] if told else 'a signal to another process'} has stopped this training after step {done} of "
+            f"{trainer.state.max_steps}. Its state is kept in {state}: a rerun goes on from step {done}."
+        )
 
-    if not trainer.is_world_process_zero():
+    whole = trainer.accelerator.get_state_dict(trainer.model) if sharded else None  # of all processes together
+    if rank:
         return
     trained = trainer.accelerator.unwrap_model(trainer.model)
     curve = curve_of(trainer.state.log_history)
@@ -152,10 +164,11 @@ def train_step(
             "zero_variance_limit": step.zero_variance_limit,
             "reward": trend([value for _, metric, value in curve if metric == "reward"]),
         }
-    guards.moved(before, after := digest(trained))
+    guards.moved(before, after := digest(trained, whole))
     record = {
         **identity,
         **groups,
+        "step": step.model_dump(mode="json"),
         "adapter_after": after,
         "previous": None if previous is None else provenance.digest_file(previous / "adapter_model.safetensors"),
         "trainable_parameters": trainable,
@@ -170,7 +183,7 @@ def train_step(
         "wall_seconds": round(time.monotonic() - started, 1),
     }
     with provenance.whole_folder(output) as part:
-        trained.save_pretrained(part, selected_adapters=["default"], save_embedding_layers=False)
+        trained.save_pretrained(part, selected_adapters=["default"], save_embedding_layers=False, state_dict=whole)
         (part / "README.md").unlink(missing_ok=True)
         _write(part, curve, record, seed)
     shutil.rmtree(state, ignore_errors=True)
@@ -232,24 +245,14 @@ def survey(drawn: Sequence[samples.Sample], rows: Any, processor: Any) -> Length
     return Lengths(seen["input_ids"].shape[1] + answers[worst], sum(learnt) / len(learnt))
 
 
-def digest(policy: "PeftModel") -> str:
-    """SHA-256 of the trained adapter's weights, by name."""
+def digest(policy: "PeftModel", weights: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 of the trained adapter's weights, by name; `weights` are the model's, where it holds only a share of them."""
     from peft import get_peft_model_state_dict
 
     total = hashlib.sha256()
-    for name, tensor in sorted(get_peft_model_state_dict(policy, adapter_name="default").items()):
+    for name, tensor in sorted(get_peft_model_state_dict(policy, weights, adapter_name="default").items()):
         total.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def fresh_state(state: Path, identity: Mapping[str, Any]) -> None:
-    """Keep the checkpoints in `state` if they are of this very step, else start empty."""
-    key, text = state / "step.json", json.dumps(identity, indent=1, sort_keys=True)
-    if not key.exists() or key.read_text(encoding="utf-8") != text:
-        shutil.rmtree(state, ignore_errors=True)
-    state.mkdir(parents=True, exist_ok=True)
-    with provenance.atomic(key) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def curve_of(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, float]]:

@@ -6,7 +6,7 @@ Of a conversation of several turns, the loss is on every answer.
 from typing import TYPE_CHECKING, Any
 
 from vltaxon.errors import UserError
-from vltaxon.train import guards
+from vltaxon.train import guards, order
 
 if TYPE_CHECKING:
     import datasets
@@ -31,6 +31,10 @@ def trainer(
     """
     from trl import SFTConfig, SFTTrainer
 
+    class Ordered(SFTTrainer):  # type: ignore[misc]  # a class of a library without types
+        def _get_train_sampler(self, train_dataset: Any = None) -> order.Order:
+            return order.Order(self, len(rows), fillers)
+
     several = "messages" in rows[0]
     config = SFTConfig(
         **arguments,
@@ -42,14 +46,21 @@ def trainer(
         shuffle_dataset=False,  # the sampler shuffles
     )
     try:
-        made = SFTTrainer(model=policy, args=config, train_dataset=rows, processing_class=processor)
+        made = Ordered(model=policy, args=config, train_dataset=rows, processing_class=processor)
     except ValueError as error:
         if not several:
             raise
         raise UserError(
             f"turns multi: the loss cannot be kept to the answers with this model's chat template: {error}"
         ) from error
+    # Qwen2.5-VL's class says that it takes no count of tokens. transformers would then average over each device batch and weigh
+    # these alike, however many tokens they have, and the loss would hang on device_batch_size and on the number of devices.
+    # TRL takes the loss itself and knows the count: the mean is over all tokens of the effective batch.
+    made.model_accepts_loss_kwargs = True
     guards.uncut(made.args.max_length)
     first = [rows[i] for i in range(min(8, len(rows)))]
     guards.tokens_trained(made.data_collator(first)["labels"])
+    world = made.args.world_size
+    if fillers := -len(rows) % (config.per_device_train_batch_size * world) if world > 1 else 0:
+        made.train_dataset, made.data_collator = order.Filled(rows, fillers), order.unlearnt(made.data_collator)
     return made

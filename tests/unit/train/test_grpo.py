@@ -17,7 +17,7 @@ def made(world: World, vlm: Vlm, previous: Path | None, max_new_tokens: int = 4)
     rows = samples.dataset(drawn, ImageStore(world.tables["images"]), vlm.pixels, vlm.min_pixels)
     processor, base = checkpoint.load(vlm)
     options = arguments.common(what, vlm.dtype, state=world.folder / "state", seed=0, world=1, gpu=False)
-    return grpo.trainer(run.adapted(base, LORA, previous), processor, rows, what, options)
+    return grpo.trainer(run.adapted(base, LORA, previous), processor, rows, what, options, longest=0)
 
 
 def test_the_reference_is_the_sft_adapter_and_stays_it(world: World, vlm: Vlm, lettered: Path) -> None:
@@ -75,3 +75,18 @@ def test_rewards_of_a_run_are_told_why_completions_ended(
         trainer.args.max_steps = 1
         trainer.train()
         assert len(seen) == 16 and set(seen) == {reason}
+
+
+def test_vllm_is_asked_as_the_step_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL takes these settings; what it then does with vLLM was not run by us."""
+    from trl import GRPOConfig
+
+    assert grpo._vllm(step("grpo"), 100) == {}
+    monkeypatch.setenv(guards.VLLM_SERVER, "http://localhost:8000")
+    for generate, expected in (
+        ("vllm_colocate", ("colocate", 108, None)),
+        ("vllm_server", ("server", None, "http://localhost:8000")),
+    ):
+        made = GRPOConfig("unused", use_cpu=True, bf16=False, **grpo._vllm(step("grpo", generate=generate), 100))
+        assert made.use_vllm
+        assert (made.vllm_mode, made.vllm_max_model_length, made.vllm_server_base_url) == expected

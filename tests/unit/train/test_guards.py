@@ -1,5 +1,6 @@
 """Each guard, against the mistake that it is there for."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +29,33 @@ def test_two_gpus_in_one_process() -> None:
     guards.on_one_device(2, 2)
     guards.on_one_device(0, 1)
     guards.on_one_device(2, 1, holding=2)
-    with pytest.raises(UserError, match=r"2 GPUs are visible.*accelerate launch --num_processes 2"):
+    with pytest.raises(UserError, match=r"2 GPUs are visible.*`train_gpus: 2` in the model's file"):
         guards.on_one_device(2, 1)
+    with pytest.raises(UserError, match="4 training processes need a device each, and 2 are visible"):
+        guards.on_one_device(2, 4)
     with pytest.raises(UserError, match=r"take 4 devices .* 2 processes"):
         guards.on_one_device(4, 2, holding=4)
+
+
+def test_shares_of_the_weights_need_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    guards.on_one_device(0, 2)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    guards.on_one_device(2, 2)
+    with pytest.raises(UserError, match="there is none; on the CPU use ddp"):
+        guards.on_one_device(0, 2)
+
+
+def test_vllm_must_be_here_to_generate(monkeypatch: pytest.MonkeyPatch) -> None:
+    guards.generating("transformers")
+    if importlib.util.find_spec("vllm") is None:
+        with pytest.raises(UserError, match="`generate: vllm_colocate` needs vLLM in this environment, and it is not installed"):
+            guards.generating("vllm_colocate")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    guards.generating("vllm_colocate")
+    with pytest.raises(UserError, match="needs the address of a running `trl vllm-serve` in VLTAXON_VLLM_SERVER"):
+        guards.generating("vllm_server")
+    monkeypatch.setenv(guards.VLLM_SERVER, "http://localhost:8000")
+    guards.generating("vllm_server")
 
 
 @pytest.mark.parametrize(

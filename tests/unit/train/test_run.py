@@ -80,31 +80,6 @@ def test_a_failed_step_leaves_no_adapter_and_can_start_again(world: World, vlm: 
     assert {p.name for p in (world.folder / "1-sft").iterdir()} == FILES
 
 
-@pytest.mark.parametrize("kind", ["sft", "grpo"])
-def test_a_killed_step_goes_on_and_ends_the_same(
-    world: World, vlm: Vlm, lettered: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    what, start = (step(epochs=2), None) if kind == "sft" else (GRPO.model_copy(update={"epochs": 2}), lettered)
-    whole = train(world, vlm, "whole", what, start)
-
-    def killed(number: int, logs: object) -> None:
-        if number == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(guards, "finite", killed)
-        train(world, vlm, "killed", what, start)
-    state = world.folder / ".state" / "killed"
-    assert [p.name for p in state.glob("checkpoint-*")] == ["checkpoint-2"] and not (world.folder / "killed").exists()
-    seen = []
-    with monkeypatch.context() as patch:
-        patch.setattr(guards, "finite", lambda number, logs: seen.append(number))
-        again = train(world, vlm, "killed", what, start)
-    assert seen[0] == 3, "steps 1 and 2 are not done again"
-    assert record(again)["adapter_after"] == record(whole)["adapter_after"]
-    assert curve(again, "loss") == curve(whole, "loss")
-
-
 def test_several_turns_learn_every_answer_and_no_question(world: World, vlm: Vlm) -> None:
     """Two or three questions an image; an answer is a letter, `<|im_end|>` and a line's end, and all that is learnt."""
     import torch
@@ -166,15 +141,6 @@ def test_curve_has_our_names_and_no_gaps() -> None:
         {"step": 2, "train_runtime": 7.0},
     ]
     assert run.curve_of(history) == [(1, "loss", 0.5), (1, "reward_format", 1.0), (2, "loss", 0.25), (2, "kl", 0.0)]
-
-
-def test_checkpoints_of_another_step_are_not_continued(tmp_path: Path) -> None:
-    run.fresh_state(tmp_path, {"seed": 0})
-    (tmp_path / "checkpoint-1").mkdir()
-    run.fresh_state(tmp_path, {"seed": 0})
-    assert (tmp_path / "checkpoint-1").exists()
-    run.fresh_state(tmp_path, {"seed": 1})
-    assert not (tmp_path / "checkpoint-1").exists()
 
 
 @pytest.mark.parametrize(
