@@ -253,6 +253,7 @@ class Vlm(Closed):
     speed: Speed | None = Field(None, description="For `snakemake plan`, as long as no answer of the model was timed.")
     threads: PositiveInt = Field(8, description="CPU cores of a job that runs or trains it, at most those of Snakemake.")
     gpus: PositiveInt = Field(1, description="Devices that hold its weights.")
+    memory: PositiveInt = Field(32, description="GB of main memory of a job that runs or trains it, asked of a cluster.")
     licence: str
 
     @model_validator(mode="after")
@@ -387,6 +388,7 @@ class Clip(Closed):
     case: Literal["keep", "lower"] = "keep"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: PositiveInt = 64
+    memory: PositiveInt = Field(16, description="GB of main memory of a job that runs it, asked of a cluster.")
     licence: str
 
     @model_validator(mode="after")
