@@ -134,8 +134,11 @@ def test_a_run_survives_what_befalls_a_cluster_and_gives_the_same(finished: Run,
     waited(lambda: running(slurm), process)
     slurm.tell("scancel", running(slurm)[0])
     waited(lambda: running(slurm), process)
+    going_on = running(slurm)
     slurm.tell(*node, "state=drain", "reason=test")  # running jobs go on, no other starts
-    waited(lambda: not running(slurm) and jobs(slurm, "PENDING"), process)
+    waited(lambda: jobs(slurm, "PENDING"), process)
+    time.sleep(5)
+    assert set(going_on) <= {*running(slurm), *jobs(slurm, "COMPLETED")} and jobs(slurm, "PENDING")
     slurm.tell(*node, "state=resume")
     waited(lambda: running(slurm), process)
     slurm.stop("slurmctld")
