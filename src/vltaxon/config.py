@@ -272,6 +272,7 @@ class Vlm(Closed):
     distributed: Literal["ddp", "fsdp"] = Field(
         "ddp", description="What these processes hold: all weights each, or a share. Its file is in config/accelerate."
     )
+    memory: PositiveInt = Field(32, description="GB of main memory of a job that runs or trains it, asked of a cluster.")
     licence: str
 
     @property
@@ -421,6 +422,7 @@ class Clip(Closed):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: PositiveInt = 64
     threads: PositiveInt = Field(8, description="CPU cores of a job that embeds with it: images made ready at once.")
+    memory: PositiveInt = Field(16, description="GB of main memory of a job that runs it, asked of a cluster.")
     licence: str
 
     @model_validator(mode="after")

@@ -33,6 +33,7 @@ from vltaxon.report.cells import FIGURES, ROLES, of_table
 
 Values = dict[str, Any]
 _PREDICTIONS = "results/predictions"
+_MEMORY = 2  # GB of a job without a model of ours
 
 
 class Scope(NamedTuple):
@@ -219,7 +220,7 @@ class Plan:
             if spec.managed is not None:
                 values["serving"] = spec.managed.model_dump(mode="json", include={"arguments", "lora"})
             return values
-        dropped = {"description", "batch_size", "batch_tokens", "threads", "gpus", "train_gpus", "distributed", "speed"}
+        dropped = {"description", "batch_size", "batch_tokens", "threads", "gpus", "train_gpus", "distributed", "memory", "speed"}
         return {"licence": "none"} | dict(spec.model_dump(mode="json", exclude=dropped | {"licence"}))
 
     def base(self, name: str) -> str:
@@ -462,6 +463,18 @@ class Plan:
         """Devices of a training job: one for each of its processes, or those that hold the weights of one."""
         spec = self.model(model)
         return int(spec.processes if spec.processes > 1 else spec.gpus)
+
+    def memory(self, model: str) -> int:
+        """MB of main memory of a job that runs or trains a model; of one behind a url, what any job takes."""
+        spec = self.model(model)
+        if isinstance(spec, Endpoint) and spec.managed is not None:
+            return spec.managed.replicas * self.memory(spec.managed.model)
+        return 1000 * int(getattr(spec, "memory", _MEMORY))
+
+    def prediction_memory(self, wildcards: Wildcards, name: str) -> int:
+        """The same for a prediction job, whose answers may need no model."""
+        stage = self.stage(wildcards.system, name)
+        return self.memory(self.systems[wildcards.system].model) if stage is not None and stage.by == "model" else 1000 * _MEMORY
 
     def settings(self, wildcards: Wildcards) -> str:
         """The file of a system's model, read by its jobs for what does not shape results."""

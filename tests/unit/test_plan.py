@@ -53,7 +53,7 @@ def test_a_step_continues_the_one_before(plan: Plan) -> None:
 
 
 def test_values_leave_out_what_must_not_change_results(plan: Plan) -> None:
-    assert not {"batch_size", "description", "threads", "gpus"} & plan.model_values("tiny_vlm").keys()
+    assert not {"batch_size", "description", "threads", "gpus", "memory"} & plan.model_values("tiny_vlm").keys()
     step = plan.train_values(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))["step"]
     assert "device_batch_size" not in step and step["kl"] == 0.4
 
@@ -331,6 +331,8 @@ def test_how_to_reach_an_endpoint_repeats_nothing_what_it_is_asked_does(serving:
 def test_an_endpoint_wants_no_device_and_a_server_of_ours_those_of_its_replicas(serving: Plan) -> None:
     assert [serving.needs_gpu(at(system), "answer") for system in ("remote", "served", "base", "chance")] == [0, 2, 1, 0]
     assert [serving.threads(at(system)) for system in ("remote", "served")] == [2, 8]
+    memory = [serving.prediction_memory(at(system), "answer") for system in ("remote", "served", "base", "chance", "siglip")]
+    assert memory == [2000, 4000, 2000, 2000, 2000] and serving.memory("tiny_siglip") == 2000
 
 
 def test_a_server_of_ours_serves_the_weights_of_its_base(serving: Plan) -> None:

@@ -9,6 +9,8 @@ rule demo_archives:
         classes="results/demo/raw/cub_classes.csv",
     log:
         "results/logs/demo_archives.log",
+    benchmark:
+        "results/benchmarks/demo_archives.jsonl"
     params:
         code=code_version("vltaxon.demo.archives"),
         seed=plan.config.seed,
@@ -26,6 +28,8 @@ rule demo_siglip:
         weights="results/demo/siglip/open_clip_model.safetensors",
     log:
         "results/logs/demo_siglip.log",
+    benchmark:
+        "results/benchmarks/demo_siglip.jsonl"
     params:
         code=code_version("vltaxon.demo.tiny_siglip"),
     message:
@@ -40,6 +44,8 @@ rule demo_base:
         "results/demo/base/model.safetensors",
     log:
         "results/logs/demo_base.log",
+    benchmark:
+        "results/benchmarks/demo_base.jsonl"
     message:
         "Pre-training the tiny vision-language model"
     script:

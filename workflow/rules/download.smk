@@ -5,6 +5,8 @@ rule download:
         "results/raw/{file}",
     log:
         "results/logs/download/{file}.log",
+    benchmark:
+        "results/benchmarks/download/{file}.jsonl"
     wildcard_constraints:
         file=plan.raw_names,
     localrule: True

@@ -6,6 +6,8 @@ rule unpack_archive:
         index="results/data/archives/{archive}.parquet",
     log:
         "results/logs/unpack_archive/{archive}.log",
+    benchmark:
+        "results/benchmarks/unpack_archive/{archive}.jsonl"
     params:
         code=code_version("vltaxon.data.archives"),
     message:
@@ -23,6 +25,8 @@ rule ingest:
         rejected="results/data/{dataset}/rejected.parquet",
     log:
         "results/logs/ingest/{dataset}.log",
+    benchmark:
+        "results/benchmarks/ingest/{dataset}.jsonl"
     threads: 8
     params:
         code=code_version("vltaxon.data.ingest"),

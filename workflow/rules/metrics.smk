@@ -7,6 +7,8 @@ rule score:
         database="results/benchmark.duckdb",
     log:
         "results/logs/score.log",
+    benchmark:
+        "results/benchmarks/score.jsonl"
     threads: 8
     params:
         code=code_version("vltaxon.metrics.run"),
@@ -33,6 +35,8 @@ rule tabulate:
         tex="results/tables/main.tex",
     log:
         "results/logs/tabulate.log",
+    benchmark:
+        "results/benchmarks/tabulate.jsonl"
     params:
         code=code_version("vltaxon.report.tables"),
         labels=plan.labels(),

@@ -12,6 +12,8 @@ rule score_table:
         database="results/metrics/paper/{table}.duckdb",
     log:
         "results/logs/score_table/{table}.log",
+    benchmark:
+        "results/benchmarks/score_table/{table}.jsonl"
     threads: 8
     params:
         code=code_version("vltaxon.metrics.run"),
@@ -39,6 +41,8 @@ rule tabulate_paper:
         tex="results/tables/{table}.tex",
     log:
         "results/logs/tabulate_paper/{table}.log",
+    benchmark:
+        "results/benchmarks/tabulate_paper/{table}.jsonl"
     params:
         code=code_version("vltaxon.report.paper"),
         setting=lambda wildcards: plan.table_values(wildcards.table),
@@ -62,6 +66,8 @@ rule plot_paper:
         png="results/figures/{figure}.png",
     log:
         "results/logs/plot_paper/{figure}.log",
+    benchmark:
+        "results/benchmarks/plot_paper/{figure}.jsonl"
     params:
         code=code_version("vltaxon.report.paper_figures"),
         setting=lambda wildcards: plan.table_values(FIGURES[wildcards.figure]),
@@ -84,6 +90,8 @@ rule score_sweep:
         database="results/metrics/sweep.duckdb",
     log:
         "results/logs/score_sweep.log",
+    benchmark:
+        "results/benchmarks/score_sweep.jsonl"
     threads: 8
     params:
         code=code_version("vltaxon.metrics.run"),
@@ -110,6 +118,8 @@ rule tabulate_sweep:
         tex="results/tables/sweep.tex",
     log:
         "results/logs/tabulate_sweep.log",
+    benchmark:
+        "results/benchmarks/tabulate_sweep.jsonl"
     params:
         code=code_version("vltaxon.report.sweeps"),
         sweeps=plan.sweep_values(),
@@ -151,6 +161,8 @@ rule tabulate_repeats:
         ),
     log:
         "results/logs/tabulate_repeats.log",
+    benchmark:
+        "results/benchmarks/tabulate_repeats.jsonl"
     params:
         code=code_version("vltaxon.report.repeats"),
         repeats=plan.repeat_values(),
@@ -176,6 +188,8 @@ rule score_comparison:
         database="results/metrics/comparison/{name}.duckdb",
     log:
         "results/logs/score_comparison/{name}.log",
+    benchmark:
+        "results/benchmarks/score_comparison/{name}.jsonl"
     threads: 8
     params:
         code=code_version("vltaxon.metrics.run"),
@@ -204,6 +218,8 @@ rule tabulate_comparison:
         tex="results/tables/comparison/{name}.tex",
     log:
         "results/logs/tabulate_comparison/{name}.log",
+    benchmark:
+        "results/benchmarks/tabulate_comparison/{name}.jsonl"
     params:
         code=code_version("vltaxon.report.tables"),
         labels=lambda wildcards: plan.labels(plan.config.comparisons[wildcards.name]),

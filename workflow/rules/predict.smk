@@ -5,9 +5,13 @@ rule predict_leaf:
         "results/predictions/{system}/{dataset}/leaf/{shard}.parquet",
     log:
         "results/logs/predict_leaf/{system}/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/predict_leaf/{system}/{dataset}/{shard}.jsonl"
     threads: plan.threads
     resources:
         gpu=lambda wildcards: plan.needs_gpu(wildcards, "leaf"),
+        mem_mb=lambda wildcards, attempt: attempt
+        * plan.prediction_memory(wildcards, "leaf"),
         batch_size=plan.batch_size,
         settings=plan.settings,
     params:
@@ -26,9 +30,13 @@ rule answer_questions:
         "results/predictions/{system}/{dataset}/{choices}/{shard}.parquet",
     log:
         "results/logs/answer_questions/{system}/{dataset}/{choices}/{shard}.log",
+    benchmark:
+        "results/benchmarks/answer_questions/{system}/{dataset}/{choices}/{shard}.jsonl"
     threads: plan.threads
     resources:
         gpu=lambda wildcards: plan.needs_gpu(wildcards, "answer"),
+        mem_mb=lambda wildcards, attempt: attempt
+        * plan.prediction_memory(wildcards, "answer"),
         batch_size=plan.batch_size,
         settings=plan.settings,
     params:

@@ -5,6 +5,8 @@ rule load_taxonomy:
         "results/published/{dataset}/taxa.parquet",
     log:
         "results/logs/load_taxonomy/{dataset}.log",
+    benchmark:
+        "results/benchmarks/load_taxonomy/{dataset}.jsonl"
     params:
         code=code_version("vltaxon.data.taxa"),
         ranks=lambda wildcards: list(plan.dataset(wildcards.dataset).ranks),
@@ -22,6 +24,8 @@ rule import_published:
         records="results/questions/{dataset}/published_records.parquet",
     log:
         "results/logs/import_published/{dataset}.log",
+    benchmark:
+        "results/benchmarks/import_published/{dataset}.jsonl"
     params:
         code=code_version("vltaxon.distractors.published"),
         values=plan.published_values,
@@ -38,6 +42,8 @@ rule export_questions:
         "results/published/{dataset}/{choices}.jsonl",
     log:
         "results/logs/export_questions/{dataset}/{choices}.log",
+    benchmark:
+        "results/benchmarks/export_questions/{dataset}/{choices}.jsonl"
     params:
         code=code_version("vltaxon.distractors.published"),
     message:
@@ -54,6 +60,8 @@ rule export_predictions:
         "results/published/{system}/{dataset}/{choices}.json",
     log:
         "results/logs/export_predictions/{system}/{dataset}/{choices}.log",
+    benchmark:
+        "results/benchmarks/export_predictions/{system}/{dataset}/{choices}.jsonl"
     params:
         code=code_version("vltaxon.distractors.published"),
     message:

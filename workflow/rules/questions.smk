@@ -9,9 +9,12 @@ rule embed:
         taxa="results/embeddings/{encoder}/{dataset}/taxa.parquet",
     log:
         "results/logs/embed/{encoder}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/embed/{encoder}/{dataset}.jsonl"
     threads: lambda wildcards: plan.model(wildcards.encoder).threads
     resources:
         gpu=1,
+        mem_mb=lambda wildcards, attempt: attempt * plan.memory(wildcards.encoder),
         batch_size=lambda wildcards: plan.model(wildcards.encoder).batch_size,
     params:
         version=VERSIONS["vltaxon.distractors.embedding"],
@@ -32,6 +35,8 @@ rule mine:
         "results/questions/{dataset}/similar.parquet",
     log:
         "results/logs/mine/{dataset}.log",
+    benchmark:
+        "results/benchmarks/mine/{dataset}.jsonl"
     threads: 8
     params:
         code=code_version("vltaxon.distractors.mining"),
@@ -50,8 +55,11 @@ rule calibrate_templates:
         text="results/calibration/{dataset}/{encoder}.csv",
     log:
         "results/logs/calibrate_templates/{encoder}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/calibrate_templates/{encoder}/{dataset}.jsonl"
     resources:
         gpu=1,
+        mem_mb=lambda wildcards, attempt: attempt * plan.memory(wildcards.encoder),
     params:
         code=code_version("vltaxon.distractors.calibration"),
         encoder=lambda wildcards: plan.model_values(wildcards.encoder),
@@ -70,6 +78,8 @@ rule draw:
         "results/questions/{dataset}/random.parquet",
     log:
         "results/logs/draw/{dataset}.log",
+    benchmark:
+        "results/benchmarks/draw/{dataset}.jsonl"
     params:
         code=code_version("vltaxon.questions"),
         values=plan.question_values,
@@ -87,6 +97,8 @@ rule partition:
         "results/splits/{dataset}.parquet",
     log:
         "results/logs/partition/{dataset}.log",
+    benchmark:
+        "results/benchmarks/partition/{dataset}.jsonl"
     params:
         code=code_version("vltaxon.partition"),
         partition=plan.config.training.partition.model_dump(),

@@ -24,6 +24,8 @@ rule plot:
         ),
     log:
         "results/logs/plot.log",
+    benchmark:
+        "results/benchmarks/plot.jsonl"
     params:
         code=code_version("vltaxon.report.figures"),
         labels=plan.labels(),
@@ -54,6 +56,8 @@ rule report:
         ),
     log:
         "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.jsonl"
     params:
         code=code_version("vltaxon.report.page"),
         values=plan.report_values(),
@@ -65,3 +69,14 @@ rule report:
         "Writing the report page"
     script:
         "../scripts/report.py"
+
+
+# On demand: what the jobs took so far, for the time and memory of a cluster's profile.
+rule usage:
+    log:
+        "results/logs/usage.md",
+    localrule: True
+    message:
+        "Adding up the time and memory that jobs took"
+    script:
+        "../scripts/usage.py"

@@ -8,12 +8,17 @@ rule train:
         curve="results/adapters/{model}/{recipe}/{step}/curve.parquet",
     log:
         "results/logs/train/{model}/{recipe}/{step}.log",
+    benchmark:
+        "results/benchmarks/train/{model}/{recipe}/{step}.jsonl"
     priority: plan.train_priority
     threads: lambda wildcards: plan.model(wildcards.model).threads
     resources:
         gpu=lambda wildcards: plan.train_gpus(wildcards.model),
         processes=lambda wildcards: plan.model(wildcards.model).processes,
         distributed=lambda wildcards: plan.model(wildcards.model).distributed,
+        mem_mb=lambda wildcards, attempt: attempt
+        * plan.memory(wildcards.model)
+        * plan.model(wildcards.model).processes,
         device_batch_size=lambda wildcards: plan.step(wildcards).device_batch_size,
         checkpoint_minutes=lambda wildcards: plan.step(wildcards).checkpoint_minutes,
     params:
@@ -35,10 +40,13 @@ rule name_training:
         "results/own/{model}/{recipe}/{step}.parquet",
     log:
         "results/logs/name_training/{model}/{recipe}/{step}.log",
+    benchmark:
+        "results/benchmarks/name_training/{model}/{recipe}/{step}.jsonl"
     priority: plan.train_priority
     threads: lambda wildcards: plan.model(wildcards.model).threads
     resources:
         gpu=lambda wildcards: plan.gpus(wildcards.model),
+        mem_mb=lambda wildcards, attempt: attempt * plan.memory(wildcards.model),
         batch_size=lambda wildcards: plan.model(wildcards.model).batch_size,
     params:
         version=VERSIONS["vltaxon.inference.run"],
@@ -57,6 +65,10 @@ rule merge_adapter:
         temp(directory("results/merged/{model}/{recipe}")),
     log:
         "results/logs/merge_adapter/{model}/{recipe}.log",
+    benchmark:
+        "results/benchmarks/merge_adapter/{model}/{recipe}.jsonl"
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt * plan.memory(wildcards.model),
     params:
         version=VERSIONS["vltaxon.train.run"],
         model=lambda wildcards: plan.model_values(wildcards.model),

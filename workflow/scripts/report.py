@@ -19,5 +19,6 @@ if __name__ == "__main__":
             records={name: Path(path) for name, path in snakemake.params.records.items()},
             systems={name: System.model_validate(system) for name, system in snakemake.params.systems.items()},
             **snakemake.params["values"],
+            benchmarks=Path("results/benchmarks"),
             output=Path(snakemake.output[0]),
         )

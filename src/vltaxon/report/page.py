@@ -17,6 +17,7 @@ from vltaxon.metrics.run import connect, difference
 from vltaxon.provenance import atomic, facts, origin, read_parquet
 from vltaxon.report.estimates import OPEN, Estimate, Scores
 from vltaxon.report.tables import SPECIES, blocks, caption, written
+from vltaxon.report.usage import HEADINGS, NOTE, usage
 
 _SITE = Path(__file__).parent / "site"
 _THUMBNAIL = 240 * 240
@@ -76,6 +77,7 @@ def write_report(
     records: Mapping[str, Path],
     systems: Mapping[str, System],
     settings: Mapping[str, Any],
+    benchmarks: Path,
     main: str,
     choices: str,
     baseline: str,
@@ -95,6 +97,7 @@ def write_report(
         records: record.json of each training step, by the name to show.
         systems: the systems by name, in the order of the tables.
         settings: what was run, to show as a table: name to value, or to a mapping of names to values.
+        benchmarks: folder of Snakemake's benchmark files, which may be empty or absent.
         main: data set of the headline and the examples.
         choices: kind of options of the headline and the examples.
         baseline: system that the headline compares with.
@@ -128,6 +131,9 @@ def write_report(
         records={name: _flat(json.loads(path.read_text(encoding="utf-8"))) for name, path in records.items()},
         main_dataset=main,
         choices=choices,
+        usage=[row.written() for row in usage(benchmarks)],
+        headings=HEADINGS,
+        note=NOTE,
         examples=_examples(database, images, labels, main, choices, examples, seed),
     )
     with atomic(output) as part:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.data.builder import LABELS
 from tests.unit.report.conftest import DATABASE, HOSTILE, SCORES
+from tests.unit.report.test_usage import benchmark
 from vltaxon.config import System
 from vltaxon.report.estimates import Estimate, Scores
 from vltaxon.report.page import _drawn, headline, write_report
@@ -47,6 +48,7 @@ def page(root: Path) -> str:
         patch.chdir(root)
         Path("figure.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>", encoding="utf-8")
         Path("record.json").write_text(json.dumps({"adapter_after": "cd" * 32, "steps": 3}), encoding="utf-8")
+        benchmark(Path("benchmarks/train/tiny/vl_taxon/1-sft.jsonl"), 600, 2500.0, 900, gpu=1)
         write_report(
             scores=SCORES,
             database=DATABASE,
@@ -55,6 +57,7 @@ def page(root: Path) -> str:
             records={"vl_taxon 2-grpo": Path("record.json")},
             systems={name: System(model="m", protocol="direct", label=label) for name, label in LABELS.items()},
             settings={"Run": {"seed": 0, "note": "<b>"}, "Choices": ["similar"]},
+            benchmarks=Path("benchmarks"),
             main="demo_plants",
             choices="similar",
             baseline="base",
@@ -156,3 +159,7 @@ def test_headline_says_what_the_numbers_say(gain: tuple[float, float, float], wo
     assert first.startswith("New gets the whole lineage right for 60.0 % [50.0, 70.0]") and words in first
     assert second == "Old gets the leaf right for 50.0 % [40.0, 60.0]."
     assert headline(scores, labels, "d", "similar", "old", "absent", None) == []
+
+
+def test_it_says_what_the_jobs_took(read: Reader) -> None:
+    assert re.search(r"train\s*1\s*10\.0 min\s*10\.0 min\s*10\.0 min\s*2\.5 GB\s*1\.5\s*0\.167", read.text), read.text
