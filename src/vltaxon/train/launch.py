@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vltaxon import provenance
+from vltaxon import gpu, provenance
 from vltaxon.config import Closed, Prompt, Step, Vlm
 from vltaxon.errors import UserError
 from vltaxon.train import checkpoints
@@ -75,8 +75,8 @@ def _launch(task: Task, processes: int, settings: Path) -> None:
     command += ["--num_cpu_threads_per_process", str(threads), "-m", "vltaxon.train.launch", str(file)]
     environment = os.environ | dict.fromkeys(_THREADS, str(threads)) | {"PET_SIGNALS_TO_HANDLE": "SIGQUIT"}
     environment["PET_SHUTDOWN_TIMEOUT"] = "10"  # seconds that the others have, when one has died
-    with checkpoints.listening() as told:
-        launcher = subprocess.Popen(command, env=environment, preexec_fn=_only_we_stop_it)
+    with checkpoints.listening() as told, gpu.handed_on() as devices:
+        launcher = subprocess.Popen(command, env=environment, preexec_fn=_only_we_stop_it, pass_fds=devices)
         while True:
             try:
                 status = launcher.wait(1)
