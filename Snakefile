@@ -60,6 +60,19 @@ rule plan:
         "workflow/scripts/plan.py"
 
 
+# On demand: which jobs would run and what has changed, in one line each. TARGET: `python -m vltaxon.why TARGET`.
+rule why:
+    log:
+        "results/logs/why.log",
+    localrule: True
+    params:
+        configs=list(map(str, workflow.configfiles)),
+    message:
+        "Comparing the results with the config and the code"
+    script:
+        "workflow/scripts/why.py"
+
+
 rule calibrate:
     input:
         lambda wildcards: plan.calibrations(),

@@ -893,16 +893,18 @@ class Experiment(Closed):
     protocols: dict[str, Protocol]
     recipes: dict[str, Recipe]
 
-    def leaf_system(self, system: str) -> str:
-        """The system whose stage 1 serves `system`: the first alike in model, recipe, word, repeat and leaf stage."""
-        systems = self.config.asked
-        mine = systems[system]
-        stage = self.protocols[mine.protocol].stage("leaf")
-        for name, other in systems.items():
-            same = all(getattr(other, key) == getattr(mine, key) for key in ("model", "recipe", "word", "repeat"))
-            if same and self.protocols[other.protocol].stage("leaf") == stage:
-                return name
-        return system
+    def leaf_systems(self) -> dict[str, str]:
+        """Whose stage 1 serves each system: of those alike in model, recipe, word, repeat and leaf stage the first by name.
+
+        By name, so that their order in the config moves no table, and a variant `vl_taxon_open` does not take that of `vl_taxon`.
+        Those of sweeps and repeats come last.
+        """
+        first: dict[tuple[Any, ...], str] = {}
+        found: dict[str, str] = {}
+        for name, system in sorted(self.config.asked.items(), key=lambda item: (item[0] not in self.config.systems, item[0])):
+            stage = self.protocols[system.protocol].stage("leaf")
+            found[name] = first.setdefault((system.model, system.recipe, system.word, system.repeat, stage), name)
+        return found
 
     def step_recipe(self, recipe: str, step: str) -> str:
         """The recipe that trains a step: the furthest that `recipe` is based on with the same steps up to it, so it runs once."""

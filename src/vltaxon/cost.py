@@ -6,7 +6,7 @@ answers. The rest is an estimate from what the files of data sets and models say
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from vltaxon.shards import EXPECTED, UNREASONED, image_tokens, new_tokens, text_
 
 _ROW = 1_500  # bytes of a prediction in Parquet, reasoning included
 _WIDTH = 1_152  # of an embedding, in float16
+_DEVICES = (1, 4, 32)  # for which the hours until the end are told
 _MEMBER = re.compile(r"\.(v\d+\.r\d+|n\d+)$")
 
 
@@ -49,13 +50,15 @@ class Estimate:
     work: Sequence[Work]
     disk: Sequence[tuple[str, float]]
     licences: Sequence[tuple[str, str]]
+    chains: Mapping[str, float]  # seconds of the longest chain of jobs: of the target `all`, and of everything
 
 
 def estimate(experiment: Experiment, root: Path) -> Estimate:
     """Estimate an experiment, looking at what is in `root/results` already."""
     counted = _Counted(experiment, root)
     work = list(counted.work())
-    return Estimate(work, list(counted.disk(work)), counted.licences())
+    chains = {"all": counted.chain(counted.plan.main.systems), "everything": counted.chain(experiment.config.systems)}
+    return Estimate(work, list(counted.disk(work)), counted.licences(), chains)
 
 
 class _Counted:
@@ -143,6 +146,24 @@ class _Counted:
             tokens = (image, prompt, new)
             work = Work(target, what, who, dataset, requests, *tokens, seconds, basis, done, _money(model, prompt, new))
             yield (first.get(system, system), dataset, folder), work
+
+    def chain(self, systems: Iterable[str]) -> float:
+        """Seconds of the longest chain of jobs, below which no number of devices goes.
+
+        It is a system's training steps one after the other, then a shard of each stage. Work of unknown speed counts as nothing.
+        """
+        longest = 0.0
+        for name in systems:
+            scope, stages = Scope((name,), tuple(self.plan.asked())), defaultdict[str, list[float]](lambda: [0.0, 0.0])
+            shards = {(*key[1:], "leaf"): len(files) for key, files in self.plan.leaves(scope).items()}
+            shards |= {key[1:]: len(files) for key, files in self.plan.answers(scope).items()}
+            for (_, data, kind), work in self._prediction("", scope):
+                stage, seconds = int(kind != "leaf"), (work.seconds or 0.0) / shards[data, kind]
+                stages[data][stage] = max(stages[data][stage], seconds)
+            trained = sum(work.seconds or 0.0 for _, work in self._training("", scope))
+            asked = max(map(sum, stages.values()), default=0.0)
+            longest = max(longest, (trained + asked) / max(1, self.plan.gpus(self.plan.systems[name].model)))
+        return longest
 
     def _training(self, target: str, scope: Scope) -> Iterator[tuple[tuple[str, ...], Work]]:
         for system in (self.plan.systems[name] for name in scope.systems):
@@ -259,13 +280,17 @@ def written(found: Estimate) -> str:
         "prompt Mtok",
         "new Mtok",
         "device h",
+        "requests a device h",
         "money",
         "from",
     ]
     disk = [[what, f"{size / 1e9:,.1f}" if size else "size not said"] for what, size in found.disk]
     parts = [
-        tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 5 + ["right"] * 6 + ["left"]),
+        tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 5 + ["right"] * 7 + ["left"]),
         tabulate(disk, ["disk", "GB"], tablefmt="github", disable_numparse=True, colalign=["left", "right"]),
+        tabulate(
+            list(_waiting(found)), ["target", "devices", "hours, at least", "at most"], tablefmt="github", disable_numparse=True
+        ),
         "Licences that you accept by running this:",
         tabulate(found.licences, ["data set or model", "terms"], tablefmt="github"),
         "Weights from hubs, adapters and trainer states are not in the disk. An estimate, not a promise: tokens at 4 letters and "
@@ -282,7 +307,22 @@ def _figures(works: Sequence[Work]) -> list[str]:
     millions = [f"{amount / 1e6:,.2f}" for amount in tokens or [0.0] * 3]
     money = [work.money for work in works if work.money is not None]
     paid = f"{sum(money):,.2f}" if money else ""
-    return [f"{sum(work.requests for work in works):,}", *millions, f"{hours:,.2f}" if known else "?", paid]
+    requests = sum(work.requests for work in works)
+    alike = len({work.what for work in works}) == 1 and all(work.seconds for work in works)
+    rate = f"{requests / hours:,.0f}" if hours and alike else ""
+    return [f"{requests:,}", *millions, f"{hours:,.2f}" if known else "?", rate, paid]
+
+
+def _waiting(found: Estimate) -> Iterator[tuple[str, int, str, str]]:
+    """Hours from start to end on some devices that are never idle while a job waits (Graham 1966), none of it done before.
+
+    No fewer than the longest chain of jobs takes, nor than all of the work takes when it is spread evenly; and no more than both.
+    """
+    for target, chain in found.chains.items():
+        total = sum(work.seconds or 0.0 for work in found.work if target in ("everything", work.target))
+        for devices in _DEVICES:
+            least, most = max(chain, total / devices), total / devices + chain * (1 - 1 / devices)
+            yield target, devices, f"{least / 3600:,.1f}", f"{most / 3600:,.1f}"
 
 
 def _lacking(works: Sequence[Work]) -> str:

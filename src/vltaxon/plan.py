@@ -65,6 +65,7 @@ class Plan:
         self.experiment = experiment.model_copy(update={"datasets": {n: d.here() for n, d in experiment.datasets.items()}})
         self.config: Config = experiment.config
         self.systems: dict[str, System] = self.config.asked
+        self.leaf_systems = experiment.leaf_systems()
         self.archives = self._archives()
 
     def _archives(self) -> dict[str, Path]:
@@ -103,7 +104,11 @@ class Plan:
         return {kind: split.stem for kind in ("train", "test") if (split := getattr(given, kind)) is not None and split.stem}
 
     def tars(self, dataset: str) -> list[str]:
-        """The unpacked archives of a data set."""
+        """The unpacked archives of a data set, which its images are read from.
+
+        Input of `ingest` alone. Whatever else opens them depends on `images.parquet`, which has the digest of each image; as an
+        input they would be read whole after every job, for Snakemake's checksums.
+        """
         return [f"results/data/archives/{name}.tar" for name in dict.fromkeys(self.splits(dataset).values())]
 
     def ingest_inputs(self, wildcards: Wildcards) -> dict[str, list[str]]:
@@ -277,7 +282,6 @@ class Plan:
             "taxa": f"results/data/{data}/taxa.parquet",
             "questions": f"results/questions/{data}/{step.choices or self.config.training.choices}.parquet",
             "parts": f"results/splits/{data}.parquet",
-            "tars": self.tars(data),
             "model": self.model_files(wildcards.model),
             "previous": self.previous(wildcards),
             "own": [own] if step.own else [],
@@ -297,7 +301,7 @@ class Plan:
     def own_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """What the naming of training images reads."""
         inputs = self.train_inputs(wildcards)
-        return {key: inputs[key] for key in ("images", "parts", "tars", "model", "previous")}
+        return {key: inputs[key] for key in ("images", "parts", "model", "previous")}
 
     def own_values(self, wildcards: Wildcards) -> Values:
         """Stage 1 of the training images as a prediction job has it: as the step's leaf samples ask."""
@@ -370,7 +374,7 @@ class Plan:
 
     def leaf_shards(self, system: str, dataset: str) -> list[str]:
         """Stage 1 tables that serve a system."""
-        owner = self.experiment.leaf_system(system)
+        owner = self.leaf_systems[system]
         folder = f"{_PREDICTIONS}/{owner}/{dataset}/leaf"
         return [f"{folder}/{shard}.parquet" for shard in range(self.shards(owner, dataset, "leaf"))]
 
@@ -384,7 +388,6 @@ class Plan:
         given, data = self.systems[wildcards.system], f"results/data/{wildcards.dataset}"
         inputs = {
             "images": f"{data}/images.parquet",
-            "tars": self.tars(wildcards.dataset),
             "model": self.model_files(given.model),
             "adapter": self.system_files(wildcards.system),
             "merged": self.merged_files(wildcards.system),
@@ -404,7 +407,8 @@ class Plan:
         if stage.by in ("lookup", "similarity"):
             inputs["taxa"] = f"results/data/{data}/taxa.parquet"
         if stage.by == "lookup" or stage.condition == "leaf":
-            inputs["leaves"] = self.leaf_shards(wildcards.system, data)
+            shards = self.leaf_shards(wildcards.system, data)
+            inputs["leaves"] = shards if len(shards) == 1 else [str(Path(shards[0]).with_name("shards.json"))]
         if stage.by == "similarity":
             inputs["vectors"] = [f"results/embeddings/{given.model}/{data}/{kind}.parquet" for kind in ("images", "taxa")]
         return inputs
@@ -526,8 +530,7 @@ class Plan:
 
     def _with(self, scope: Scope, stage: str) -> list[str]:
         """Systems whose protocol has a stage."""
-        asked, protocols = self.config.asked, self.experiment.protocols
-        return [system for system in scope.systems if protocols[asked[system].protocol].stage(stage) is not None]
+        return [system for system in scope.systems if self.stage(system, stage) is not None]
 
     def answers(self, scope: Scope | None = None) -> dict[tuple[str, str, str], list[str]]:
         """Stage 2 tables by (system, dataset, choices)."""
@@ -541,7 +544,7 @@ class Plan:
     def leaves(self, scope: Scope | None = None) -> dict[tuple[str, str], list[str]]:
         """Stage 1 tables by (system that ran it, dataset); a table may serve several systems."""
         scope = scope or self.main
-        owners = dict.fromkeys(map(self.experiment.leaf_system, self._with(scope, "leaf")))
+        owners = dict.fromkeys(self.leaf_systems[system] for system in self._with(scope, "leaf"))
         return {(owner, dataset): self.leaf_shards(owner, dataset) for owner in owners for dataset in scope.datasets}
 
     def score_inputs(self, scope: Scope | None = None) -> dict[str, Any]:
@@ -563,9 +566,10 @@ class Plan:
             "questions": {"/".join(key): path for key, path in self.questions(scope).items()},
             "images": {d: f"results/data/{d}/images.parquet" for d in scope.datasets},
             "taxa": {d: f"results/data/{d}/taxa.parquet" for d in scope.datasets},
-            "answers": {"/".join(key): paths for key, paths in self.answers(scope).items()},
-            "leaves": {"/".join(key): paths for key, paths in self.leaves(scope).items()},
-            "leaf_systems": {s: self.experiment.leaf_system(s) for s in self._with(scope, "leaf")},
+            # sorted, so that the order of the systems, which is one of the tables, scores nothing anew
+            "answers": {"/".join(key): paths for key, paths in sorted(self.answers(scope).items())},
+            "leaves": {"/".join(key): paths for key, paths in sorted(self.leaves(scope).items())},
+            "leaf_systems": {s: self.leaf_systems[s] for s in sorted(self._with(scope, "leaf"))},
             "partition": f"results/splits/{training}.parquet",
             "training": training,
         }
@@ -595,8 +599,7 @@ class Plan:
 
     def labels(self, systems: Iterable[str] | None = None) -> Mapping[str, str]:
         """Names of systems in tables and figures; of those of the main table where not said."""
-        asked = self.config.asked
-        return {name: asked[name].label or name for name in (self.config.shown if systems is None else systems)}
+        return {name: self.systems[name].label or name for name in (self.config.shown if systems is None else systems)}
 
     # -- the paper's tables and figures, sweeps and repeats ----------------------------------------------------------------
 

@@ -37,8 +37,8 @@ def problems(folder: Path) -> str:
 
 def test_the_default_is_valid(folder: Path) -> None:
     experiment = config.load(folder / "config.yaml", folder)
-    assert experiment.leaf_system("vl_taxon_lookup") == "vl_taxon"
-    assert experiment.leaf_system("base_open") == "base_open"
+    owners = experiment.leaf_systems()
+    assert owners["vl_taxon_lookup"] == "vl_taxon" and owners["base_open"] == "base_open"
 
 
 @pytest.mark.parametrize("kind", ["datasets", "models", "questions", "prompts", "protocols", "recipes"])
@@ -469,7 +469,7 @@ def test_a_sweep_is_a_system_for_each_wording_and_rotation(folder: Path) -> None
     members = found.config.swept("s")
     assert list(members) == ["s.v0.r0", "s.v0.r3", "s.v2.r0", "s.v2.r3"]
     assert (members["s.v2.r3"].variant, members["s.v2.r3"].rotation, members["s.v2.r3"].recipe) == (2, 3, "vl_taxon")
-    assert {found.leaf_system(name) for name in members} == {"vl_taxon"}, "stage 1 asks no question, so it is not asked again"
+    assert {found.leaf_systems()[name] for name in members} == {"vl_taxon"}, "stage 1 asks no question, so it is not asked again"
 
 
 def test_a_repeat_asks_every_stage_anew_but_for_the_first_run(folder: Path) -> None:
@@ -477,8 +477,8 @@ def test_a_repeat_asks_every_stage_anew_but_for_the_first_run(folder: Path) -> N
     found = config.load(folder / "config.yaml", folder)
     runs = found.config.repeated("again")
     assert [(name, run.repeat, run.recipe) for name, run in runs.items()] == [(f"again.n{i}", i, "vl_taxon") for i in range(3)]
-    assert [found.leaf_system(name) for name in runs] == ["vl_taxon", "again.n1", "again.n2"]
-    assert found.leaf_system("vl_taxon_open") == "vl_taxon"
+    assert [found.leaf_systems()[name] for name in runs] == ["vl_taxon", "again.n1", "again.n2"]
+    assert found.leaf_systems()["vl_taxon_open"] == "vl_taxon"
 
 
 def test_weights_of_several_devices_are_shared_where_several_processes_train(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The estimate of costs, held against counts by hand on the embedded default."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,23 @@ def test_a_reader_sees_totals_disk_and_licences(experiment: config.Experiment, t
     assert [row[0] for row in totals] == ["all", "paper", "comparisons", "sweep", "repeats", "everything"]
     assert "Licences that you accept" in text and "| demo_plants " in text and "| predictions" in text
     assert len({len(line) for line in text.splitlines() if line.startswith("|") and "Mtok" in line}) == 1
+
+
+def test_more_devices_shorten_the_wait_down_to_the_longest_chain(experiment: config.Experiment, tmp_path: Path) -> None:
+    found = estimate(experiment, tmp_path)
+    chain = ("training 1-sft", "naming for 2-grpo", "training 2-grpo", "stage 1", "similar questions")  # or random ones, as many
+    steps = [line(found, what, "vl_taxon", "demo_plants").seconds for what in chain]
+    assert found.chains["all"] == pytest.approx(sum(seconds or 0 for seconds in steps))
+    waits = {
+        (target.strip(), int(devices)): (float(least), float(most))
+        for target, devices, least, most in re.findall(
+            r"^\| (all|everything) +\| +(\d+) +\| +(\S+) +\| +(\S+) +\|$", written(found), re.M
+        )
+    }
+    total = sum(work.seconds or 0 for work in found.work) / 3600
+    assert waits["everything", 1] == (pytest.approx(total, abs=0.1),) * 2
+    assert waits["everything", 32][0] == pytest.approx(found.chains["everything"] / 3600, abs=0.1)
+    assert waits["all", 4][0] <= waits["all", 1][0] and waits["all", 4][1] <= waits["all", 1][1]
 
 
 def test_the_papers_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

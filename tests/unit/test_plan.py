@@ -39,10 +39,33 @@ def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(pl
     assert [jobs["vl_taxon", data, "similar"] for data in ("demo_plants", "demo_animals", "demo_birds")] == [8, 4, 4]
     assert [jobs[name, "demo_plants", "similar"] for name in ("base", "chance", "siglip", "vl_taxon_lookup")] == [4, 1, 1, 1]
     at = SimpleNamespace(system="vl_taxon", dataset="demo_plants", choices="similar", shard="0")
-    assert given.stage_values(at, "answer")["shards"] == 8 and len(given.answer_inputs(at)["leaves"]) == 4
+    assert given.stage_values(at, "answer")["shards"] == 8 and len(given.leaf_shards("vl_taxon", "demo_plants")) == 4
     fixed = Plan(given.experiment.model_copy(update={"config": top.model_copy(update={"shards": 3})}))
     assert {len(files) for files in fixed.answers().values()} == {3}
     assert {len(files) for files in plan.answers().values()} == {1}, "the default is small"
+
+
+def test_many_shards_of_stage_2_depend_on_one_list_of_those_of_stage_1(plan: Plan) -> None:
+    many = Plan(plan.experiment.model_copy(update={"config": plan.config.model_copy(update={"shards": 3})}))
+    at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="2")
+    assert many.answer_inputs(at)["leaves"] == ["results/predictions/vl_taxon/demo_birds/leaf/shards.json"]
+    assert len(many.leaf_shards("vl_taxon", "demo_birds")) == 3
+
+
+def test_the_order_of_systems_scores_nothing_anew(plan: Plan) -> None:
+    systems = dict(reversed(plan.config.systems.items()))
+    turned = Plan(plan.experiment.model_copy(update={"config": plan.config.model_copy(update={"systems": systems})}))
+    assert repr(turned.score_values(plan.main)) == repr(plan.score_values())
+
+
+def test_archives_are_read_by_ingest_alone(plan: Plan) -> None:
+    """Snakemake reads every input whole after a job, for its checksum."""
+    at = SimpleNamespace(
+        system="vl_taxon", dataset="demo_plants", choices="similar", shard="0", model="tiny_vlm", recipe="vl_taxon"
+    )
+    at.step = "2-grpo"
+    read = [plan.leaf_inputs(at), plan.answer_inputs(at), plan.train_inputs(at), plan.own_inputs(at)]
+    assert ".tar" not in str(read) and ".tar" in str(plan.ingest_inputs(at))
 
 
 def test_a_step_continues_the_one_before(plan: Plan) -> None:

@@ -69,6 +69,39 @@ def test_code_version_sees_code_not_words(tmp_path: Path, monkeypatch: pytest.Mo
         provenance._module.cache_clear()
 
 
+def test_code_version_counts_the_schemas_that_are_named_and_what_these_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "vltaxon"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "top.py").write_text("from vltaxon import deep\n")
+    (package / "deep.py").write_text("from vltaxon import schemas\ndef f():\n    return schemas.LONG, schemas.wide(3)\n")
+    tables = {"HEAD": "(1,)", "LONG": "(*HEAD, 2)", "SCORES": "(3,)", "WIDE": "(4,)"}
+    monkeypatch.setattr(provenance.vltaxon, "__file__", str(package / "__init__.py"))
+
+    def version(**edits: str) -> str:
+        lines = [f"{name} = {value}" for name, value in (tables | edits).items()]
+        (package / "schemas.py").write_text("\n".join(["def wide(n):\n    return (*WIDE, n)", *lines]))
+        provenance.code_version.cache_clear()
+        provenance._module.cache_clear()
+        return provenance.code_version("vltaxon.top")
+
+    try:
+        before = version()
+        assert version(SCORES="(5,)") == before
+        assert len({before, version(HEAD="(5,)"), version(LONG="(*HEAD, 5)"), version(WIDE="(5,)")}) == 4
+    finally:
+        provenance.code_version.cache_clear()
+        provenance._module.cache_clear()
+
+
+def test_schemas_are_called_so_wherever_they_are_used() -> None:
+    """Their names are what code_version looks for."""
+    source = "\n".join(path.read_text() for path in Path(provenance.__file__).parent.rglob("*.py"))
+    assert "schemas as" not in source and "vltaxon.schemas import" not in source
+
+
 def test_code_version_of_a_name_that_is_no_module() -> None:
     with pytest.raises(ValueError, match="no such module"):
         provenance.code_version("vltaxon.nothing")

@@ -37,9 +37,10 @@ def test_twelve_systems_and_three_data_sets_plan_in_time_and_a_thirteenth_adds_i
     before = planned(run, twelve)
     assert time.monotonic() - began < 15
     assert before["answer_questions"] == 11 * 3 * 8 and before["train"] == 7
+    stage_2 = {"list_leaves": 3, "answer_questions": 3 * 8}
     more = {
-        "vl_taxon_kl_0.04": {"train": 1, "name_training": 1, "predict_leaf": 3 * 8, "answer_questions": 3 * 8},
-        "vl_taxon_no_reasoning": {"train": 2, "name_training": 1, "predict_leaf": 3 * 8, "answer_questions": 3 * 8},
+        "vl_taxon_kl_0.04": {"train": 1, "name_training": 1, "predict_leaf": 3 * 8} | stage_2,
+        "vl_taxon_no_reasoning": {"train": 2, "name_training": 1, "predict_leaf": 3 * 8} | stage_2,
         "vl_taxon_open": {},  # stage 1 of vl_taxon serves it
         "qwen2_5_vl_72b": {"answer_questions": 3 * 8},
         "bioclip2": {"embed": 3, "answer_questions": 3 * 8},

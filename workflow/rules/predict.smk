@@ -23,6 +23,23 @@ rule predict_leaf:
         "../scripts/predict_leaf.py"
 
 
+# Between many shards and many shards, or the plan would grow with their square.
+rule list_leaves:
+    input:
+        lambda wildcards: plan.leaf_shards(wildcards.system, wildcards.dataset),
+    output:
+        "results/predictions/{system}/{dataset}/leaf/shards.json",
+    log:
+        "results/logs/list_leaves/{system}/{dataset}.log",
+    localrule: True
+    params:
+        code=code_version("vltaxon.inference.leaves"),
+    message:
+        "Listing what {wildcards.system} has named of {wildcards.dataset}"
+    script:
+        "../scripts/list_leaves.py"
+
+
 rule answer_questions:
     input:
         unpack(plan.answer_inputs),

@@ -3,7 +3,6 @@ rule embed:
         model=plan.encoder_files,
         images="results/data/{dataset}/images.parquet",
         taxa="results/data/{dataset}/taxa.parquet",
-        tars=lambda wildcards: plan.tars(wildcards.dataset),
     output:
         images="results/embeddings/{encoder}/{dataset}/images.parquet",
         taxa="results/embeddings/{encoder}/{dataset}/taxa.parquet",

@@ -42,7 +42,6 @@ rule report:
         scores="results/metrics/scores.parquet",
         database="results/benchmark.duckdb",
         images=f"results/data/{plan.config.report.dataset}/images.parquet",
-        tars=plan.tars(plan.config.report.dataset),
         level_accuracy="results/figures/level_accuracy.svg",
         hca_leaf="results/figures/hca_leaf.svg",
         training="results/figures/training.svg",

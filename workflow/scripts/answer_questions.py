@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
+        from vltaxon.inference.leaves import listed
         from vltaxon.inference.run import Around, answer_questions
 
         answer_questions(
@@ -20,7 +21,7 @@ if __name__ == "__main__":
             shard=int(snakemake.wildcards.shard),
             batch_size=snakemake.resources.batch_size,
             adapter=next((Path(path).parent for path in snakemake.input.get("adapter", [])), None),
-            leaves=[Path(path) for path in snakemake.input.get("leaves", [])],
+            leaves=listed(snakemake.input.get("leaves", [])),
             taxa=Path(snakemake.input.taxa) if "taxa" in snakemake.input.keys() else None,  # noqa: SIM118
             vectors=[Path(path) for path in snakemake.input.get("vectors", [])],
             gpus=snakemake.resources.gpu,

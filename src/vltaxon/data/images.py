@@ -94,13 +94,17 @@ class ImageStore:
                         os.close(file)
                 data = os.pread(self._files[archive], size, offset)
         except OSError as error:
-            raise UserError(f"{archive}: {error.strerror}, but {image_id} lies in it; run the workflow again") from error
-        if len(data) != size and offset == 0:
+            again = "put it back" if offset == 0 else f"make it again by `snakemake --cores all {archive}`"
             raise UserError(
-                f"{archive}: has changed since it was ingested; touch the data set's table and run the workflow again"
-            )
+                f"{archive}: {error.strerror}, but {image_id} lies in it; {again}, then run the workflow again"
+            ) from error
+        if len(data) != size and offset == 0:
+            raise UserError(f"{archive}: has changed since it was ingested; run the workflow again with --forcerun ingest")
         if len(data) != size:
-            raise UserError(f"{archive}: ends before {image_id}; delete it and run the workflow again")
+            raise UserError(
+                f"{archive}: ends before {image_id}; delete it, make it again by `snakemake --cores all {archive}`, then run the "
+                "workflow again"
+            )
         return data
 
     def open(self, image_id: str) -> Image.Image:

@@ -13,14 +13,16 @@ Floats = NDArray[np.float64]
 
 _TAILS = (2.5, 97.5)
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
-_BLOCK = 64  # resamples held in memory at once
+_BLOCK = 64  # resamples held in memory at once, at most
+_DRAWN = 1 << 26  # images drawn in them, about: half a GiB
 
 
 def _draws(images: int, resamples: int, seed: int | tuple[int, ...]) -> Iterator[Floats]:
-    """How often each image is drawn: blocks of shape (up to 64, images), `resamples` rows in all."""
+    """How often each image is drawn: blocks of shape (up to 64, images), fewer rows for many images, `resamples` rows in all."""
     rng = np.random.default_rng(seed)
-    for start in range(0, resamples, _BLOCK):
-        rows = min(_BLOCK, resamples - start)
+    height = max(1, min(_BLOCK, _DRAWN // images))
+    for start in range(0, resamples, height):
+        rows = min(height, resamples - start)
         block = np.empty((rows, images))
         for row in block:
             row[:] = np.bincount(rng.integers(images, size=images), minlength=images)

@@ -1,0 +1,133 @@
+"""Why jobs would run, before any of them does: a line for each rule and reason, with the value that changed, old -> new.
+
+Snakemake's dry run knows it all, but prints both versions of all values of a job, prompts included, once for each job.
+"""
+
+import ast
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from itertools import takewhile
+from typing import Any
+
+from tabulate import tabulate
+
+_AROUND, _SHOWN = 12, 50  # letters around a change within a text, and of a value
+
+
+def planned(arguments: Sequence[str] = ()) -> Any:
+    """Snakemake's graph of jobs for a command line (targets, --configfile) and the profile; nothing is run or printed."""
+    from snakemake import api, cli
+    from snakemake.settings import types
+
+    with redirect_stderr(io.StringIO()):  # says which profile it reads
+        _, given = cli.parse_args(list(arguments))
+    with api.SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL})) as snakemake:
+        workflow = snakemake.workflow(
+            resource_settings=types.ResourceSettings(cores=1),
+            config_settings=types.ConfigSettings(
+                configfiles=given.configfile, replace_workflow_config=given.replace_workflow_config
+            ),
+        )
+        asked = types.DAGSettings(
+            targets=given.targets,
+            force_incomplete=True,
+            rerun_triggers=given.rerun_triggers,
+            max_checksum_file_size=given.max_checksum_file_size,
+        )
+        with redirect_stdout(io.StringIO()):
+            workflow.dag(asked).list_changes(
+                types.ChangeType.CODE
+            )  # of the public calls the one that does least but for the graph
+        return workflow._workflow.dag
+
+
+def why(dag: Any) -> str:
+    """The jobs that a graph would run, counted by rule and reason, in an order in which they can run."""
+    lines: Counter[tuple[str, str]] = Counter()
+    for job in (job for level in dag.toposorted() for job in level if dag.needrun(job)):
+        if job.output:  # those without are targets
+            lines[job.rule.name, "; ".join(_reasons(job, dag))] += 1
+    if not lines:
+        return "Nothing is to be done: all results are there, of this config and this code.\n"
+    rows = [(rule, jobs, reason) for (rule, reason), jobs in lines.items()]
+    return str(tabulate(rows, ["rule", "jobs", "why"])) + "\n"
+
+
+def _reasons(job: Any, dag: Any) -> Iterator[str]:
+    """What makes a job run; where jobs before it run, Snakemake looks no further."""
+    reason, memory = dag.reason(job), dag.workflow.persistence
+    if reason.forced:
+        yield "forced"
+    if reason.missing_output:
+        yield "no results yet"
+        return
+    if changed := sorted(reason.updated_input - reason.updated_input_run):
+        yield f"other content: {_listed(changed)}"
+    if reason.input_changed:
+        before, now = {str(path) for path in memory.input(job.output[0]) or ()}, {str(path) for path in job.input}
+        yield "; ".join(
+            f"{said}: {_listed(sorted(paths))}"
+            for said, paths in (("no longer reads", before - now), ("reads", now - before))
+            if paths
+        )
+    if reason.params_changed:
+        yield from _changes(job.params, reason.params_changed)
+    if reason.updated_input_run:
+        before_it = {made.rule.name for made, files in dag.dependencies[job].items() if dag.needrun(made) and files}
+        yield f"after {', '.join(sorted(before_it))}"
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+
+
+def _changes(params: Any, change: Any) -> Iterator[str]:
+    """The values of a job that differ from those it ran with. Snakemake keeps these without their names."""
+    old = [_value(text) for text in sorted(change.only_old)]
+    for name, new in params.items():
+        if repr(new) in change.only_new:
+            was = max(old, key=lambda other: _alike(other, new), default=None)
+            said = ["its code was edited"] if name == "code" else list(_differences(name, was, new))
+            yield from said or [f"{name}: the same in another order"]
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except ValueError:  # of no literal; shown as it is
+        return text
+
+
+def _alike(one: Any, other: Any) -> tuple[bool, int]:
+    shared = len(one.keys() & other.keys()) if isinstance(one, Mapping) and isinstance(other, Mapping) else 0
+    return type(one) is type(other), shared
+
+
+def _differences(name: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in (key for key in {**old, **new} if old.get(key) != new.get(key)):
+            yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
+    elif isinstance(old, str) and isinstance(new, str):
+        start = max(0, _shared(old, new) - _AROUND)
+        end = max(0, _shared(old[start:][::-1], new[start:][::-1]) - _AROUND)
+        yield f"{name}: {_short(old[start : len(old) - end])} -> {_short(new[start : len(new) - end])}"
+    else:
+        yield f"{name}: {_short(old)} -> {_short(new)}"
+
+
+def _shared(one: str, other: str) -> int:
+    """Letters that two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+if __name__ == "__main__":
+    import sys
+
+    print(why(planned(sys.argv[1:])), end="")
