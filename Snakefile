@@ -67,6 +67,7 @@ rule why:
     localrule: True
     params:
         configs=list(map(str, workflow.configfiles)),
+        given=dict(workflow.config_settings.config),
     message:
         "Comparing the results with the config and the code"
     script:

@@ -160,9 +160,11 @@ class _Counted:
             for (_, data, kind), work in self._prediction("", scope):
                 stage, seconds = int(kind != "leaf"), (work.seconds or 0.0) / shards[data, kind]
                 stages[data][stage] = max(stages[data][stage], seconds)
+            model, recipe = self.plan.systems[name].model, self.plan.systems[name].recipe
             trained = sum(work.seconds or 0.0 for _, work in self._training("", scope))
-            asked = max(map(sum, stages.values()), default=0.0)
-            longest = max(longest, (trained + asked) / max(1, self.plan.gpus(self.plan.systems[name].model)))
+            trained /= self.plan.train_gpus(self.plan.base(model)) if recipe is not None else 1
+            asked = max(map(sum, stages.values()), default=0.0) / max(1, self.plan.gpus(model))
+            longest = max(longest, trained + asked)
         return longest
 
     def _training(self, target: str, scope: Scope) -> Iterator[tuple[tuple[str, ...], Work]]:
@@ -316,7 +318,8 @@ def _figures(works: Sequence[Work]) -> list[str]:
 def _waiting(found: Estimate) -> Iterator[tuple[str, int, str, str]]:
     """Hours from start to end on some devices that are never idle while a job waits (Graham 1966), none of it done before.
 
-    No fewer than the longest chain of jobs takes, nor than all of the work takes when it is spread evenly; and no more than both.
+    No fewer than the longest chain of jobs takes, nor than all of the work takes when it is spread evenly; and no more than both,
+    as long as each job wants one device.
     """
     for target, chain in found.chains.items():
         total = sum(work.seconds or 0.0 for work in found.work if target in ("everything", work.target))

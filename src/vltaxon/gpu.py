@@ -24,8 +24,10 @@ from urllib.parse import quote
 from vltaxon.errors import UserError
 
 _LOOK = 0.05  # seconds between two looks at the devices; only the first in line looks, the others sleep in the kernel
-# What makes an allocation of a scheduler one: device numbers may start from 0 in each.
-_ALLOCATION = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_LOCALID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID")
+# What makes an allocation of a scheduler one: device numbers may start from 0 in each. Steps of a Slurm job may have devices of
+# their own, or all see the same: their true numbers tell.
+_ALLOCATION = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID")
+_DEVICES = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 _held: set[int] = set()  # descriptors of this process's locks
 
 
@@ -71,6 +73,8 @@ def lease(count: int) -> Iterator[list[str]]:
             "or by `--set-resources RULE:gpu=N`"
         )
     with ExitStack() as held:
+        if count and not known:
+            _say("none is found (/dev/nvidia0, ...), so none is leased; where there are some, VLTAXON_DEVICES=0,1 says so")
         mine = _leased(known, count, held) if count and known else []
         if mine or not count:
             held.callback(_show, os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -103,6 +107,8 @@ def _leased(known: list[str], count: int, held: ExitStack) -> list[str]:
     """Wait for `count` of the devices, and let `held` free them."""
     started, folder = time.monotonic(), _folder()
     allocation = [os.environ[name] for name in _ALLOCATION if name in os.environ and "CUDA_VISIBLE_DEVICES" in os.environ]
+    if allocation:
+        allocation += next(([os.environ[name]] for name in _DEVICES if name in os.environ), [])
     files = {name: f"device-{quote('.'.join([*allocation, name]), safe='')}" for name in known}
     said = f"waiting for {count} of the devices {', '.join(known)}"
     advice = f"With `snakemake --resources gpu={len(known)}` jobs wait there, and keep no cores from others"

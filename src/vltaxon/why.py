@@ -16,8 +16,13 @@ from tabulate import tabulate
 _AROUND, _SHOWN = 12, 50  # letters around a change within a text, and of a value
 
 
-def planned(arguments: Sequence[str] = ()) -> Any:
-    """Snakemake's graph of jobs for a command line (targets, --configfile) and the profile; nothing is run or printed."""
+def planned(arguments: Sequence[str] = (), config: Mapping[str, Any] | None = None) -> Any:
+    """Snakemake's graph of jobs for a command line (targets, --configfile, --config) and the profile; nothing is run or printed.
+
+    Args:
+        arguments: of the command line.
+        config: in place of its --config.
+    """
     from snakemake import api, cli
     from snakemake.settings import types
 
@@ -27,7 +32,9 @@ def planned(arguments: Sequence[str] = ()) -> Any:
         workflow = snakemake.workflow(
             resource_settings=types.ResourceSettings(cores=1),
             config_settings=types.ConfigSettings(
-                configfiles=given.configfile, replace_workflow_config=given.replace_workflow_config
+                config=cli.parse_config(given.config) if config is None else config,
+                configfiles=given.configfile,
+                replace_workflow_config=given.replace_workflow_config,
             ),
         )
         asked = types.DAGSettings(
@@ -48,7 +55,7 @@ def why(dag: Any) -> str:
     lines: Counter[tuple[str, str]] = Counter()
     for job in (job for level in dag.toposorted() for job in level if dag.needrun(job)):
         if job.output:  # those without are targets
-            lines[job.rule.name, "; ".join(_reasons(job, dag))] += 1
+            lines[job.rule.name, "; ".join(_reasons(job, dag)) or str(dag.reason(job))] += 1
     if not lines:
         return "Nothing is to be done: all results are there, of this config and this code.\n"
     rows = [(rule, jobs, reason) for (rule, reason), jobs in lines.items()]
@@ -59,7 +66,7 @@ def _reasons(job: Any, dag: Any) -> Iterator[str]:
     """What makes a job run; where jobs before it run, Snakemake looks no further."""
     reason, memory = dag.reason(job), dag.workflow.persistence
     if reason.forced:
-        yield "forced"
+        yield "interrupted before, or forced"
     if reason.missing_output:
         yield "no results yet"
         return

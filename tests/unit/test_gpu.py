@@ -134,11 +134,13 @@ def test_a_value_already_set_is_what_jobs_share(leases: Path, start: Start) -> N
 
 
 def test_a_scheduler_s_devices_are_those_of_its_allocation(leases: Path, start: Start) -> None:
-    """Each allocation may call its device 0; the jobs of one allocation share it."""
+    """Each allocation may call its device 0, and each step that has devices of its own; the jobs of one share it."""
     others = [start(1, CUDA_VISIBLE_DEVICES="0"), start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="7")]
-    mine = start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="8", SLURM_STEP_ID="0")
-    assert [held(job) for job in (*others, mine)] == [{"0"}] * 3
-    assert "first in line" in said(start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="8", SLURM_STEP_ID="0"))
+    steps = [start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="8", SLURM_STEP_GPUS=true) for true in ("5", "6")]
+    assert [held(job) for job in (*others, *steps)] == [{"0"}] * 4
+    shells = {"SLURM_JOB_ID": "8", "SLURM_STEP_GPUS": "5"}  # two steps that see the same
+    assert "first in line" in said(start(1, CUDA_VISIBLE_DEVICES="0", SLURM_STEP_ID="9", **shells))
+    assert "first in line" in said(start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="7"))
     assert held(start(2, SLURM_JOB_ID="9")) == {"1", "2"}, "a node whose devices Slurm does not hand out: those of the machine"
 
 

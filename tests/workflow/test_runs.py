@@ -98,6 +98,11 @@ def test_another_number_of_shards_is_written_from_the_journal_without_a_model(fi
         whole = pq.read_table(finished.folder / name / "0.parquet")
         parts = [pq.read_table(run.folder / name / f"{shard}.parquet") for shard in range(3)]
         assert pa.concat_tables(parts).to_pylist() == whole.to_pylist() and min(map(len, parts)) > len(whole) // 4
+    parsing, before = run.folder / "src/vltaxon/parsing.py", run.planned()
+    parsing.write_text(parsing.read_text() + "\n\nUNUSED = 1\n")
+    asked = [{rule: jobs[rule] for rule in jobs if rule in ("predict_leaf", "list_leaves", "answer_questions")}
+             for jobs in (before, run.planned())]  # fmt: skip
+    assert asked[0] == asked[1], "code on a GPU counts by its version, between its stages, too"
 
 
 def test_a_repeat_is_asked_anew_but_for_its_first_run_and_nothing_flips_on_one_cpu(finished: Run) -> None:

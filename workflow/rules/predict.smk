@@ -33,7 +33,7 @@ rule list_leaves:
         "results/logs/list_leaves/{system}/{dataset}.log",
     localrule: True
     params:
-        code=code_version("vltaxon.inference.leaves"),
+        version=VERSIONS["vltaxon.inference.run"],
     message:
         "Listing what {wildcards.system} has named of {wildcards.dataset}"
     script:

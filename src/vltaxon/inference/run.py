@@ -162,11 +162,17 @@ def _stage(values: Mapping[str, Any]) -> Stage:
     return stage if cap is None else stage.model_copy(update={"max_new_tokens": min(cap, stage.max_new_tokens)})
 
 
-def _cost(values: Mapping[str, Any], stage: Stage) -> shards.Cost | None:
-    """What an image and its questions are expected to cost a model, so that shards take equally long."""
+def _cost(values: Mapping[str, Any], stage: Stage) -> stages.Costs:
+    """What images and requests about them are expected to cost, so that shards take equally long."""
     if stage.by != "model":
-        return None
-    return shards.cost(stage, Prompt.model_validate(values["prompt"]), values["model"]["pixels"] / shards.PIXELS)
+        return lambda pixels, requests: requests
+    most, least = values["model"]["pixels"], values["model"].get("min_pixels", 0)
+    each = shards.cost(stage, Prompt.model_validate(values["prompt"]), 0)
+
+    def of(pixels: int, requests: int) -> int:
+        return each._replace(image=min(max(pixels, least), most) / shards.PIXELS).of(requests)
+
+    return of
 
 
 def _asking(values: Mapping[str, Any]) -> stages.Asking:
@@ -187,7 +193,7 @@ def predict_leaf(
     around: Around | None = None,
 ) -> None:
     """Stage 1 of a shard. `values` are those of `plan.Plan.stage_values`."""
-    ids = stages.test_images(images, shard, values["shards"])
+    ids = stages.test_images(images, shard, values["shards"], cost=_cost(values, _stage(values)))
     _name(values, images, adapter, ids, batch_size, output, taxa, gpus, around)
 
 

@@ -27,7 +27,7 @@ from vltaxon.distractors.embedding import vectors_of
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Engine, Request, Response
 from vltaxon.inference.leaves import read_leaves
-from vltaxon.shards import Cost, bounds
+from vltaxon.shards import bounds
 from vltaxon.taxonomy import Taxonomy, normalise
 
 Row = dict[str, Any]
@@ -126,22 +126,29 @@ def lineages(taxa: Path, stage: Stage) -> list[str]:
     ]
 
 
-def test_images(images: Path, shard: int, shards: int, questions: Path | None = None, cost: Cost | None = None) -> list[str]:
+Costs = Callable[[int, int], int]  # of an image of so many pixels and so many requests about it
+
+
+def test_images(
+    images: Path, shard: int, shards: int, questions: Path | None = None, cost: Costs = lambda pixels, requests: requests
+) -> list[str]:
     """Ids of the test images of one of `shards` contiguous ranges, in order; the expected costs of the ranges are about equal.
 
     Args:
         images: table of the data set.
         shard: which range.
         shards: how many there are.
-        questions: that are asked about the images; where not said, images cost alike.
-        cost: of an image and of each of its questions; where not said, of one question as of another.
+        questions: that are asked about the images; where not said, one of each.
+        cost: where not said, that of its requests, each costing the same.
     """
-    table = provenance.read_parquet(images, schemas.IMAGES, ["image_id", "split"])
-    ids = sorted(table.filter(pc.equal(table["split"], "test"))["image_id"].to_pylist())
+    table = provenance.read_parquet(images, schemas.IMAGES, ["image_id", "split", "width", "height"])
+    table = table.filter(pc.equal(table["split"], "test")).sort_by("image_id")
+    ids: list[str] = table["image_id"].to_pylist()
     if shards == 1:
         return ids
     number = _numbers(questions, ids) if questions is not None else [1] * len(ids)
-    first, end = bounds([(cost or Cost(0, 1)).of(n) for n in number], shards)[shard : shard + 2]
+    pixels = pc.multiply(table["width"].cast(pa.int64()), table["height"].cast(pa.int64())).to_pylist()
+    first, end = bounds([cost(*of) for of in zip(pixels, number, strict=True)], shards)[shard : shard + 2]
     return ids[first:end]
 
 

@@ -22,6 +22,7 @@ from vltaxon.train import checkpoints
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+_JOB = "VLTAXON_TRAINING_JOB"  # process id, for the processes it has started
 
 
 class Task(Closed):
@@ -74,6 +75,7 @@ def _launch(task: Task, processes: int, settings: Path) -> None:
     command += ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
     command += ["--num_cpu_threads_per_process", str(threads), "-m", "vltaxon.train.launch", str(file)]
     environment = os.environ | dict.fromkeys(_THREADS, str(threads)) | {"PET_SIGNALS_TO_HANDLE": "SIGQUIT"}
+    environment[_JOB] = str(os.getpid())
     environment["PET_SHUTDOWN_TIMEOUT"] = "10"  # seconds that the others have, when one has died
     with checkpoints.listening() as told, gpu.handed_on() as devices:
         launcher = subprocess.Popen(command, env=environment, preexec_fn=_only_we_stop_it, pass_fds=devices)
@@ -97,7 +99,7 @@ def _last_words(file: Path) -> list[Path]:
 
 
 def _again(task: Task) -> str:
-    kept = checkpoints.folders(task.state)
+    kept = [folder for folder in checkpoints.folders(task.state) if (folder / checkpoints.SEAL).exists()]
     return f"A rerun goes on from step {kept[-1].name.rpartition('-')[2]}." if kept else "A rerun starts anew."
 
 
@@ -123,7 +125,11 @@ def _stop(launcher: int) -> None:
 
 def main(file: Path) -> None:
     """Be one of the processes that train a task together."""
+    import psutil
+
     _die_with_parent()
+    if psutil.Process(os.getppid()).ppid() != int(os.environ[_JOB]):
+        sys.exit("the job of this process has ended before it began")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the job, which passes it on
     task: Any = Task.model_validate_json(file.read_text(encoding="utf-8"))

@@ -142,6 +142,10 @@ def train_step(
         if rank == 0:
             checkpoints.begin(state, identity | {"sharded": sharded, "samples": provenance.digest_text(*map(repr, drawn))})
         start = checkpoints.newest(state)
+    if start is not None and (before_it := len(list(start.glob("rng_state*")))) != world and rank == 0:
+        print(
+            f"{start} is of {before_it} processes, these are {world}: what is drawn from here on is drawn otherwise", flush=True
+        )
     with checkpoints.listening() as told:
         checkpoints.keep(trainer, state, step.checkpoint_minutes, told)
         trainer.train(resume_from_checkpoint=None if start is None else str(start))

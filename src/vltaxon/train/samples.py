@@ -4,6 +4,7 @@ The targets are those of VL-Taxon: the lineage from the root down as reasoning, 
 """
 
 import random
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -237,6 +238,7 @@ def dataset(samples: Sequence[Sample], store: Store, pixels: int, min_pixels: in
     several = any(sample.turns for sample in samples)
 
     def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        _outlive_a_stop()
         opened = {image_id: store.resized(image_id, pixels, min_pixels) for image_id in dict.fromkeys(batch["image_id"])}
         whole = [Sample(**dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)]
         if several:
@@ -250,3 +252,14 @@ def dataset(samples: Sequence[Sample], store: Store, pixels: int, min_pixels: in
         }
 
     return datasets.Dataset.from_list([asdict(sample) for sample in samples]).with_transform(rows)
+
+
+def _outlive_a_stop() -> None:
+    """In a worker of a data loader: torch has it die of SIGTERM, which a scheduler sends to all processes of a job.
+
+    The training itself heeds that after its step, and would die of a worker's death before; it ends its workers at its end.
+    """
+    from torch.utils.data import get_worker_info
+
+    if get_worker_info() is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -82,7 +82,12 @@ def test_shards_of_stage_2_cost_alike_where_images_have_different_numbers_of_que
     sizes = [[len(stages.test_images(files[0], shard, shards, files[1])) for shard in range(shards)] for shards in (1, 2, 5)]
     assert sizes == [[8], [5, 3], [4, 1, 1, 1, 1]]
     once = Cost(image=4, request=1)  # then an image with one question costs five, one with four eight
-    assert [len(stages.test_images(files[0], shard, 2, files[1], once)) for shard in range(2)] == [4, 4]
+    cost = lambda pixels, requests: once.of(requests)  # noqa: E731
+    assert [len(stages.test_images(files[0], shard, 2, files[1], cost)) for shard in range(2)] == [4, 4]
+    whole = stages.test_images(files[0], 0, 1)
+    world.rewrite("images", "width", [640 if name == whole[-1] else 64 for name in world.column("images", "image_id")])
+    by_size = [stages.test_images(files[0], shard, 2, cost=lambda pixels, requests: pixels) for shard in range(2)]
+    assert by_size == [whole[:-1], whole[-1:]], "the last image is larger than all others together"
 
 
 def test_stage_1_stores_what_was_said_and_how_it_was_read(leaves: Path) -> None:

@@ -1,10 +1,14 @@
+import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from tests.unit.conftest import PROMPTS, World, lineage, step
 from vltaxon import provenance, schemas
@@ -224,3 +228,14 @@ def test_several_turns_ask_all_levels_of_an_image(world: World) -> None:
 def test_another_word(world: World) -> None:
     found = samples.draw(step(samples=(LEAF,)), **(world.words | {"word": "organism"}), seed=0)
     assert all(sample.text.startswith("Name the organism") for sample in found)
+
+
+def test_a_data_loader_s_worker_outlives_a_stop_that_all_processes_are_told(world: World) -> None:
+    """Else the training dies of its death in the middle of a step, and writes no checkpoint."""
+    rows = samples.dataset(draw(world, LEAF), ImageStore(world.tables["images"]), 3136, 784)
+    loaded = iter(DataLoader(rows, batch_size=1, num_workers=1, collate_fn=list))
+    next(loaded)
+    (worker,) = (child for child in psutil.Process().children() if "forkserver" not in " ".join(child.cmdline()))
+    worker.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert sum(1 for _ in loaded) == len(rows) - 1 > 5
