@@ -25,7 +25,7 @@ def planned(run: Run, systems: Mapping[str, Any]) -> dict[str, int]:
     """Jobs per rule of the paper's config with these systems."""
     path = run.folder / "config" / "paper.yaml"
     config = yaml.safe_load(path.read_text())
-    config |= {"systems": systems, "main": [], "comparisons": {}, "sweeps": {}}
+    config |= {"systems": systems, "main": [], "comparisons": {}, "sweeps": {}, "shards": 8}
     (run.folder / "config" / "twelve.yaml").write_text(yaml.safe_dump(config))
     return run.planned("--configfile", "config/twelve.yaml")
 
