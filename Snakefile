@@ -66,7 +66,7 @@ rule why:
         "results/logs/why.log",
     localrule: True
     params:
-        configs=list(map(str, workflow.configfiles)),
+        configs=list(map(str, workflow.config_settings.configfiles)),
         given=dict(workflow.config_settings.config),
     message:
         "Comparing the results with the config and the code"

@@ -14,6 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 _AROUND, _SHOWN = 12, 50  # letters around a change within a text, and of a value
+_MOST = 4  # reasons of a job
 
 
 def planned(arguments: Sequence[str] = (), config: Mapping[str, Any] | None = None) -> Any:
@@ -55,7 +56,9 @@ def why(dag: Any) -> str:
     lines: Counter[tuple[str, str]] = Counter()
     for job in (job for level in dag.toposorted() for job in level if dag.needrun(job)):
         if job.output:  # those without are targets
-            lines[job.rule.name, "; ".join(_reasons(job, dag)) or str(dag.reason(job))] += 1
+            reasons = list(_reasons(job, dag)) or [str(dag.reason(job))]
+            more = f"; and {len(reasons) - _MOST} more" if len(reasons) > _MOST else ""
+            lines[job.rule.name, "; ".join(reasons[:_MOST]) + more] += 1
     if not lines:
         return "Nothing is to be done: all results are there, of this config and this code.\n"
     rows = [(rule, jobs, reason) for (rule, reason), jobs in lines.items()]

@@ -236,6 +236,17 @@ def test_why_says_what_has_changed_in_a_line(finished: Run) -> None:
     assert "Nothing is to be done" in finished.snakemake("--cores", "1", "why")[1]
 
 
+def test_why_hears_another_config(finished: Run) -> None:
+    other = finished.folder / "config/other.yaml"
+    given = yaml.safe_load((finished.folder / "config/config.yaml").read_text())
+    other.write_text(yaml.safe_dump(given | {"seed": 1, "systems": {"base": given["systems"]["base"]}}))
+    for how in (["--configfile", "config/config.yaml", "--config", "bootstrap=60"], ["--configfile", "config/other.yaml"]):
+        said = finished.snakemake("why", "--cores", "1", *how)[1]
+        assert re.search(r"^score +1 ", said, re.MULTILINE), said
+        assert ("ingest" in said) == ("config/other.yaml" in how) and max(map(len, said.splitlines())) < 1000
+    other.unlink()
+
+
 def test_results_moved_with_snakemakes_records_are_finished_there(moved: Run) -> None:
     assert moved.planned() == {}
 

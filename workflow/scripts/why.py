@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     from vltaxon.why import planned, why
 
-    text = why(planned(["--configfile", *snakemake.params.configs], snakemake.params.given))
+    configs = snakemake.params.configs
+    text = why(planned(["--configfile", *configs] if configs else [], snakemake.params.given))
     Path(snakemake.log[0]).write_text(text, encoding="utf-8")
     print(text)
