@@ -8,12 +8,14 @@ already, or else with one that is started for it.
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -137,6 +139,17 @@ class Slurm:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+
+    def lose_node(self) -> None:
+        """End the node as a loss of power does: its daemon, and all that runs there."""
+        self.stop("slurmd")
+        conf = f"SLURM_CONF={self.folder / 'slurm.conf'}".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                names = (process / "environ").read_bytes().split(b"\0")
+                step = (process / "comm").read_text().startswith("slurmstepd")
+                if conf in names and (step or any(name.startswith(b"SLURM_JOB_ID=") for name in names)):
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def tell(self, *command: str) -> str:
         """Run one of Slurm's programs; what it printed."""

@@ -146,7 +146,7 @@ def test_a_run_survives_what_befalls_a_cluster_and_gives_the_same(finished: Run,
     slurm.start("slurmctld")
     waited(lambda: running(slurm), process)
     lost = running(slurm)
-    slurm.stop("slurmd")
+    slurm.lose_node()
     waited(lambda: slurm.tell("sinfo", "--noheader", "--format=%T").startswith("down"), process)
     slurm.start("slurmd")
     waited(lambda: set(lost) <= {*running(slurm), *jobs(slurm, "COMPLETED")}, process)  # under its own id
