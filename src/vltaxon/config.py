@@ -553,9 +553,11 @@ class Protocol(Closed):
         if names not in (["leaf"], ["answer"], ["leaf", "answer"]):
             raise ValueError(f"stages: {names}; legal are leaf, answer, or leaf then answer")
         for stage in self.stages:
-            if (stage.condition == "leaf" or stage.by == "lookup") and names[0] != "leaf":
+            if stage.condition != "leaf" and stage.by != "lookup":
+                continue
+            if names[0] != "leaf":
                 raise ValueError(f"stage {stage.name}: needs a leaf stage before it")
-            if (stage.condition == "leaf" or stage.by == "lookup") and self.stages[0].choose == "best":
+            if self.stages[0].choose == "best":
                 raise ValueError(f"stage {stage.name}: choose: best is an oracle, from which no answers are made")
         return self
 

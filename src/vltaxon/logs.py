@@ -11,7 +11,7 @@ from vltaxon.errors import UserError
 from vltaxon.gpu import lease
 
 # Read by libraries when they are imported: OpenMP (torch, pyarrow; we tell DuckDB), BLAS (numpy), numexpr, tokenizers, polars.
-_THREADS = (
+THREADS = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
     *("NUMEXPR_MAX_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS"),
 )
@@ -30,7 +30,7 @@ def job(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
     sys.stderr.flush()
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Their code cannot change a result: values reach a job by `params`, and the others only say or stamp things.
-_NO_RESULTS = frozenset({"vltaxon", "vltaxon.config", "vltaxon.errors", "vltaxon.gpu", "vltaxon.logs", "vltaxon.provenance"})
+_NO_RESULTS = frozenset(
+    {"vltaxon", *(f"vltaxon.{name}" for name in ("children", "config", "errors", "gpu", "logs", "provenance"))}
+)
 _SCHEMAS = "vltaxon.schemas"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "open_clip_torch", "pyarrow", "duckdb", "pillow", "numpy")
 

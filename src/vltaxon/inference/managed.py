@@ -5,8 +5,6 @@ be killed, the kernel tells the server (PR_SET_PDEATHSIG, Linux), which ends its
 it is gone.
 """
 
-import ctypes
-import functools
 import json
 import os
 import re
@@ -15,10 +13,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +23,7 @@ from pathlib import Path
 import httpx2
 
 from vltaxon import checkpoint, gpu
+from vltaxon.children import with_its_parent
 from vltaxon.config import Endpoint, Managed, Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.server_engine import Served
@@ -193,7 +191,7 @@ def _server(command: Sequence[str], devices: Sequence[str], key: str, log: Path)
             env={**os.environ, **shown, **quiet},
             start_new_session=True,
             pass_fds=leases,
-            preexec_fn=_with_its_parent(),
+            preexec_fn=with_its_parent(signal.SIGTERM),
         )
     try:
         yield _Server(process, f"http://127.0.0.1:{port}", log)
@@ -210,13 +208,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # what it left behind, itself included
     process.wait()
-
-
-def _with_its_parent() -> Callable[[], None] | None:
-    """What makes a child get SIGTERM when its parent dies, where the system can."""
-    if not sys.platform.startswith("linux"):
-        return None
-    return functools.partial(ctypes.CDLL(None, use_errno=True).prctl, 1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _free_port() -> int:

@@ -32,6 +32,8 @@ from vltaxon.taxonomy import Taxonomy, normalise
 
 Row = dict[str, Any]
 T = TypeVar("T")
+Worth = Callable[[Row], tuple[int, int, int]]  # how good one of several samples is
+Costs = Callable[[int, int], int]  # of an image of so many pixels and so many requests about it
 
 WINDOW = 4096  # requests that an engine may order as it likes; rows are written when all of a window are answered
 BLOCK = 65_536  # questions read off a table at once
@@ -113,9 +115,15 @@ class Errors:
 
 def true_leaves(images: Path, taxa: Path, ids: Sequence[str]) -> dict[str, str]:
     """The displayed name of each image's leaf."""
+    tree = Taxonomy.read(taxa)
+    return {image_id: tree.name(leaf) for image_id, leaf in _leaves(images, ids).items()}
+
+
+def _leaves(images: Path, ids: Sequence[str]) -> dict[str, str]:
+    """The leaf of each image, by which the taxonomy knows it."""
     wanted = pc.field("image_id").isin(pa.array(ids, pa.string()))
-    tree, table = Taxonomy.read(taxa), provenance.read_parquet(images, schemas.IMAGES, ["image_id", "leaf"], wanted)
-    return {row["image_id"]: tree.name(row["leaf"]) for row in table.to_pylist()}
+    table = provenance.read_parquet(images, schemas.IMAGES, ["image_id", "leaf"], wanted)
+    return dict(zip(table["image_id"].to_pylist(), table["leaf"].to_pylist(), strict=True))
 
 
 def lineages(taxa: Path, stage: Stage) -> list[str]:
@@ -124,9 +132,6 @@ def lineages(taxa: Path, stage: Stage) -> list[str]:
     return [
         prompts.completion(tree.name(leaf), stage.form, prompts.stated(tree.ranks, tree.lineages[leaf])) for leaf in tree.leaves
     ]
-
-
-Costs = Callable[[int, int], int]  # of an image of so many pixels and so many requests about it
 
 
 def test_images(
@@ -242,7 +247,7 @@ def _complete(
     return [[responses[at] for at in range(start, start + count)] for start in range(0, len(requests), count)]
 
 
-def _chosen(rows: Sequence[Row], worth: "Worth | None" = None) -> Row:
+def _chosen(rows: Sequence[Row], worth: Worth | None = None) -> Row:
     """The row that counts, of those of several samples of a prompt; it holds what all of them say.
 
     Args:
@@ -261,22 +266,19 @@ def _chosen(rows: Sequence[Row], worth: "Worth | None" = None) -> Row:
     return best | {"samples": [{name: row[name] for name in _SAID} for row in rows]}
 
 
-Worth = Callable[[Row], tuple[int, int, int]]
-
-
 def nearness(images: Path, taxa: Path, ids: Sequence[str]) -> Worth:
     """How good a row of stage 1 is: the level of the true taxon that is its answer (0 where it is none), then how many levels of
     its lineage are right, then whether it is an answer at all, or at least no error.
     """
-    wanted = pc.field("image_id").isin(pa.array(ids, pa.string()))
-    tree, table = Taxonomy.read(taxa), provenance.read_parquet(images, schemas.IMAGES, ["image_id", "leaf"], wanted)
-    leaves = dict(zip(table["image_id"].to_pylist(), table["leaf"].to_pylist(), strict=True))
+    tree, leaves, key = Taxonomy.read(taxa), _leaves(images, ids), functools.cache(normalise)
+
+    def keys(taxa_of: Sequence[str | None]) -> list[str | None]:
+        return [None if taxon is None else key(taxon) for taxon in taxa_of]
 
     def worth(row: Row) -> tuple[int, int, int]:
         if row["outcome"] != "answered":
             return 0, 0, -1 if row["outcome"] == "error" else 0
-        true = [None if taxon is None else normalise(taxon) for taxon in tree.lineages[leaves[row["image_id"]]]]
-        named, written = normalise(row["answer"]), [None if taxon is None else normalise(taxon) for taxon in row["lineage"]]
+        true, written, named = keys(tree.lineages[leaves[row["image_id"]]]), keys(row["lineage"]), key(row["answer"])
         level = max((level for level, taxon in enumerate(true, 1) if taxon == named), default=0)
         return level, sum(a is not None and a == b for a, b in zip(true, written, strict=True)), 1
 

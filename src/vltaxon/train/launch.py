@@ -6,7 +6,6 @@ so that none keeps a device that was given back. What asks the job to stop is pa
 As a module it is one of these processes: `accelerate launch -m vltaxon.train.launch TASK`.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from vltaxon import gpu, provenance
+from vltaxon.children import with_its_parent
 from vltaxon.config import Closed, Prompt, Step, Vlm
 from vltaxon.errors import UserError
+from vltaxon.logs import THREADS
 from vltaxon.train import checkpoints
 
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 _JOB = "VLTAXON_TRAINING_JOB"  # process id, for the processes it has started
 
 
@@ -74,7 +73,7 @@ def _launch(task: Task, processes: int, settings: Path) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(settings)]
     command += ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
     command += ["--num_cpu_threads_per_process", str(threads), "-m", "vltaxon.train.launch", str(file)]
-    environment = os.environ | dict.fromkeys(_THREADS, str(threads)) | {"PET_SIGNALS_TO_HANDLE": "SIGQUIT"}
+    environment = os.environ | dict.fromkeys(THREADS, str(threads)) | {"PET_SIGNALS_TO_HANDLE": "SIGQUIT"}
     environment[_JOB] = str(os.getpid())
     environment["PET_SHUTDOWN_TIMEOUT"] = "10"  # seconds that the others have, when one has died
     with checkpoints.listening() as told, gpu.handed_on() as devices:
@@ -111,8 +110,8 @@ def _only_we_stop_it() -> None:
 
 
 def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if (heed := with_its_parent(signal.SIGKILL)) is not None:
+        heed()
 
 
 def _stop(launcher: int) -> None:
