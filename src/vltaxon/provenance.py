@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Their code cannot change a result: values reach a job by `params`, and the others only say or stamp things.
-_NO_RESULTS = frozenset(
-    {"vltaxon", *(f"vltaxon.{name}" for name in ("children", "config", "errors", "gpu", "logs", "provenance"))}
-)
+# Modules, and whole packages of them.
+_NO_RESULTS = ("children", "config", "errors", "gpu", "layout", "logs", "plan", "provenance", "tasks")
 _SCHEMAS = "vltaxon.schemas"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "open_clip_torch", "pyarrow", "duckdb", "pillow", "numpy")
 
@@ -202,7 +201,7 @@ def _imports(tree: ast.AST) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".")[0] == "vltaxon"} - _NO_RESULTS
+    return {name for name in names if name.startswith("vltaxon.") and name.split(".")[1] not in _NO_RESULTS}
 
 
 def _source(name: str) -> Path | None:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import vltaxon
-from vltaxon import config as settings
+from vltaxon import config as settings, layout
 from vltaxon.errors import UserError
 from vltaxon.plan import Plan
 from vltaxon.provenance import code_version
