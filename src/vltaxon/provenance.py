@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Their code cannot change a result: values reach a job by `params`, and the others only say or stamp things.
 _NO_RESULTS = frozenset(
-    {"vltaxon", *(f"vltaxon.{name}" for name in ("children", "config", "errors", "gpu", "logs", "provenance"))}
+    {"vltaxon", *(f"vltaxon.{name}" for name in ("config", "errors", "gpu", "logs", "processes", "provenance"))}
 )
 _SCHEMAS = "vltaxon.schemas"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "open_clip_torch", "pyarrow", "duckdb", "pillow", "numpy")
