@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed and a name only: not on the order of rows, nor on what else is in the table."""
+"""Draw random numbers that depend on a seed and a name only, not on the order or the rest of a table."""
 
 import hashlib
 from collections.abc import Iterable

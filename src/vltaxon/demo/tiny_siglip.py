@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vltaxon.demo import clades
+from vltaxon.demo.clades import Species, world
+from vltaxon.demo.organisms import draw, stream
 from vltaxon.provenance import atomic
 
 CAPTION = "a photo of a {}."
@@ -25,13 +26,25 @@ _MODEL: dict[str, Any] = {
         "mlp_ratio": 2.0,
         "pool_type": "avg",
     },
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1, "proj_bias": True},
+    "text_cfg": {
+        "context_length": 16,
+        "vocab_size": 49408,
+        "width": 64,
+        "heads": 2,
+        "layers": 1,
+        "proj_bias": True,
+    },
 }
 _PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
 
 
 def train(
-    folder: Path, seed: int = 0, steps: int = 600, batch_size: int = 96, images_per_species: int = 20, threads: int = 1
+    folder: Path,
+    seed: int = 0,
+    steps: int = 600,
+    batch_size: int = 96,
+    images_per_species: int = 20,
+    threads: int = 1,
 ) -> None:
     """Train the encoder and save it as a folder that `open_clip` loads as `local-dir:FOLDER`.
 
@@ -51,7 +64,7 @@ def train(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    species = [one for clade in clades.world().values() for one in clade.species]
+    species = [one for clade in world().values() for one in clade.species]
     model = open_clip.CustomTextCLIP(
         **{key: value for key, value in _MODEL.items() if key != "custom_text"}, init_logit_scale=3.0
     )
@@ -61,7 +74,7 @@ def train(
     loss_of = open_clip.loss.SigLipLoss()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps, pct_start=0.1)
-    rng = clades.stream("captions", seed)
+    rng = stream("captions", seed)
     model.train()
     for _ in tqdm(range(steps), desc="train the tiny encoder", unit=" steps", mininterval=5):
         rows = rng.integers(len(pixels), size=batch_size)
@@ -78,7 +91,10 @@ def train(
     with atomic(folder / "open_clip_model.safetensors") as part:
         safetensors.torch.save_file(model.state_dict(), part)
     with atomic(folder / "open_clip_config.json") as part:
-        part.write_text(json.dumps({"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS}, indent=2) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps({"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS}, indent=2) + "\n",
+            encoding="utf-8",
+        )
 
 
 def _named(lineage: tuple[str, ...], rng: Any) -> str:
@@ -86,7 +102,7 @@ def _named(lineage: tuple[str, ...], rng: Any) -> str:
     return lineage[int((rng.random() ** 0.5) * len(lineage))]
 
 
-def _pixels(species: list[clades.Species], seed: int, count: int) -> Any:
+def _pixels(species: list[Species], seed: int, count: int) -> Any:
     """Drawn images, `count` of each species in turn: uint8 tensor (species x count, 3, side, side)."""
     import numpy as np
     import torch
@@ -94,7 +110,7 @@ def _pixels(species: list[clades.Species], seed: int, count: int) -> Any:
 
     side = _MODEL["vision_cfg"]["image_size"]
     drawn = [
-        np.asarray(clades.draw(one, clades.stream("web_pairs", seed, number, index), side))
+        np.asarray(draw(one, stream("web_pairs", seed, number, index), side))
         for number, one in enumerate(tqdm(species, desc="draw captioned images", unit=" species", mininterval=5))
         for index in range(count)
     ]

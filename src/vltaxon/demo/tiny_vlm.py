@@ -37,16 +37,28 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision, get_vision_position_ids
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    apply_rotary_pos_emb_vision,
+    get_vision_position_ids,
+)
 
 from vltaxon.demo import corpus
-from vltaxon.demo.clades import Clade, Species, draw, stream, world
+from vltaxon.demo.clades import Clade, Species, world
 from vltaxon.demo.corpus import END, LETTERS, Corpus, Lesson, reasoning
+from vltaxon.demo.organisms import draw, stream
 from vltaxon.provenance import digest_file
 
 PIXELS = 56 * 56
 SIDE, PATCHES = 4, 16  # of an image in patches of 14 x 14; merged two by two into four visual tokens
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
 # The markers of generation tell TRL which tokens are the assistant's, for a loss on every answer of a conversation.
 TEMPLATE = (
     "{% macro said(m) %}{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
@@ -83,7 +95,16 @@ STAGES = (
     Stage("question", {"recall": 1, "cue": 5, "direct": 5}, 480, 24, 6e-4),
     Stage(
         "everything",
-        {"recall": 0.5, "cue": 0.7, "direct": 2.5, "upper": 1, "match": 2.5, "lineage": 2.5, "leaf": 2.5, "name": 1},
+        {
+            "recall": 0.5,
+            "cue": 0.7,
+            "direct": 2.5,
+            "upper": 1,
+            "match": 2.5,
+            "lineage": 2.5,
+            "leaf": 2.5,
+            "name": 1,
+        },
         1200,
         16,
         6e-4,
@@ -115,7 +136,11 @@ def build_tokenizer(clades: Sequence[Clade]) -> PreTrainedTokenizerFast:
     texts += ["A B C D <think> </think> <answer> </answer><think></think><answer></answer>"] * 20
     for clade in clades:
         word = clade.name[:-1]
-        texts += [corpus.LEAF.format(word=word, ranks=", ".join(clade.ranks)), corpus.NAME.format(word=word), f"{word}\n{word}s"]
+        texts += [
+            corpus.LEAF.format(word=word, ranks=", ".join(clade.ranks)),
+            corpus.NAME.format(word=word),
+            f"{word}\n{word}s",
+        ]
         for level, rank in enumerate(clade.ranks, 1):
             texts += [f"{corpus.question(clade, level)} {rank}", f"{rank.capitalize()}: {rank.capitalize()}"]
         for species in clade.species:
@@ -149,7 +174,10 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
     """Qwen2.5-VL's processor, at 56 x 56 pixels: four visual tokens."""
     images = Qwen2VLImageProcessor(patch_size=14, merge_size=2, min_pixels=PIXELS, max_pixels=PIXELS)
     return Qwen2_5_VLProcessor(
-        image_processor=images, tokenizer=tokenizer, video_processor=Qwen2VLVideoProcessor(), chat_template=TEMPLATE
+        image_processor=images,
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=TEMPLATE,
     )
 
 
@@ -236,9 +264,10 @@ def prime(language: Any, tokenizer: PreTrainedTokenizerFast, sharpness: float = 
         ):
             projection.weight.normal_(0, std)
         # (query, key, copied): 0 is the position's own word, d the one d before it
-        circuits = {1: ((0, 1, 3), (1, 0, 2), (2, 0, 2), (2, 0, 3)), 3: ((0, 0, 2), (0, 0, 3), (2, 0, 2), (2, 0, 3))}.get(
-            number, ()
-        )
+        circuits = {
+            1: ((0, 1, 3), (1, 0, 2), (2, 0, 2), (2, 0, 3)),
+            3: ((0, 0, 2), (0, 0, 3), (2, 0, 2), (2, 0, 3)),
+        }.get(number, ())
         for head in range(3 if number == 0 else 0):
             back, rows = head + 1, slice(head * size, (head + 1) * size)
             attention.q_proj.weight[rows].normal_(0, 0.02)
@@ -248,7 +277,10 @@ def prime(language: Any, tokenizer: PreTrainedTokenizerFast, sharpness: float = 
             attention.q_proj.bias[start : start + fast] = 5.0 * torch.cos(back * theta[:fast])
             attention.q_proj.bias[start + half : start + half + fast] = -5.0 * torch.sin(back * theta[:fast])
             attention.o_proj.weight[:, rows] *= 3
-            values[back], outputs[back] = attention.v_proj.weight[rows].clone(), attention.o_proj.weight[:, rows].clone()
+            values[back], outputs[back] = (
+                attention.v_proj.weight[rows].clone(),
+                attention.o_proj.weight[:, rows].clone(),
+            )
         for head, (query, key, copied) in enumerate(circuits):
             rows = slice(head * size, (head + 1) * size)
             for projection, reads in ((attention.q_proj, query), (attention.k_proj, key)):
@@ -312,7 +344,9 @@ class Pupil:
         self.words = self.language.embed_tokens.weight
         vocabulary = self.tokenizer.get_vocab()
         self.corpus = Corpus(
-            self.clades, [t[1:] for t in vocabulary if t.startswith("Ġ") and len(t) > 3 and t[1:].isalpha()], seed
+            self.clades,
+            [t[1:] for t in vocabulary if t.startswith("Ġ") and len(t) > 3 and t[1:].isalpha()],
+            seed,
         )
         self.number = {species.name: n for n, species in enumerate(self.corpus.species)}
         self.draw = np.random.default_rng(seed)
@@ -324,7 +358,11 @@ class Pupil:
         self.letter_probe = nn.Linear(WIDTH, len(LETTERS))
         # tokens that tell of a taxon; those of them that its relatives share: upper taxa, and how a lineage opens
         self.names, self.upper = torch.zeros(2, len(self.words), dtype=torch.bool)
-        for opening in ["<think>", "<answer>", *(rank.capitalize() for clade in self.clades for rank in clade.ranks)]:
+        for opening in [
+            "<think>",
+            "<answer>",
+            *(rank.capitalize() for clade in self.clades for rank in clade.ranks),
+        ]:
             self.upper[self._ids(opening)] = True
         for species in self.corpus.species:
             for taxon in species.lineage[:-1]:
@@ -382,7 +420,10 @@ class Pupil:
         """Cross-entropy of the answers, letters counting three times, with the probes' losses; and what was right."""
         ids, labels, subjects, embedded = self._collate(lessons, self.visual)
         out = self.language(
-            inputs_embeds=embedded, position_ids=positions(ids, self.image), use_cache=False, output_hidden_states=True
+            inputs_embeds=embedded,
+            position_ids=positions(ids, self.image),
+            use_cache=False,
+            output_hidden_states=True,
         )
         wanted = labels[:, 1:]
         learned = wanted != -100
@@ -424,9 +465,18 @@ class Pupil:
             nn.utils.clip_grad_norm_(learning, 1.0)
             optimiser.step()
             optimiser.zero_grad()
-            bar.set_postfix({k: f"{v:.2f}" for k, v in score.items() if k.split("/")[0] not in ("recall", "cue")}, refresh=False)
+            bar.set_postfix(
+                {k: f"{v:.2f}" for k, v in score.items() if k.split("/")[0] not in ("recall", "cue")},
+                refresh=False,
+            )
             if step % 25 == 0 or step == stage.steps - 1:
-                curve.append({"step": step, "loss": round(loss.item(), 4), **{k: round(v, 3) for k, v in score.items()}})
+                curve.append(
+                    {
+                        "step": step,
+                        "loss": round(loss.item(), 4),
+                        **{k: round(v, 3) for k, v in score.items()},
+                    }
+                )
         return {**asdict(stage), "curve": curve}
 
 
@@ -567,7 +617,13 @@ def pretrain(
     studied.append(pupil.study(stages[-1]))
     test = see(pupil, web_patches(pupil.corpus.species, "web_test", 4, seed))
     data = {"species": len(pupil.corpus.species), "web_images": web_images, "test_images": 4}
-    record = {"seed": seed, "data": data, "stages": studied, "vision": seen, "evaluation": evaluate(pupil, test)}
+    record = {
+        "seed": seed,
+        "data": data,
+        "stages": studied,
+        "vision": seen,
+        "evaluation": evaluate(pupil, test),
+    }
     save(pupil, folder, record)
 
 

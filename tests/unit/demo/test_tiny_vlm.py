@@ -11,7 +11,8 @@ import yaml
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vltaxon.demo import corpus, tiny_vlm
-from vltaxon.demo.clades import draw, stream, world
+from vltaxon.demo.clades import world
+from vltaxon.demo.organisms import draw, stream
 from vltaxon.demo.tiny_vlm import Pupil, Stage, build_processor, look, positions, pretrain, web_patches
 from vltaxon.prompts import conversation
 from vltaxon.provenance import digest_file
