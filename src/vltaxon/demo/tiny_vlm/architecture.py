@@ -23,6 +23,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForC
     Args:
         tokenizer: gives the vocabulary and the ids of the special tokens.
         seed: of the weights; also set as torch's global seed.
+
+    Returns:
+        The model in float32, about 1.4 million parameters with all three clades' words.
     """
     torch.manual_seed(seed)
     names = ("pad", "start", "end", "vision_start", "vision_end", "image", "video")

@@ -70,6 +70,9 @@ def turn(text: str, system: str = HELPFUL) -> str:
     Args:
         text: the user's message.
         system: the system's.
+
+    Returns:
+        The text, ready for the answer's first token.
     """
     return f"<|im_start|>system\n{system}{END}\n<|im_start|>user\n{text}{END}\n<|im_start|>assistant\n"
 
@@ -80,6 +83,9 @@ def question(clade: Clade, level: int) -> str:
     Args:
         clade: the tree.
         level: 1-based.
+
+    Returns:
+        The line, without options.
     """
     return WORDING[clade.name].format(rank=clade.ranks[level - 1])
 
@@ -91,6 +97,9 @@ def reasoning(clade: Clade, species: Species, level: int) -> str:
         clade: the tree.
         species: whose lineage.
         level: the last one to name, 1-based.
+
+    Returns:
+        The line, from the root down to the level.
     """
     pairs = zip(clade.ranks[:level], species.lineage, strict=False)
     return "; ".join(f"{rank.capitalize()}: {taxon}" for rank, taxon in pairs)
@@ -191,6 +200,9 @@ class Corpus:
             clade: the tree.
             species: the one pictured; drawn where it or the clade is not given.
             level: 1-based; the leaf's by default.
+
+        Returns:
+            The lesson, whose answer is the letter and the end of the turn.
         """
         if clade is None or species is None:
             clade, species = self._draw_species()
@@ -259,6 +271,9 @@ class Corpus:
         Args:
             clade: the tree.
             species: the one pictured; drawn where it or the clade is not given.
+
+        Returns:
+            The lesson, whose answer ends with the name.
         """
         if clade is None or species is None:
             clade, species = self._draw_species()

@@ -105,6 +105,9 @@ class Pupil:
         Args:
             lessons: a row each.
             visual: (species, images, 4, width) visual tokens to choose from.
+
+        Returns:
+            The batch, as long as its longest lesson.
         """
         rows, labels, subjects = [], [], []
         for lesson in lessons:
