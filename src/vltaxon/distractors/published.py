@@ -23,6 +23,7 @@ from vltaxon.data.taxa import is_name
 from vltaxon.errors import UserError
 from vltaxon.parsing import LETTERS
 from vltaxon.provenance import atomic, read_parquet, write_parquet
+from vltaxon.tasks.questions import ExportAnswersTask, ExportTask, ImportTask
 from vltaxon.taxonomy import Taxonomy, normalise
 
 Row = dict[str, Any]
@@ -100,7 +101,9 @@ def _record(raw: bytes, number: int, where: str) -> Record:
         raise UserError(f"{where}: is no JSON object")
     for key in ("image", "label", "level1"):
         if key not in rest:
-            raise UserError(f"{where}: has no {key}; a record has image, label, and level1, choices_level1, level2, ...")
+            raise UserError(
+                f"{where}: has no {key}; a record has image, label, and level1, choices_level1, level2, ..."
+            )
     for key in ("image", "label"):
         if not is_name(rest[key]):
             raise UserError(f"{where}: {key} is no text")
@@ -120,7 +123,9 @@ def _record(raw: bytes, number: int, where: str) -> Record:
         level += 1
     known = {f"{prefix}level{number}" for number in range(1, level) for prefix in ("", "choices_")}
     if odd := [key for key in rest if _LEVEL.fullmatch(key) and key not in known]:
-        raise UserError(f"{where}: has {odd[0]} but no level{level}; levels are counted without gaps, null where there is none")
+        raise UserError(
+            f"{where}: has {odd[0]} but no level{level}; levels are counted without gaps, null where there is none"
+        )
     return Record(number, rest.pop("image"), asked, rest)
 
 
@@ -140,59 +145,37 @@ def _right(name: object, options: Any, where: str) -> int:
     return keys.index(normalise(name))
 
 
-def import_published(
-    annotations: Path,
-    taxa: Path,
-    images: Path,
-    rejected: Path,
-    index: Path | None,
-    taxonomy: Path | None,
-    blob: str | None,
-    parts: int,
-    scored_levels: Sequence[int],
-    drawn: bool,
-    questions: Path,
-    records: Path,
-) -> None:
+def import_published(task: ImportTask) -> None:
     """Write the benchmark's questions about the test images of a data set, options and order as published.
 
-    Records about images that the data set lacks are kept in `records` with the reason, counted in the log, and not asked.
-
-    Args:
-        annotations: the benchmark's JSON lines.
-        taxa: table of the data set.
-        images: table of the data set.
-        rejected: table of the data set.
-        index: table of what the archive of the test split holds; None where there is no archive.
-        taxonomy: table of the benchmark's taxonomy (`load_taxonomy`), which rows and options must then be of.
-        blob: git blob digest of `annotations`.
-        parts: how many last parts of a path tell an image, in the annotations as in the archive.
-        scored_levels: 1-based levels that count; a question with one option never does.
-        drawn: whether the data set takes only some of the archive's images.
-        questions: written, schema `QUESTIONS`, source `published`.
-        records: written, schema `PUBLISHED`: every record, in the order of the file.
+    Records about images that the data set lacks are kept in `records` (schema `PUBLISHED`, in the order of the file) with the
+    reason, counted in the log, and not asked. The questions have the schema `QUESTIONS` and the source `published`; one with one
+    option is never scored.
 
     Raises:
         UserError: the file is not sound (`read_annotations`), two records or two images are one by their paths, no image is in
             the data set, one is in its train split, or a record contradicts the taxa or the taxonomy.
     """
-    found, tree = read_annotations(annotations, blob), Taxonomy.read(taxa)
-    if taxonomy is not None:
-        _demand_known(found, Taxonomy.read(taxonomy), annotations)
-    reasons = _reasons(index, rejected, drawn, parts)
-    unknown = "not in the archive" if index is not None else "not among the images"
+    annotations, taxa, parts = task.annotations, task.taxa, task.parts
+    found, tree = read_annotations(annotations, task.blob), Taxonomy.read(taxa)
+    if task.taxonomy is not None:
+        _demand_known(found, Taxonomy.read(task.taxonomy), annotations)
+    reasons = _reasons(task.index, task.rejected, task.drawn, parts)
+    unknown = "not in the archive" if task.index is not None else "not among the images"
     asked: list[Row] = []
     kept: list[Row] = []
-    for record, image in _placed(found, read_parquet(images, schemas.IMAGES), annotations, parts):
+    for record, image in _placed(found, read_parquet(task.images, schemas.IMAGES), annotations, parts):
         reason = "all levels are null" if not record.asked else None
         if image is None:
             reason = reasons.get(_tail(record.image, parts), unknown)
         image_id = image["image_id"] if image is not None and reason is None else None
         rest = json.dumps(record.rest)
-        kept.append({"line": record.line, "image": record.image, "image_id": image_id, "reason": reason, "rest": rest})
+        kept.append(
+            {"line": record.line, "image": record.image, "image_id": image_id, "reason": reason, "rest": rest}
+        )
         if image is not None and image_id is not None:
             _demand_lineage(record, tree, image["leaf"], f"{annotations}, line {record.line}", taxa)
-            asked += _questions(record, image_id, tree.ranks, scored_levels)
+            asked += _questions(record, image_id, tree.ranks, task.scored_levels)
     if not asked:
         raise UserError(
             f"{annotations}: none of its {len(found)} images is a test image of the data set; the first is "
@@ -200,10 +183,16 @@ def import_published(
             "Are these the annotations of this data set?"
         )
     print(_summary(annotations, kept, len(asked)))
-    stamp = {"rule": "import_published", "annotations": annotations.name, "blob": git_blob(annotations.read_bytes())}
-    table = pa.Table.from_pylist(asked, schemas.QUESTIONS).sort_by([("image_id", "ascending"), ("level", "ascending")])
-    write_parquet(table, questions, schemas.QUESTIONS, **stamp)
-    write_parquet(pa.Table.from_pylist(kept, schemas.PUBLISHED), records, schemas.PUBLISHED, **stamp)
+    stamp = {
+        "rule": "import_published",
+        "annotations": annotations.name,
+        "blob": git_blob(annotations.read_bytes()),
+    }
+    table = pa.Table.from_pylist(asked, schemas.QUESTIONS).sort_by(
+        [("image_id", "ascending"), ("level", "ascending")]
+    )
+    write_parquet(table, task.questions, schemas.QUESTIONS, **stamp)
+    write_parquet(pa.Table.from_pylist(kept, schemas.PUBLISHED), task.records, schemas.PUBLISHED, **stamp)
 
 
 def _tail(path: str, parts: int) -> str:
@@ -213,14 +202,18 @@ def _tail(path: str, parts: int) -> str:
 def _reasons(index: Path | None, rejected: Path, drawn: bool, parts: int) -> dict[str, str]:
     """Why a member of the archive may be none of the data set's images, by the tail of its path."""
     left = "not drawn (images_per_leaf)" if drawn else "not of this data set"
-    members = read_parquet(index, schemas.ARCHIVE, ["member"])["member"].to_pylist() if index is not None else []
+    members = (
+        read_parquet(index, schemas.ARCHIVE, ["member"])["member"].to_pylist() if index is not None else []
+    )
     refused = read_parquet(rejected, schemas.REJECTED).to_pylist()
     return {_tail(member, parts): left for member in members} | {
         _tail(row["member"], parts): f"rejected: {row['reason']}" for row in refused
     }
 
 
-def _placed(records: Sequence[Record], images: pa.Table, where: Path, parts: int) -> Iterator[tuple[Record, Row | None]]:
+def _placed(
+    records: Sequence[Record], images: pa.Table, where: Path, parts: int
+) -> Iterator[tuple[Record, Row | None]]:
     """Each record with the row of its image, None where there is none."""
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in images.select(["image_id", "split", "leaf", "member"]).to_pylist():
@@ -239,7 +232,9 @@ def _placed(records: Sequence[Record], images: pa.Table, where: Path, parts: int
                 "the number of last parts of a path that tell an image"
             )
         if mine and mine[0]["split"] != "test":
-            raise UserError(f"{where}, line {record.line}: {tail} is in the {mine[0]['split']} split, and cannot be scored on")
+            raise UserError(
+                f"{where}, line {record.line}: {tail} is in the {mine[0]['split']} split, and cannot be scored on"
+            )
         yield record, mine[0] if mine else None
 
 
@@ -247,7 +242,9 @@ def _demand_lineage(record: Record, tree: Taxonomy, leaf: str, where: str, taxa:
     """Refuse a record whose taxa are not those of its image's leaf; it would be scored against another truth."""
     for level in record.asked:
         if level > len(tree.ranks):
-            raise UserError(f"{where}: has level{level}, but the data set has {len(tree.ranks)} ranks: {', '.join(tree.ranks)}")
+            raise UserError(
+                f"{where}: has level{level}, but the data set has {len(tree.ranks)} ranks: {', '.join(tree.ranks)}"
+            )
         taxon = tree.taxon(leaf, level)
         if taxon is None or normalise(taxon) != normalise(record.taxon(level)):
             known = "none" if taxon is None else f'"{taxon}"'
@@ -269,15 +266,22 @@ def _demand_known(records: Sequence[Record], tree: Taxonomy, where: Path) -> Non
         names = {level: normalise(record.taxon(level)) for level in record.asked}
         deepest = max(names, default=0)
         if names and not any(
-            all(path[level - 1] == name for level, name in names.items()) for path in paths[deepest, names[deepest]]
+            all(path[level - 1] == name for level, name in names.items())
+            for path in paths[deepest, names[deepest]]
         ):
-            raise UserError(f"{where}, line {record.line}: {' > '.join(names.values())} is no path of the taxonomy")
+            raise UserError(
+                f"{where}, line {record.line}: {' > '.join(names.values())} is no path of the taxonomy"
+            )
         for level, (options, _) in record.asked.items():
             if odd := [option for option in options if normalise(option) not in labels[level - 1]]:
-                raise UserError(f'{where}, line {record.line}: choice "{odd[0]}" is no {tree.ranks[level - 1]} of the taxonomy')
+                raise UserError(
+                    f'{where}, line {record.line}: choice "{odd[0]}" is no {tree.ranks[level - 1]} of the taxonomy'
+                )
 
 
-def _questions(record: Record, image_id: str, ranks: Sequence[str], scored_levels: Sequence[int]) -> Iterator[Row]:
+def _questions(
+    record: Record, image_id: str, ranks: Sequence[str], scored_levels: Sequence[int]
+) -> Iterator[Row]:
     for level, (options, right) in record.asked.items():
         yield dict.fromkeys(schemas.QUESTIONS.names) | {
             "question_id": f"{image_id}:{level}",
@@ -298,22 +302,21 @@ def _summary(annotations: Path, kept: Sequence[Row], questions: int) -> str:
     for row in kept:
         if row["reason"] is not None:
             left[row["reason"]].append(row["image"])
-    lines = [f"{annotations}: {len(kept)} records, {sum(row['reason'] is None for row in kept)} asked in {questions} questions"]
-    return "\n".join(lines + [f"  {len(names)} {reason}: {', '.join(names[:3])}" for reason, names in sorted(left.items())])
+    lines = [
+        f"{annotations}: {len(kept)} records, {sum(row['reason'] is None for row in kept)} asked in {questions} questions"
+    ]
+    return "\n".join(
+        lines + [f"  {len(names)} {reason}: {', '.join(names[:3])}" for reason, names in sorted(left.items())]
+    )
 
 
-def export_questions(questions: Path, images: Path, taxa: Path, records: Path | None, output: Path) -> None:
+def export_questions(task: ExportTask) -> None:
     """Write the test questions of a data set as the benchmark's JSON lines; published ones come back as they came.
 
-    Args:
-        questions: table of the data set.
-        images: table of the data set; `image` is an image's path in its archive.
-        taxa: table of the data set.
-        records: what `import_published` wrote beside published questions; None for ours, which come in the order of image_id.
-        output: JSON lines.
+    Ours come in the order of image_id, and `image` is an image's path in its archive.
     """
-    with atomic(output) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-        for image, rest, asked in _entries(questions, images, taxa, records):
+    with atomic(task.output) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        for image, rest, asked in _entries(task):
             levels: Row = {}
             for level, question in asked.items():
                 levels[f"level{level}"] = question["options"][question["answer_index"]]
@@ -321,9 +324,7 @@ def export_questions(questions: Path, images: Path, taxa: Path, records: Path | 
             file.write(json.dumps({"image": image} | rest | levels | rest) + "\n")
 
 
-def export_predictions(
-    questions: Path, images: Path, taxa: Path, records: Path | None, answers: Sequence[Path], output: Path
-) -> None:
+def export_predictions(task: ExportAnswersTask) -> None:
     """Write a system's answers as the benchmark's JSON, for its metric script.
 
     That script stops at the first level that an entry lacks, and drops a null prediction, which shifts those below. So every
@@ -331,22 +332,18 @@ def export_predictions(
     every level that is asked, from the second or (flag `--cub`) the first: it agrees with our metrics where these are the scored
     ones, so not where a level below has one option only, which we ask and do not score.
 
-    Args:
-        questions: table of the data set.
-        images: table of the data set.
-        taxa: table of the data set.
-        records: as for `export_questions`.
-        answers: the shards of the system's answers to these questions.
-        output: a JSON list, one entry a line.
-
     Raises:
         UserError: a question has no answer, or two.
     """
     columns = ["question_id", "answer_index", "outcome", "completion"]
-    rows = [row for path in answers for row in read_parquet(path, schemas.PREDICTIONS, columns).to_pylist()]
+    rows = [
+        row for path in task.answers for row in read_parquet(path, schemas.PREDICTIONS, columns).to_pylist()
+    ]
     given = {row["question_id"]: row for row in rows}
     if len(given) < len(rows):
-        raise UserError(f"{output}: {len(rows) - len(given)} questions were answered twice; delete the answers and run again")
+        raise UserError(
+            f"{task.output}: {len(rows) - len(given)} questions were answered twice; delete the answers and run again"
+        )
 
     def entry(image: str, rest: Row, asked: Mapping[int, Row]) -> Row:
         found = {"image": image, "label": rest["label"]}
@@ -354,15 +351,15 @@ def export_predictions(
             if level in asked:
                 if (answer := given.get(asked[level]["question_id"])) is None:
                     raise UserError(
-                        f"{asked[level]['question_id']}: has no answer in {answers[0].parent}; delete it and run again"
+                        f"{asked[level]['question_id']}: has no answer in {task.answers[0].parent}; delete it and run again"
                     )
                 found |= _answered(level, asked[level], answer)
             else:
                 found |= {f"ground_truth_level{level}": None, f"predicted_level{level}": None}
         return found
 
-    with atomic(output) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-        for number, item in enumerate(_entries(questions, images, taxa, records)):
+    with atomic(task.output) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        for number, item in enumerate(_entries(task)):
             file.write((",\n" if number else "[\n") + json.dumps(entry(*item)))
         file.write("\n]\n")
 
@@ -370,7 +367,9 @@ def export_predictions(
 def _answered(level: int, question: Row, answer: Row) -> Row:
     options = question["options"]
     index = answer["answer_index"] if answer["outcome"] == "answered" else None
-    taken = any(option.lower() == UNKNOWN.lower() for option in options)  # a taxon of that name: no answer must not be right
+    taken = any(
+        option.lower() == UNKNOWN.lower() for option in options
+    )  # a taxon of that name: no answer must not be right
     return {
         f"ground_truth_level{level}": options[question["answer_index"]],
         f"prediction_level{level}": answer["completion"],
@@ -380,25 +379,36 @@ def _answered(level: int, question: Row, answer: Row) -> Row:
     }
 
 
-def _entries(questions: Path, images: Path, taxa: Path, records: Path | None) -> Iterator[tuple[str, Row, dict[int, Row]]]:
+def _entries(task: ExportTask) -> Iterator[tuple[str, Row, dict[int, Row]]]:
     """Per image its path, the keys of its record that no question holds, and its test questions by level, root first."""
     table = read_parquet(
-        questions, schemas.QUESTIONS, ["question_id", "image_id", "split", "level", "options", "answer_index", "source"]
+        task.questions,
+        schemas.QUESTIONS,
+        ["question_id", "image_id", "split", "level", "options", "answer_index", "source"],
     )
     asked: dict[str, dict[int, Row]] = defaultdict(dict)
     for row in table.filter(pc.equal(table["split"], "test")).sort_by("level").to_pylist():
-        shown = row["options"] if row["source"] == "published" else [option.lower() for option in row["options"]]
+        shown = (
+            row["options"] if row["source"] == "published" else [option.lower() for option in row["options"]]
+        )
         asked[row["image_id"]][row["level"]] = row | {"options": shown}
-    if records is not None:
-        for row in read_parquet(records, schemas.PUBLISHED).to_pylist():
+    if task.records is not None:
+        for row in read_parquet(task.records, schemas.PUBLISHED).to_pylist():
             if row["image_id"] is not None:
                 yield row["image"], json.loads(row["rest"]), asked[row["image_id"]]
         return
-    tree, table = Taxonomy.read(taxa), read_parquet(images, schemas.IMAGES, ["image_id", "leaf", "member"])
+    tree, table = (
+        Taxonomy.read(task.taxa),
+        read_parquet(task.images, schemas.IMAGES, ["image_id", "leaf", "member"]),
+    )
     places = {row["image_id"]: row for row in table.to_pylist()}
     for image_id, levels in sorted(asked.items()):
         lineage = tree.lineages[places[image_id]["leaf"]]
         label = next(taxon for taxon in reversed(lineage) if taxon is not None)
         gaps = [level for level in range(1, max(levels)) if level not in levels]
-        nulls: Row = {key: value for level in gaps for key, value in ((f"level{level}", None), (f"choices_level{level}", []))}
+        nulls: Row = {
+            key: value
+            for level in gaps
+            for key, value in ((f"level{level}", None), (f"choices_level{level}", []))
+        }
         yield places[image_id]["member"], {"label": label, "split": "test"} | nulls, levels

@@ -8,7 +8,14 @@ from vltaxon import layout
 from vltaxon.config import CUB200_CLASSES, Dataset, Experiment, RawFile, local
 from vltaxon.errors import UserError
 from vltaxon.plan.planned import Wildcards, planned
-from vltaxon.tasks.data import DemoArchivesTask, DemoSiglipTask, DownloadTask, IngestTask, UnpackTask
+from vltaxon.tasks.data import (
+    DemoArchivesTask,
+    DemoBaseTask,
+    DemoSiglipTask,
+    DownloadTask,
+    IngestTask,
+    UnpackTask,
+)
 
 
 class DataPlan:
@@ -117,6 +124,11 @@ class DataPlan:
             config=layout.fill(layout.DEMO_SIGLIP, file="open_clip_config.json"),
             weights=layout.fill(layout.DEMO_SIGLIP, file="open_clip_model.safetensors"),
         )
+
+    @planned
+    def demo_base(self, wildcards: Wildcards) -> DemoBaseTask:
+        """Plan the tiny vision-language model of the embedded demo."""
+        return DemoBaseTask(weights=Path(layout.DEMO_BASE))
 
 
 def _tables(dataset: Dataset) -> tuple[Path, ...]:

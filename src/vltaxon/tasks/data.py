@@ -67,3 +67,10 @@ class DemoSiglipTask(Task):
     module: ClassVar = "vltaxon.demo.tiny_siglip"
     config: Write
     weights: Write
+
+
+class DemoBaseTask(Task):
+    """The tiny vision-language model, pre-trained from its seed: made once, and shipped with the package."""
+
+    module: ClassVar = None
+    weights: Write

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.data.conftest import ingest_into
 from vltaxon.config import Clip, Dataset, Split
 from vltaxon.data.archives import Archive, unpack
-from vltaxon.data.ingest import ingest
 from vltaxon.demo import tiny_siglip
 from vltaxon.demo.clades import BIRD_RANKS, Clade, world, write_cub200, write_cub_classes
 from vltaxon.distractors.embedding import embed
+from vltaxon.tasks.questions import EmbedTask
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, siglip: Clip) -> dict[str, Pat
     archive = Archive(folder / "c.tar", folder / "c.parquet")
     unpack(folder / "c.tgz", archive.tar, archive.index)
     paths = {name: folder / f"{name}.parquet" for name in ("taxa", "images", "rejected", "image_vectors", "taxon_vectors")}
-    ingest(dataset, {"train": archive, "test": archive}, 0, paths["taxa"], paths["images"], paths["rejected"])
-    embed(siglip, paths["images"], paths["taxa"], paths["image_vectors"], paths["taxon_vectors"], threads=2)
+    ingest_into(folder, dataset, folder)
+    written = {name: paths[name] for name in ("images", "taxa", "image_vectors", "taxon_vectors")}
+    embed(EmbedTask(encoder=siglip, batch_size=siglip.batch_size, threads=2, model=(), **written))
     return paths
