@@ -5,6 +5,6 @@ from vltaxon.tasks.questions import EmbedTask
 
 if __name__ == "__main__":
     with job(snakemake):
-        from vltaxon.distractors.embedding import embed
+        from vltaxon.encoders.embedding import embed
 
         embed(EmbedTask.of(snakemake))

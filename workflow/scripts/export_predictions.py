@@ -5,6 +5,6 @@ from vltaxon.tasks.questions import ExportAnswersTask
 
 if __name__ == "__main__":
     with job(snakemake):
-        from vltaxon.distractors.published import export_predictions
+        from vltaxon.exchange.export import export_predictions
 
         export_predictions(ExportAnswersTask.of(snakemake))

@@ -5,6 +5,6 @@ from vltaxon.tasks.questions import ExportTask
 
 if __name__ == "__main__":
     with job(snakemake):
-        from vltaxon.distractors.published import export_questions
+        from vltaxon.exchange.export import export_questions
 
         export_questions(ExportTask.of(snakemake))

@@ -5,6 +5,6 @@ from vltaxon.tasks.questions import ImportTask
 
 if __name__ == "__main__":
     with job(snakemake):
-        from vltaxon.distractors.published import import_published
+        from vltaxon.exchange.import_published import import_published
 
         import_published(ImportTask.of(snakemake))

@@ -15,9 +15,9 @@ import pyarrow.csv
 from tabulate import tabulate
 
 from vltaxon import schemas
-from vltaxon.distractors.embedding import vectors_of
-from vltaxon.distractors.encoder import Encoder
 from vltaxon.distractors.mining import nearest_wrong
+from vltaxon.encoders.embedding import vectors_of
+from vltaxon.encoders.towers import Encoder
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic, facts, read_parquet, write_parquet
 from vltaxon.questions import WRONG, Indices, Level, levels

@@ -5,8 +5,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from vltaxon import schemas
-from vltaxon.distractors.embedding import vectors_of
-from vltaxon.distractors.encoder import Vectors
+from vltaxon.encoders.embedding import vectors_of
+from vltaxon.encoders.towers import Vectors
 from vltaxon.provenance import facts, read_parquet, write_parquet
 from vltaxon.questions import WRONG, Chosen, Indices, Level, assemble, levels
 from vltaxon.tasks.questions import MineTask

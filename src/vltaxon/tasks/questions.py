@@ -11,7 +11,7 @@ from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 class EmbedTask(Task):
     """The images and taxa of a data set, as vectors of a dual encoder."""
 
-    module: ClassVar = "vltaxon.distractors.embedding"
+    module: ClassVar = "vltaxon.encoders.embedding"
     encoder: Clip
     batch_size: Annotated[int, HOW]
     threads: Annotated[int, HOW] = 1
@@ -86,7 +86,7 @@ class LoadTaxonomyTask(Task):
 class ImportTask(Task):
     """The benchmark's questions about the test images of a data set."""
 
-    module: ClassVar = "vltaxon.distractors.published"
+    module: ClassVar = "vltaxon.exchange.import_published"
     blob: str | None  # git blob digest of the annotations
     parts: int  # how many last parts of a path tell an image, in the annotations as in the archive
     scored_levels: tuple[int, ...]
@@ -104,7 +104,7 @@ class ImportTask(Task):
 class ExportTask(Task):
     """Questions in the benchmark's format."""
 
-    module: ClassVar = "vltaxon.distractors.published"
+    module: ClassVar = "vltaxon.exchange.export"
     questions: Read
     images: Read
     taxa: Read

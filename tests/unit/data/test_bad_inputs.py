@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from tests.unit.data.conftest import ingest_into
 from vltaxon import schemas
 from vltaxon.config import Dataset, Split
-from vltaxon.data.archives import Archive, Folder, located, unpack
+from vltaxon.data.archives import Archive, Folder, unpack
 from vltaxon.data.images import ImageStore
 from vltaxon.data.sources import folder as folder_source
 from vltaxon.data.sources import inat21

@@ -6,11 +6,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from vltaxon.encoders.towers import Encoder
 
 from vltaxon.config import Clip
 from vltaxon.demo import tiny_siglip
 from vltaxon.demo.clades import draw, stream, world
-from vltaxon.distractors.encoder import Encoder
 
 
 def _trained(folder: Path, steps: int, seed: int = 0, images: int = 1) -> Path:

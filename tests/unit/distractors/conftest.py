@@ -5,20 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.unit.data.conftest import ingest_into
+from tests.unit.encoders.conftest import siglip
 from vltaxon.config import Clip, Dataset, Split
 from vltaxon.data.archives import Archive, unpack
-from vltaxon.demo import tiny_siglip
 from vltaxon.demo.clades import BIRD_RANKS, Clade, world, write_cub200, write_cub_classes
-from vltaxon.distractors.embedding import embed
+from vltaxon.encoders.embedding import embed
 from vltaxon.tasks.questions import EmbedTask
 
-
-@pytest.fixture(scope="session")
-def siglip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    """A barely trained encoder."""
-    folder = tmp_path_factory.mktemp("siglip")
-    tiny_siglip.train(folder, seed=0, steps=2, batch_size=8, images_per_species=1, threads=1)
-    return Clip(engine="zero_shot", name=f"local-dir:{folder}", licence="MIT")
+__all__ = ["siglip"]
 
 
 @pytest.fixture(scope="session")

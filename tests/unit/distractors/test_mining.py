@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from vltaxon import schemas
 from vltaxon.config import Clip
 from vltaxon.data.images import ImageStore
-from vltaxon.distractors.embedding import vectors_of
-from vltaxon.distractors.encoder import Encoder
 from vltaxon.distractors.mining import mine, nearest_wrong
+from vltaxon.encoders.embedding import vectors_of
+from vltaxon.encoders.towers import Encoder
 from vltaxon.provenance import facts, read_parquet, write_parquet
 from vltaxon.tasks.questions import MineTask
 from vltaxon.taxonomy import Taxonomy

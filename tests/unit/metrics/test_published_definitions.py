@@ -19,7 +19,7 @@ import pytest
 
 from tests.data.builder import Bench, Lineage, tree
 from vltaxon import schemas
-from vltaxon.distractors.published import export_predictions
+from vltaxon.exchange.export import export_predictions
 from vltaxon.metrics.run import Sources, score
 from vltaxon.parsing import Reading, published_index, read_choice
 from vltaxon.tasks.questions import ExportAnswersTask

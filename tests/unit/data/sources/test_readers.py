@@ -30,7 +30,7 @@ def test_a_reader_has_what_is_asked_of_it(name: str) -> None:
 
 
 def test_a_new_file_is_a_new_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match='"folders" is not one of cub200, folder, .*Did you mean "folder"'):
+    with pytest.raises(ValueError, match=r'"folders" is not one of cub200, folder, .*Did you mean "folder"'):
         _collection("folders")
     shutil.copy(Path(sources.__file__).with_name("folder.py"), tmp_path / "folders.py")
     monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path)])

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from vltaxon import schemas
 from vltaxon.data.taxa import load_taxonomy, taxa_table
-from vltaxon.distractors.published import export_predictions, export_questions, git_blob, import_published, read_annotations
 from vltaxon.errors import UserError
+from vltaxon.exchange.annotations import git_blob, read_annotations
+from vltaxon.exchange.export import export_predictions, export_questions
+from vltaxon.exchange.import_published import import_published
 from vltaxon.provenance import facts, read_parquet, write_parquet
 from vltaxon.questions import draw
 from vltaxon.tasks.questions import DrawTask, ExportAnswersTask, ExportTask, ImportTask

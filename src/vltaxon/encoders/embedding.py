@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vltaxon import schemas
 from vltaxon.data.images import ImageStore
-from vltaxon.distractors.encoder import Encoder
+from vltaxon.encoders.towers import Encoder
 from vltaxon.provenance import parquet_batches, read_parquet, write_parquet
 from vltaxon.tasks.questions import EmbedTask
 
