@@ -76,4 +76,4 @@ rule why:
 
 rule calibrate:
     input:
-        lambda wildcards: plan.calibrations(),
+        lambda wildcards: plan.questions.calibrations(),

@@ -20,7 +20,8 @@ TAXON_VECTORS = "results/embeddings/{encoder}/{dataset}/taxa.parquet"
 QUESTIONS = "results/questions/{dataset}/{choices}.parquet"
 RECORDS = "results/questions/{dataset}/published_records.parquet"
 PARTS = "results/splits/{dataset}.parquet"
-CALIBRATION = "results/calibration/{dataset}/{encoder}"
+CALIBRATION = "results/calibration/{dataset}/{encoder}.parquet"
+CALIBRATION_TEXT = "results/calibration/{dataset}/{encoder}.csv"
 
 # the benchmark's formats
 PUBLISHED_TAXA = "results/published/{dataset}/taxa.parquet"
@@ -66,6 +67,13 @@ SPENT = STATE / "spent"
 def fill(pattern: str, **values: object) -> Path:
     """Return the path of a pattern with all its wildcards in place."""
     return Path(pattern.format(**values))
+
+
+def fix(pattern: str, **values: object) -> str:
+    """Return a pattern with some of its wildcards in place."""
+    for name, value in values.items():
+        pattern = pattern.replace(f"{{{name}}}", str(value))
+    return pattern
 
 
 def log(name: str, suffix: str = "log") -> str:

@@ -65,7 +65,7 @@ def test_archives_are_read_by_ingest_alone(plan: Plan) -> None:
     )
     at.step = "2-grpo"
     read = [plan.leaf_inputs(at), plan.answer_inputs(at), plan.train_inputs(at), plan.own_inputs(at)]
-    assert ".tar" not in str(read) and ".tar" in str(plan.ingest_inputs(at))
+    assert ".tar" not in str(read) and ".tar" in str(plan.data.ingest.reads(at))
 
 
 def test_a_step_continues_the_one_before(plan: Plan) -> None:
@@ -130,29 +130,31 @@ def published(plan: Plan) -> Plan:
 
 def test_published_questions_are_asked_where_there_are_any(published: Plan) -> None:
     pairs = [("demo_plants", "random"), ("demo_animals", "random"), ("demo_birds", "random"), ("demo_birds", "published")]
-    assert published.asked() == pairs == list(published.questions())
+    assert published.asked() == pairs == list(published.question_tables())
     assert {key[1:] for key in published.answers()} == set(pairs)
     assert "demo_birds/published" in published.score_values()["questions"]
-    exports = published.exports()
+    exports = list(map(str, published.questions.exports(published.answers())))
     assert "results/published/demo_birds/published.jsonl" in exports
     assert "results/published/base/demo_birds/published.json" in exports
     assert not any("base_open" in path or "demo_plants/published" in path for path in exports)
 
 
 def test_what_an_import_reads(published: Plan) -> None:
-    inputs = published.published_inputs(SimpleNamespace(dataset="demo_birds"))
+    inputs = published.questions.import_published.reads(SimpleNamespace(dataset="demo_birds"))
     assert inputs["annotations"] == "birds.jsonl"
     assert inputs["index"] == ["results/data/archives/CUB_200_2011.parquet"]
     assert inputs["taxonomy"] == ["results/published/demo_birds/taxa.parquet"]
-    values = published.published_values(SimpleNamespace(dataset="demo_birds"))
+    values = published.questions.import_published.shaping(SimpleNamespace(dataset="demo_birds"))
+    values.pop("code")
     assert values == {"blob": None, "parts": 2, "scored_levels": [1, 2, 3, 4], "drawn": True}
     with pytest.raises(UserError, match=r"demo_plants\.yaml has no `published`"):
-        published.published_inputs(SimpleNamespace(dataset="demo_plants"))
+        published.questions.import_published.reads(SimpleNamespace(dataset="demo_plants"))
 
 
 def test_an_export_of_published_questions_reads_their_records(published: Plan) -> None:
     for choices, records in (("published", ["results/questions/demo_birds/published_records.parquet"]), ("random", [])):
-        assert published.question_files(SimpleNamespace(dataset="demo_birds", choices=choices))["records"] == records
+        at = SimpleNamespace(dataset="demo_birds", choices=choices)
+        assert published.questions.export_questions.reads(at)["records"] == records
 
 
 def test_two_archives_of_one_name_are_refused(plan: Plan) -> None:
@@ -176,18 +178,21 @@ def _with_source(plan: Plan, **source: str) -> Plan:
 def test_a_raw_file_with_a_source_is_fetched_once_and_then_a_path_like_any_other(plan: Plan) -> None:
     fetched = _with_source(plan, url="https://x/val.tar.gz")
     at = SimpleNamespace(file="val.tar.gz", dataset="demo_animals", archive="val")
-    assert list(fetched.raw) == ["val.tar.gz"] and fetched.raw_unpacked(at)
-    assert fetched.licences == {"val.tar.gz": "of demo_plants; of demo_animals"}
-    assert fetched.archives["val"] == Path("results/raw/val.tar.gz")
-    assert fetched.dataset_values(at)["test"]["archive"] == "results/raw/val.tar.gz"
-    assert fetched.ingest_inputs(at) == plan.ingest_inputs(at)
-    assert re.fullmatch(fetched.raw_names, "val.tar.gz") and not re.fullmatch(plan.raw_names, "val.tar.gz")
+    download = fetched.data.download(at)
+    assert list(fetched.data.raw) == ["val.tar.gz"] and download.unpacked == Path("results/data/archives")
+    assert download.licence == "of demo_plants; of demo_animals"
+    assert fetched.data.archives["val"] == Path("results/raw/val.tar.gz")
+    assert fetched.data.ingest.shaping(at)["dataset"]["test"]["archive"] == "results/raw/val.tar.gz"
+    assert fetched.data.ingest.reads(at) == plan.data.ingest.reads(at)
+    assert re.fullmatch(fetched.data.raw_names, "val.tar.gz")
+    assert not re.fullmatch(plan.data.raw_names, "val.tar.gz")
 
 
 def test_a_mirror_or_a_local_copy_repeats_nothing(plan: Plan) -> None:
     at = SimpleNamespace(file="val.tar.gz", dataset="demo_animals")
     plans = [_with_source(plan, **source) for source in ({"url": "https://x/val.tar.gz"}, {"url": "http://y/v"}, {"path": "/v"})]
-    assert len({str((one.dataset_values(at), one.raw_checksums(at), one.ingest_inputs(at))) for one in plans}) == 1
+    values = [(one.data.ingest.shaping(at), one.data.download.shaping(at), one.data.ingest.reads(at)) for one in plans]
+    assert len(set(map(str, values))) == 1
 
 
 @pytest.mark.parametrize(("name", "said"), [("a/val.tar.gz", "val"), ("CUB_200_2011.tgz", "CUB_200_2011"), ("x.tar", "x")])
@@ -207,23 +212,23 @@ def test_data_that_is_no_archive_is_an_input_by_its_table(plan: Plan) -> None:
     whole = Plan(plan.experiment.model_copy(update={"datasets": {**plan.experiment.datasets, **others}}))
 
     def inputs(name: str) -> dict[str, list[str]]:
-        return whole.ingest_inputs(SimpleNamespace(dataset=name))
+        return whole.data.ingest.reads(SimpleNamespace(dataset=name))
 
     assert inputs("mine") == {"tars": [], "indexes": [], "tables": ["mine/t.csv"]}
     assert inputs("insects") == {"tars": [], "indexes": [], "tables": ["terra/metadata_known.csv"]}
     assert inputs("birds")["tables"] == ["src/vltaxon/data/sources/cub200_classes.csv"]
-    assert whole.splits("mine") == {} and whole.tars("insects") == []
-    assert whole.dataset_values(SimpleNamespace(dataset="insects"))["subset"] == "known"
+    assert whole.data.test_index("mine") is None and whole.data.test_index("insects") is None
+    assert whole.data.ingest.shaping(SimpleNamespace(dataset="insects"))["dataset"]["subset"] == "known"
 
 
 def test_calibration_is_of_the_data_sets_with_published_questions(plan: Plan) -> None:
     with pytest.raises(UserError, match="no data set's file has `published`"):
-        plan.calibrations()
+        plan.questions.calibrations()
     published = config.Published(annotations=Path("p.jsonl"))
     birds = plan.experiment.datasets["demo_birds"].model_copy(update={"published": published})
     given = Plan(plan.experiment.model_copy(update={"datasets": plan.experiment.datasets | {"demo_birds": birds}}))
-    assert given.calibrations() == ["results/calibration/demo_birds/tiny_siglip.csv"]
-    inputs = given.calibration_inputs(SimpleNamespace(dataset="demo_birds", encoder="tiny_siglip"))
+    assert list(map(str, given.questions.calibrations())) == ["results/calibration/demo_birds/tiny_siglip.csv"]
+    inputs = given.questions.calibrate_templates.reads(SimpleNamespace(dataset="demo_birds", encoder="tiny_siglip"))
     assert inputs["questions"] == "results/questions/demo_birds/published.parquet"
     assert inputs["image_vectors"] == "results/embeddings/tiny_siglip/demo_birds/images.parquet"
 

@@ -1,7 +1,7 @@
 """The config: closed models for config.yaml and for every small file beside it."""
 
 from vltaxon.config.base import HOW, MOVING, Choices, Closed, Name, Raw, RawFile, Shards, Source, local
-from vltaxon.config.datasets import CUB200_CLASSES, Dataset, Published, Questions, RawDataset, Size, Split
+from vltaxon.config.datasets import Dataset, Published, Questions, RawDataset, Size, Split
 from vltaxon.config.experiment import (
     Config,
     Demo,
@@ -20,7 +20,7 @@ from vltaxon.config.protocols import Prompt, Protocol, Stage
 from vltaxon.config.recipes import Lora, Recipe, Samples, Step
 
 __all__ = [
-    "CUB200_CLASSES", "HOW", "MOVING", "Chance", "Choices", "Clip", "Closed", "Config", "Dataset", "Demo", "Endpoint",
+    "HOW", "MOVING", "Chance", "Choices", "Clip", "Closed", "Config", "Dataset", "Demo", "Endpoint",
     "Experiment", "Lora", "Managed", "Model", "Name", "Partition", "Price", "Prompt", "Protocol", "Published", "Questions",
     "Raw", "RawDataset", "RawFile", "Recipe", "Repeats", "Report", "Samples", "Shards", "Size", "Source", "Speed", "Split", "Stage", "Step",
     "Sweep", "System", "Tables", "Training", "Vlm", "json_schema", "load", "local", "read_model",

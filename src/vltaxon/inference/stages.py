@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from vltaxon import parsing, prompts, provenance, schemas
 from vltaxon.config import Prompt, Stage
-from vltaxon.distractors.embedding import vectors_of
+from vltaxon.encoders.embedding import vectors_of
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Engine, Request, Response
 from vltaxon.inference.leaves import read_leaves

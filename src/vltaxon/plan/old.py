@@ -16,7 +16,6 @@ from vltaxon.config import (
     Dataset,
     Endpoint,
     Experiment,
-    Published,
     Samples,
     Stage,
     Step,
@@ -27,6 +26,7 @@ from vltaxon.errors import UserError
 from vltaxon.plan.data import DataPlan
 from vltaxon.plan.models import Models
 from vltaxon.plan.planned import Wildcards
+from vltaxon.plan.questions import QuestionsPlan
 from vltaxon.report.cells import FIGURES, ROLES, of_table
 
 Values = dict[str, Any]
@@ -59,113 +59,13 @@ class Plan:
         self.config: Config = experiment.config
         self.systems: dict[str, System] = self.config.asked
         self.leaf_systems = experiment.leaf_systems()
+        self.questions = QuestionsPlan(experiment, self.data, self.models, self.answer_shards)
 
     # -- data --------------------------------------------------------------------------------------------------------------
 
     def dataset(self, name: str) -> Dataset:
         """A data set of the config."""
         return self.experiment.datasets[name]
-
-    def splits(self, dataset: str) -> dict[str, str]:
-        """Name of the archive of each split; none of a split that is a folder."""
-        given = self.dataset(dataset)
-        return {
-            kind: split.stem
-            for kind in ("train", "test")
-            if (split := getattr(given, kind)) is not None and split.stem
-        }
-
-    def question_values(self, wildcards: Wildcards) -> Values:
-        """What shapes the questions of a data set."""
-        return {
-            "scored_levels": list(self.dataset(wildcards.dataset).scored_levels),
-            "seed": self.config.seed,
-        }
-
-    def mining_values(self, wildcards: Wildcards) -> Values:
-        """The same, and who mines."""
-        encoder = self.config.encoder
-        return self.question_values(wildcards) | {
-            "encoder": encoder,
-            "template": self.model(encoder).template,
-        }
-
-    def published(self, dataset: str) -> Published:
-        """The benchmark's own questions about a data set."""
-        given = self.dataset(dataset).published
-        if given is None:
-            raise UserError(
-                f"config/datasets/{dataset}.yaml has no `published`, so there are no published questions to ask"
-            )
-        return given
-
-    def taxonomy(self, wildcards: Wildcards) -> list[str]:
-        """The benchmark's taxonomy file of a data set, as a list of none or one."""
-        return [str(path) for path in [self.published(wildcards.dataset).taxonomy] if path is not None]
-
-    def published_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """The benchmark's annotations, and what of the data set they are matched with."""
-        data = wildcards.dataset
-        index = [
-            f"results/data/archives/{name}.parquet"
-            for kind, name in self.splits(data).items()
-            if kind == "test"
-        ]
-        return {
-            "annotations": str(self.published(data).annotations),
-            "taxa": f"results/data/{data}/taxa.parquet",
-            "images": f"results/data/{data}/images.parquet",
-            "rejected": f"results/data/{data}/rejected.parquet",
-            "index": index,
-            "taxonomy": [f"results/published/{data}/taxa.parquet" for _ in self.taxonomy(wildcards)],
-        }
-
-    def published_values(self, wildcards: Wildcards) -> Values:
-        """What else shapes the published questions of a data set."""
-        given = self.dataset(wildcards.dataset)
-        values = self.published(wildcards.dataset)
-        return {
-            "blob": values.blob,
-            "parts": values.parts,
-            "scored_levels": list(given.scored_levels),
-            "drawn": given.test.images_per_leaf is not None,
-        }
-
-    def question_files(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Questions to export, whose images they are, and for published ones the records they came in."""
-        data, choices = wildcards.dataset, wildcards.choices
-        return {
-            "questions": f"results/questions/{data}/{choices}.parquet",
-            "images": f"results/data/{data}/images.parquet",
-            "taxa": f"results/data/{data}/taxa.parquet",
-            "records": [f"results/questions/{data}/published_records.parquet"]
-            if choices == "published"
-            else [],
-        }
-
-    def calibrations(self) -> list[str]:
-        """Tables of the target `calibrate`, one for each data set with questions of the benchmark.
-
-        Raises:
-            UserError: there is none.
-        """
-        names = [name for name in self.config.datasets if self.dataset(name).published is not None]
-        if not names:
-            raise UserError(
-                "calibrate: no data set's file has `published`, the benchmark's questions to compare with"
-            )
-        return [f"results/calibration/{name}/{self.config.encoder}.csv" for name in names]
-
-    def calibration_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Tables, embeddings and published questions to calibrate with, and the encoder's files."""
-        data = f"results/data/{wildcards.dataset}"
-        return {
-            "images": f"{data}/images.parquet",
-            "taxa": f"{data}/taxa.parquet",
-            "image_vectors": f"results/embeddings/{wildcards.encoder}/{wildcards.dataset}/images.parquet",
-            "questions": f"results/questions/{wildcards.dataset}/published.parquet",
-            "model": self.encoder_files(wildcards),
-        }
 
     # -- models ------------------------------------------------------------------------------------------------------------
 
@@ -189,10 +89,6 @@ class Plan:
 
     def model_files(self, name: str) -> list[str]:
         return list(map(str, self.models.files(name)))
-
-    def encoder_files(self, wildcards: Wildcards) -> list[str]:
-        """Input function: the encoder's files."""
-        return self.model_files(wildcards.encoder)
 
     # -- training ----------------------------------------------------------------------------------------------------------
 
@@ -485,30 +381,19 @@ class Plan:
     # -- results -----------------------------------------------------------------------------------------------------------
 
     def asked(self) -> list[tuple[str, str]]:
-        """Data sets and the kinds of choices asked of each: `published` where the benchmark has questions about it."""
-        return [
-            (dataset, choices)
-            for dataset in self.config.datasets
-            for choices in self.config.choices
-            if choices != "published" or self.dataset(dataset).published is not None
-        ]
+        return self.questions.asked()
 
     @property
     def main(self) -> Scope:
         """What the main table, figures and report are made of."""
         return Scope(tuple(self.config.shown), tuple(self.asked()))
 
-    def questions(self, scope: Scope | None = None) -> dict[tuple[str, str], str]:
+    def question_tables(self, scope: Scope | None = None) -> dict[tuple[str, str], str]:
         """Tables of questions by (dataset, choices)."""
         asked = (scope or self.main).asked
         return {
             (dataset, choices): f"results/questions/{dataset}/{choices}.parquet" for dataset, choices in asked
         }
-
-    def exports(self) -> list[str]:
-        """All questions and answers in the benchmark's formats."""
-        questions = [f"results/published/{dataset}/{choices}.jsonl" for dataset, choices in self.asked()]
-        return questions + [f"results/published/{'/'.join(key)}.json" for key in self.answers()]
 
     def _with(self, scope: Scope, stage: str) -> list[str]:
         """Systems whose protocol has a stage."""
@@ -541,7 +426,7 @@ class Plan:
             "leaves": sorted(set(chain.from_iterable(self.leaves(scope).values()))),
             "images": [f"results/data/{dataset}/images.parquet" for dataset in scope.datasets],
             "taxa": [f"results/data/{dataset}/taxa.parquet" for dataset in scope.datasets],
-            "questions": list(self.questions(scope).values()),
+            "questions": list(self.question_tables(scope).values()),
             "parts": f"results/splits/{self.config.training.dataset}.parquet",
         }
 
@@ -549,7 +434,7 @@ class Plan:
         """Which file belongs to which row of the scores: keys are joined by `/`, as they are in the paths."""
         scope, training = scope or self.main, self.config.training.dataset
         return {
-            "questions": {"/".join(key): path for key, path in self.questions(scope).items()},
+            "questions": {"/".join(key): path for key, path in self.question_tables(scope).items()},
             "images": {d: f"results/data/{d}/images.parquet" for d in scope.datasets},
             "taxa": {d: f"results/data/{d}/taxa.parquet" for d in scope.datasets},
             # sorted, so that the order of the systems, which is one of the tables, scores nothing anew

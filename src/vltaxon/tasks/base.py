@@ -7,8 +7,8 @@ others shape the result, and a change of them runs the job again.
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from vltaxon.config.base import Closed, Mark
 from vltaxon.code_versions import code_version
+from vltaxon.config.base import Closed, Mark
 from vltaxon.versions import VERSIONS
 
 READS, WRITES = Mark("READS"), Mark("WRITES")
@@ -47,7 +47,8 @@ class Task(Closed):
         for name, field in type(self).model_fields.items():
             if READS.on(field):
                 value = getattr(self, name)
-                files[name] = list(map(str, value or ())) if _several(field.annotation) else str(value)
+                several = [value] if isinstance(value, Path) else value or ()
+                files[name] = list(map(str, several)) if _several(field.annotation) else str(value)
         return files
 
     @classmethod

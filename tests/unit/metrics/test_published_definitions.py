@@ -19,9 +19,10 @@ import pytest
 
 from tests.data.builder import Bench, Lineage, tree
 from vltaxon import schemas
-from vltaxon.distractors.published import export_predictions
+from vltaxon.exchange.export import export_predictions
 from vltaxon.metrics.run import Sources, score
 from vltaxon.parsing import Reading, published_index, read_choice
+from vltaxon.tasks.questions import ExportAnswersTask
 
 IMAGES = 5_000  # of each of the two kinds of data set: 10,000 in all
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
@@ -158,8 +159,15 @@ def ragged(rng: random.Random, first: int) -> Bench:
 
 def exported(sources: Sources, system: str) -> list[Entry]:
     """A system's answers in the benchmark's JSON."""
-    files = sources.questions["d", "similar"], sources.images["d"], sources.taxa["d"]
-    export_predictions(*files, None, sources.answers[system, "d", "similar"], Path(f"{system}.json"))
+    task = ExportAnswersTask(
+        questions=sources.questions["d", "similar"],
+        images=sources.images["d"],
+        taxa=sources.taxa["d"],
+        records=None,
+        answers=tuple(sources.answers[system, "d", "similar"]),
+        output=Path(f"{system}.json"),
+    )
+    export_predictions(task)
     found: list[Entry] = json.loads(Path(f"{system}.json").read_text(encoding="utf-8"))
     return found
 

@@ -43,9 +43,14 @@ class Encoder:
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         name = _located(spec)
         try:
-            made = open_clip.create_model_and_transforms(name, pretrained=spec.pretrained, device=self._device)
+            made = open_clip.create_model_and_transforms(
+                name, pretrained=spec.pretrained, device=self._device
+            )
             self._tokenize = open_clip.get_tokenizer(name)
-        except (OSError, RuntimeError) as error:  # no network, weights of another architecture, too little memory
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # no network, weights of another architecture, too little memory
             raise UserError(f"{spec.name}: cannot be loaded: {error}") from error
         self._model, _, self._prepare = made
         self._model.eval()
@@ -60,7 +65,11 @@ class Encoder:
         return total.hexdigest()
 
     def images(
-        self, images: Iterable[T], load: Callable[[T], Image.Image] | None = None, threads: int = 1, total: int | None = None
+        self,
+        images: Iterable[T],
+        load: Callable[[T], Image.Image] | None = None,
+        threads: int = 1,
+        total: int | None = None,
     ) -> Vectors:
         """Embed images in order.
 
@@ -79,7 +88,13 @@ class Encoder:
             return self._prepare(load(item) if load else item)
 
         ahead = 2 * self._spec.batch_size
-        prepared = tqdm(_mapped(prepare, images, threads, ahead), total=total, desc="embed images", unit=" images", mininterval=5)
+        prepared = tqdm(
+            _mapped(prepare, images, threads, ahead),
+            total=total,
+            desc="embed images",
+            unit=" images",
+            mininterval=5,
+        )
         batches = (self._torch.stack(batch) for batch in _batches(prepared, self._spec.batch_size))
         return self._embedded(self._model.encode_image, batches)
 
@@ -100,14 +115,22 @@ class Encoder:
     def _embedded(self, encode: Callable[..., Any], batches: Iterator[Any]) -> Vectors:
         torch, dtype = self._torch, getattr(self._torch, self._spec.dtype)
         # autocast: open_clip's own half precision fails on models whose text projection has a bias, as SigLIP's
-        with torch.inference_mode(), torch.autocast(self._device.split(":")[0], dtype, enabled=dtype != torch.float32):
-            vectors = [torch.nn.functional.normalize(encode(b.to(self._device)).float(), dim=-1).cpu() for b in batches]
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.split(":")[0], dtype, enabled=dtype != torch.float32),
+        ):
+            vectors = [
+                torch.nn.functional.normalize(encode(b.to(self._device)).float(), dim=-1).cpu()
+                for b in batches
+            ]
         if not vectors:
             raise ValueError("nothing to embed")
         joined: Vectors = torch.cat(vectors).numpy()
         if broken := len(joined) - int(np.isfinite(joined).all(axis=1).sum()):
             given = self._spec
-            raise UserError(f"{given.name}: {broken} of {len(joined)} vectors are no numbers; do not use dtype {given.dtype}")
+            raise UserError(
+                f"{given.name}: {broken} of {len(joined)} vectors are no numbers; do not use dtype {given.dtype}"
+            )
         return joined
 
 
@@ -121,15 +144,24 @@ def _located(spec: Clip) -> str:
     schema, _, rest = spec.name.rpartition(":")
     if schema not in ("hf-hub", "local-dir"):
         if spec.name not in open_clip.list_models():
-            raise UserError(f'open_clip model "{spec.name}" is not {suggest(spec.name, open_clip.list_models())}')
+            raise UserError(
+                f'open_clip model "{spec.name}" is not {suggest(spec.name, open_clip.list_models())}'
+            )
         tags = open_clip.list_pretrained_tags_by_model(spec.name)
         if spec.pretrained not in tags and not Path(spec.pretrained or "/nowhere").is_file():
             raise UserError(
                 f'pretrained "{spec.pretrained}" of open_clip model {spec.name} is not {suggest(str(spec.pretrained), tags)}'
             )
-        trained, built = open_clip.get_pretrained_cfg(spec.name, spec.pretrained or ""), open_clip.get_model_config(spec.name)
-        if trained.get("quick_gelu", built.get("quick_gelu", False)) != built.get("quick_gelu", False):  # open_clip only warns
-            raise UserError(f"open_clip model {spec.name} and its weights {spec.pretrained} differ in activation; see -quickgelu")
+        trained, built = (
+            open_clip.get_pretrained_cfg(spec.name, spec.pretrained or ""),
+            open_clip.get_model_config(spec.name),
+        )
+        if trained.get("quick_gelu", built.get("quick_gelu", False)) != built.get(
+            "quick_gelu", False
+        ):  # open_clip only warns
+            raise UserError(
+                f"open_clip model {spec.name} and its weights {spec.pretrained} differ in activation; see -quickgelu"
+            )
         return spec.name
     if schema == "hf-hub":
         rest = _fetched(rest, str(spec.revision))
@@ -144,10 +176,14 @@ def _fetched(repository: str, revision: str) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.txt", "*.model", _WEIGHTS])
+        return snapshot_download(
+            repository, revision=revision, allow_patterns=["*.json", "*.txt", "*.model", _WEIGHTS]
+        )
     except (OSError, ValueError) as error:  # the hub's errors are of both kinds
         said = " ".join(str(error).split())
-        raise UserError(f"{repository} at {revision} cannot be had from the hub: {type(error).__name__}: {said}") from error
+        raise UserError(
+            f"{repository} at {revision} cannot be had from the hub: {type(error).__name__}: {said}"
+        ) from error
 
 
 def _mapped(function: Callable[[T], Any], items: Iterable[T], threads: int, ahead: int) -> Iterator[Any]:

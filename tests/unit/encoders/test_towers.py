@@ -11,7 +11,7 @@ from PIL import Image
 
 from vltaxon.config import Clip
 from vltaxon.demo import tiny_siglip
-from vltaxon.distractors.encoder import Encoder
+from vltaxon.encoders.towers import Encoder
 from vltaxon.errors import UserError
 
 

@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 
 from vltaxon import schemas
 from vltaxon.data.taxa import load_taxonomy, taxa_table
-from vltaxon.distractors.published import export_predictions, export_questions, git_blob, import_published, read_annotations
 from vltaxon.errors import UserError
+from vltaxon.exchange.annotations import git_blob, read_annotations
+from vltaxon.exchange.export import export_predictions, export_questions
+from vltaxon.exchange.import_published import import_published
 from vltaxon.provenance import facts, read_parquet, write_parquet
 from vltaxon.questions import draw
+from vltaxon.tasks.questions import DrawTask, ExportAnswersTask, ExportTask, ImportTask
 from vltaxon.taxonomy import normalise
 
 REFERENCE = Path(os.environ.get("VLTAXON_REFERENCE", Path(__file__).parents[4] / "shared" / "reference"))
@@ -71,14 +74,15 @@ class Store:
         """Import; the questions."""
         values: Row = {"blob": None, "parts": 2, "scored_levels": [2, 3], "drawn": False, "taxonomy": None}
         files = {name: self.path(name) for name in ("taxa", "images", "rejected", "index", "questions", "records")}
-        import_published(annotations, **(files | values | changes))
+        import_published(ImportTask(annotations=annotations, **(files | values | changes)))
         rows: list[Row] = read_parquet(self.path("questions"), schemas.QUESTIONS).to_pylist()
         return rows
 
     def export(self, records: bool = True) -> list[Row]:
         """Export; the records."""
-        files = [self.path(name) for name in ("questions", "images", "taxa")]
-        export_questions(*files, self.path("records") if records else None, self.folder / "out.jsonl")
+        files = {name: self.path(name) for name in ("questions", "images", "taxa")}
+        files |= {"records": self.path("records") if records else None, "output": self.folder / "out.jsonl"}
+        export_questions(ExportTask(**files))
         return [json.loads(line) for line in (self.folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -382,7 +386,7 @@ def test_published_files_come_back_record_by_record(
 
 
 def test_our_questions_go_out_in_lower_case_and_come_back(store: Store, tmp_path: Path) -> None:
-    draw(store.path("taxa"), store.path("images"), [2, 3], 0, store.path("questions"))
+    draw(DrawTask(scored_levels=(2, 3), seed=0, **{name: store.path(name) for name in ("taxa", "images", "questions")}))
     ours = read_parquet(store.path("questions"), schemas.QUESTIONS).to_pylist()
     out = store.export(records=False)
     assert [row["image"] for row in out] == ["data/Oak/1.jpg", "data/Odd/1.jpg", "data/Rosa/1.jpg", "data/Rosa/2.jpg"]
@@ -399,7 +403,7 @@ def test_our_questions_go_out_in_lower_case_and_come_back(store: Store, tmp_path
 def test_training_questions_stay_here(tmp_path: Path) -> None:
     images = {"d/Rosa/1.jpg": "Rosa Canina", "d/Oak/1.jpg": "Quercus robur"}
     store = Store(tmp_path).write(LINEAGES, images, train=["d/Rosa/1.jpg"])
-    draw(store.path("taxa"), store.path("images"), [2, 3], 0, store.path("questions"))
+    draw(DrawTask(scored_levels=(2, 3), seed=0, **{name: store.path(name) for name in ("taxa", "images", "questions")}))
     assert [row["image"] for row in store.export(records=False)] == ["d/Oak/1.jpg"]
 
 
@@ -418,8 +422,8 @@ def answers(store: Store, given: Mapping[tuple[str, int], int | str], **changes:
 
 
 def predictions(store: Store, *shards: Path) -> list[Row]:
-    files = [store.path(name) for name in ("questions", "images", "taxa", "records")]
-    export_predictions(*files, shards, store.folder / "out.json")
+    files = {name: store.path(name) for name in ("questions", "images", "taxa", "records")}
+    export_predictions(ExportAnswersTask(**files, answers=shards, output=store.folder / "out.json"))
     found: list[Row] = json.loads((store.folder / "out.json").read_text(encoding="utf-8"))
     return found
 

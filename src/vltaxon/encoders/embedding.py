@@ -10,30 +10,35 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vltaxon import schemas
-from vltaxon.config import Clip
 from vltaxon.data.images import ImageStore
-from vltaxon.distractors.encoder import Encoder
+from vltaxon.encoders.towers import Encoder
 from vltaxon.provenance import parquet_batches, read_parquet, write_parquet
+from vltaxon.tasks.questions import EmbedTask
 
 
-def embed(spec: Clip, images: Path, taxa: Path, image_vectors: Path, taxon_vectors: Path, threads: int = 1) -> None:
+def embed(task: EmbedTask) -> None:
     """Embed every image and every distinct taxon of a data set.
 
-    Args:
-        spec: model file of the encoder.
-        images: table of the data set.
-        taxa: table of the data set.
-        image_vectors: written, schema `embeddings(d)`, id = image_id, ordered as `images`.
-        taxon_vectors: written, schema `embeddings(d)`, id = the taxon as displayed, sorted.
-        threads: images prepared at once.
+    Both tables have the schema `embeddings(d)`: of the images id = image_id, in their order; of the taxa id = the taxon as
+    displayed, sorted.
     """
+    spec = task.encoder.model_copy(update={"batch_size": task.batch_size})
     encoder = Encoder(spec)
-    stamp = {"rule": "embed", "encoder": spec.name, "template": spec.template, "case": spec.case, "weights": encoder.digest}
-    table = read_parquet(images, schemas.IMAGES)
+    stamp = {
+        "rule": "embed",
+        "encoder": spec.name,
+        "template": spec.template,
+        "case": spec.case,
+        "weights": encoder.digest,
+    }
+    table = read_parquet(task.images, schemas.IMAGES)
     ids = table["image_id"].to_pylist()
-    names = sorted(set(read_parquet(taxa, schemas.TAXA)["taxon"].drop_null().to_pylist()))
-    found = encoder.images(ids, ImageStore(table).open, threads, len(ids))
-    for path, keys, vectors in ((image_vectors, ids, found), (taxon_vectors, names, encoder.texts(names))):
+    names = sorted(set(read_parquet(task.taxa, schemas.TAXA)["taxon"].drop_null().to_pylist()))
+    found = encoder.images(ids, ImageStore(table).open, task.threads, len(ids))
+    for path, keys, vectors in (
+        (task.image_vectors, ids, found),
+        (task.taxon_vectors, names, encoder.texts(names)),
+    ):
         width = vectors.shape[1]
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).ravel()), width)
         write_parquet(pa.table({"id": keys, "vector": column}), path, schemas.embeddings(width), **stamp)
