@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from vltaxon.config import Lora, Prompt, Step, Vlm
+    from vltaxon.config import Lora
+    from vltaxon.tasks.training import TrainTask
 
 CURVE = {
     "loss": "loss",
@@ -40,40 +41,10 @@ CURVE = {
 }
 
 
-def train_step(
-    step: "Step",
-    model: "Vlm",
-    previous: Path | None,
-    *,
-    images: Path,
-    taxa: Path,
-    questions: Path,
-    parts: Path,
-    prompts: Mapping[str, "Prompt"],
-    wording: str,
-    word: str,
-    output: Path,
-    state: Path,
-    seed: int,
-    own: Path | None = None,
-) -> None:
+def train_step(task: "TrainTask") -> None:
     """Train an adapter and write it whole, with its curve and record.
 
-    Args:
-        step: what is trained, on which part, how.
-        model: the base model.
-        previous: adapter folder of the step before, continued from; None for a fresh adapter.
-        images: images.parquet of the data set.
-        taxa: taxa.parquet.
-        questions: the questions of one kind of choices.
-        parts: the partition of the species.
-        prompts: prompts by name, those that the step names.
-        wording: the benchmark's question.
-        word: what the data set calls the organism.
-        output: adapter folder: adapter_model.safetensors, adapter_config.json, curve.parquet, record.json.
-        state: folder for the trainer's checkpoints; a killed step goes on from there if it is the same step.
-        seed: of samples, adapter, order and sampling.
-        own: what the adapter of the step before names the training images, where samples are conditioned on it.
+    A killed training goes on from the newest state in `task.state`, if that is of the same step.
 
     Raises:
         UserError: a guard found something that would make the result wrong or empty.
@@ -83,23 +54,15 @@ def train_step(
 
     from vltaxon.data.images import ImageStore
 
+    step, model, seed = task.running_step, task.running_model, task.seed
+    previous = None if task.previous is None else task.previous.parent
+    images, parts, output, state = task.images, task.parts, task.adapter.parent, task.state
     started, world, gpu = time.monotonic(), int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.is_available()
     step.accumulation(world)
     guards.on_one_device(torch.cuda.device_count(), world, model.gpus)
     guards.generating(step.generate)
 
-    drawn = samples.draw(
-        step,
-        images=images,
-        taxa=taxa,
-        questions=questions,
-        parts=parts,
-        prompts=prompts,
-        wording=wording,
-        word=word,
-        seed=seed,
-        own=own,
-    )
+    drawn = samples.draw(task)
     guards.trained_on(drawn, images, parts, allowed_parts(step.part))
     guards.enough(len(drawn), step.batch_size // step.group_size if step.kind == "grpo" else 1, step.part)
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import datasets
     from PIL import Image
 
-    from vltaxon.config import Prompt, Samples, Step
+    from vltaxon.config import Prompt, Samples
+    from vltaxon.tasks.training import TrainTask
 
 # what a reward may look at
 COLUMNS = ("image_id", "task", "form", "reasoned", "leaf", "ranks", "options", "answer_index")
@@ -71,44 +72,23 @@ class Sample:
         return [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in said]
 
 
-def draw(
-    step: "Step",
-    *,
-    images: Path,
-    taxa: Path,
-    questions: Path,
-    parts: Path,
-    prompts: Mapping[str, "Prompt"],
-    wording: str,
-    word: str,
-    seed: int,
-    own: Path | None = None,
-) -> list[Sample]:
+def draw(task: "TrainTask") -> list[Sample]:
     """Draw the samples of a training step, in a seeded random order.
 
-    Args:
-        step: part of the species and kinds of sample.
-        images: `results/data/{dataset}/images.parquet`.
-        taxa: `results/data/{dataset}/taxa.parquet`.
-        questions: `results/questions/{dataset}/{choices}.parquet`; its training questions are used.
-        parts: `results/splits/{dataset}.parquet`.
-        prompts: prompts by name, at least those that `step` names.
-        wording: the benchmark's question in the data set's variant.
-        word: what the data set calls the organism.
-        seed: of the order, and of the level drawn where a sample asks one of them.
-        own: stage 1 of the training images by the adapter of the step before, where samples are conditioned on it. An image that
-            it gave no name has no such sample, as in the test no question is asked about it.
+    Where samples are conditioned on what the adapter of the step before names, an image that it gave no name has no such
+    sample, as in the test no question is asked about it.
 
     Raises:
         UserError: an unknown prompt, an image of both splits, a leaf of two parts or none, or nothing to train on.
     """
+    step, prompts, seed, images, own = task.step, task.prompts, task.seed, task.images, task.own
     if unknown := sorted({spec.prompt for spec in step.samples} - prompts.keys()):
         raise UserError(f'prompt "{unknown[0]}" of a training sample is not {suggest(unknown[0], prompts)}')
-    tree = Taxonomy.read(taxa)
-    chosen = training_images(images, parts, allowed_parts(step.part))
+    tree = Taxonomy.read(task.taxa)
+    chosen = training_images(images, task.parts, allowed_parts(step.part))
     named = {image: reading.answer for image, reading in read_leaves([own]).items()} if own is not None else {}
-    asked = _questions(questions, chosen) if any(spec.task == "answer" for spec in step.samples) else {}
-    say = _Wording(wording, word, tree)
+    asked = _questions(task.questions, chosen) if any(spec.task == "answer" for spec in step.samples) else {}
+    say = _Wording(task.wording, task.word, tree)
     found = [
         sample
         for spec in step.samples

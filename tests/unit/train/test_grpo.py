@@ -13,7 +13,7 @@ from vltaxon.train import arguments, grpo, guards, rewards, run, samples
 
 def made(world: World, vlm: Vlm, previous: Path | None, max_new_tokens: int = 4) -> Any:
     what = step("grpo", samples=(RIGHT_LETTERS,), max_new_tokens=max_new_tokens)
-    drawn = samples.draw(what, **world.words, seed=0)
+    drawn = samples.draw(world.task(what))
     rows = samples.dataset(drawn, ImageStore(world.tables["images"]), vlm.pixels, vlm.min_pixels)
     processor, base = checkpoint.load(vlm)
     options = arguments.common(what, vlm.dtype, state=world.folder / "state", seed=0, world=1, gpu=False)

@@ -18,7 +18,7 @@ from vltaxon.train import guards, run, samples
 
 
 def drawn(world: World) -> list[samples.Sample]:
-    return samples.draw(step(), **world.words, seed=0)
+    return samples.draw(world.task(step()))
 
 
 def policy(vlm: Vlm, targets: str) -> Any:
@@ -125,9 +125,9 @@ def test_placeholders(text: str, count: int) -> None:
 
 
 def test_a_prompt_that_spells_the_image_token(world: World, vlm: Vlm) -> None:
-    words = world.words | {"prompts": {"stage1": PROMPTS["stage1"].model_copy(update={"text": "<|image_pad|> {word}"})}}
+    spelling = {"stage1": PROMPTS["stage1"].model_copy(update={"text": "<|image_pad|> {word}"})}
     with pytest.raises(UserError, match="has 2 image placeholders"):
-        run.train_step(step(), vlm, None, **words, output=world.folder / "o", state=world.folder / "s", seed=0)
+        run.train_step(world.task(step(), vlm, prompts=spelling))
 
 
 def test_samples_longer_than_the_context(world: World, vlm: Vlm) -> None:

@@ -10,7 +10,7 @@ from vltaxon.train import arguments, run, samples, sft
 
 def test_only_the_adapter_moves_and_only_the_answer_is_learnt(world: World, vlm: Vlm) -> None:
     what, seed = step(), 0
-    drawn = samples.draw(what, **world.words, seed=seed)
+    drawn = samples.draw(world.task(what, seed=seed))
     rows = samples.dataset(drawn, ImageStore(world.tables["images"]), vlm.pixels, vlm.min_pixels)
     processor, base = checkpoint.load(vlm)
     policy = run.adapted(base, LORA, None)
