@@ -37,7 +37,7 @@ rule name_training:
     input:
         unpack(plan.training.name_training.reads),
     output:
-        names=layout.OWN,
+        predictions=layout.OWN,
     log:
         layout.log("name_training/{model}/{recipe}/{step}"),
     benchmark:

@@ -203,10 +203,9 @@ def predict_leaf(
 def name_training(task: "NameTrainingTask") -> None:
     """Name the training images of a part, on which the samples of the next step are conditioned."""
     ids = [image_id for image_id, _ in training_images(task.images, task.parts, allowed_parts(task.part))]
-    values = {name: task.shaping()[name] for name in ("stage", "model", "prompt", "wording", "word", "ranks", "seed")}
-    adapter = None if task.previous is None else task.previous.parent
-    around = None if task.log is None else Around(task.log)
-    _name(values, task.images, adapter, ids, task.batch_size, task.names, None, task.gpu, around)
+    adapter = None if task.adapter is None else task.adapter.parent
+    around = Around(task.log, state=task.state)
+    _name(task.asking.shaping(), task.images, adapter, ids, task.batch_size, task.predictions, None, task.gpu, around)
 
 
 def _name(

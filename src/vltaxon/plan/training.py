@@ -7,6 +7,7 @@ from vltaxon.config import Experiment, Recipe, Samples, Stage, Step
 from vltaxon.errors import UserError, suggest
 from vltaxon.plan.models import Models
 from vltaxon.plan.planned import Wildcards, planned
+from vltaxon.tasks.asking import Asking
 from vltaxon.tasks.training import MergeTask, NameTrainingTask, TrainTask
 
 
@@ -116,23 +117,26 @@ class TrainingPlan:
         step, data = self.step(recipe, name), self._learnt.dataset
         leaf: Samples = next(each for each in step.samples if each.task == "leaf" and each.condition == "none")
         prompt = self._experiment.prompts[leaf.prompt]
-        asked = {"name": "leaf", "prompt": leaf.prompt, "form": leaf.form, "max_new_tokens": step.max_new_tokens}
+        stage = {"name": "leaf", "prompt": leaf.prompt, "form": leaf.form, "max_new_tokens": step.max_new_tokens}
         return NameTrainingTask(
-            stage=Stage.model_validate(asked),
-            model=self._models.vlm(model),
-            prompt=prompt,
-            wording=self._wording() if "{question}" in prompt.text else "",
-            word=self._word(recipe),
-            ranks=self._experiment.datasets[data].ranks,
+            asking=Asking(
+                stage=Stage.model_validate(stage),
+                seed=self._config.seed,
+                prompt=prompt,
+                wording=self._wording() if "{question}" in prompt.text else "",
+                word=self._word(recipe),
+                ranks=self._experiment.datasets[data].ranks,
+                model=self._models.vlm(model),
+            ),
             part=step.part,
-            seed=self._config.seed,
             batch_size=self._models.vlm(model).batch_size,
             gpu=self._models.gpus(model),
+            threads=self._models.vlm(model).threads,
             images=layout.fill(layout.IMAGES, dataset=data),
             parts=layout.fill(layout.PARTS, dataset=data),
-            weights=self._models.files(model),
-            previous=self.previous(model, recipe, name),
-            names=layout.fill(layout.OWN, model=model, recipe=recipe, step=name),
+            model=self._models.files(model),
+            adapter=self.previous(model, recipe, name),
+            predictions=layout.fill(layout.OWN, model=model, recipe=recipe, step=name),
         )
 
     @planned

@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from vltaxon.config import HOW, Prompt, Stage, Step, Vlm
+from vltaxon.config import HOW, Prompt, Step, Vlm
+from vltaxon.tasks.asking import LeafTask
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 
 
@@ -52,26 +53,11 @@ class TrainTask(Task):
         return self.model.model_copy(update={"gpus": max(1, self.gpu // self.processes)})
 
 
-class NameTrainingTask(Task):
+class NameTrainingTask(LeafTask):
     """Stage 1 of the training images of a part, by the adapter of the step before."""
 
-    module: ClassVar = "vltaxon.inference.run"
-    stage: Stage
-    model: Vlm
-    prompt: Prompt
-    wording: str  # the benchmark's question, empty where the prompt does not show it
-    word: str
-    ranks: tuple[str, ...]
     part: str
-    seed: int
-    batch_size: Annotated[PositiveInt, HOW]
-    gpu: Annotated[NonNegativeInt, HOW] = 1
-    log: Annotated[Path | None, HOW] = None
-    images: Read
     parts: Read
-    weights: ReadMany
-    previous: ReadIfAny
-    names: Write
 
 
 class MergeTask(Task):
