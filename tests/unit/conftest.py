@@ -14,8 +14,9 @@ from PIL import Image
 
 from vltaxon import layout, provenance, schemas
 from vltaxon.config import Lora, Prompt, Samples, Step, Vlm
+from vltaxon.config.recipes import STEPS
 from vltaxon.tasks.training import TrainTask
-from vltaxon.train import run
+from vltaxon.train.step import train_step
 
 RANKS = ("kingdom", "order", "genus", "species")
 WORDING = "Given the {word} in the image, what is its classification at the {rank} level?"
@@ -186,9 +187,10 @@ def step(kind: str = "sft", **changes: Any) -> Step:
     sft = kind == "sft"
     settings: dict[str, Any] = {
         "kind": kind, "part": kind, "samples": (Samples(task="leaf", prompt="stage1"),), "lora": LORA, "learning_rate": 1e-2,
-        "batch_size": 8 if sft else 16, "device_batch_size": 8, "group_size": 4, "kl": 0.4, "max_new_tokens": 8, "warmup": 0,
+        "batch_size": 8 if sft else 16, "device_batch_size": 8, "max_new_tokens": 8, "warmup": 0,
     }  # fmt: skip
-    return Step(**(settings | changes))
+    own: dict[str, Any] = {} if sft else {"group_size": 4, "kl": 0.4}
+    return STEPS[kind](**(settings | own | changes))
 
 
 LETTERS = Samples(task="answer", prompt="stage2", condition="gold", target="answer", form="bare")
@@ -205,5 +207,5 @@ def lettered(tmp_path_factory: pytest.TempPathFactory, vlm: Vlm) -> Path:
 def train(world: World, vlm: Vlm, name: str, what: Step, previous: Path | None = None, seed: int = 0) -> Path:
     """Run a step in the world; its adapter folder."""
     task = world.task(what, vlm, name, previous, seed=seed)
-    run.train_step(task)
+    train_step(task)
     return task.adapter.parent

@@ -103,6 +103,7 @@ class TrainingPlan:
             parts=layout.fill(layout.PARTS, dataset=data),
             weights=self._models.files(model),
             previous=self.previous(model, recipe, name),
+            files=step.files(data),
             own=layout.fill(layout.OWN, **place) if step.own else None,
             adapter=layout.fill(layout.ADAPTER, **place, file=layout.WEIGHTS),
             config=layout.fill(layout.ADAPTER, **place, file=layout.ADAPTER_CONFIG),

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import NonNegativeInt, PositiveInt
 
 from vltaxon.config import HOW, Prompt, Step, Vlm
+from vltaxon.config.recipes import AnyStep
 from vltaxon.tasks.asking import LeafTask
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 
@@ -16,8 +17,8 @@ class TrainTask(Task):
     Its other processes get it as JSON.
     """
 
-    module: ClassVar = "vltaxon.train.run"
-    step: Step
+    module: ClassVar = "vltaxon.train.step"
+    step: AnyStep
     model: Vlm
     prompts: dict[str, Prompt]  # by name, at least those of the step's samples
     wording: str  # the benchmark's question about the data set
@@ -34,8 +35,9 @@ class TrainTask(Task):
     questions: Read
     parts: Read
     weights: ReadMany  # local files of the base model
-    previous: ReadIfAny  # adapter of the step before
-    own: ReadIfAny  # what that adapter names the training images, where samples are conditioned on it
+    previous: ReadIfAny = None  # adapter of the step before
+    files: ReadMany = ()  # what its objective reads beside all these, see `Step.files`
+    own: ReadIfAny = None  # what that adapter names the training images, where samples are conditioned on it
     adapter: Write
     config: Write
     record: Write
@@ -63,7 +65,7 @@ class NameTrainingTask(LeafTask):
 class MergeTask(Task):
     """A recipe's last adapter, merged into its base model."""
 
-    module: ClassVar = "vltaxon.train.run"
+    module: ClassVar = "vltaxon.train.step"
     model: Vlm
     weights: ReadMany
     adapter: Read

@@ -19,7 +19,7 @@ from tests.unit.conftest import LETTERS, RIGHT_LETTERS, World, step, train
 from vltaxon import provenance, schemas
 from vltaxon.config import Step, Vlm
 from vltaxon.tasks.training import TrainTask
-from vltaxon.train import checkpoints
+from vltaxon.train import trainer_state
 
 ROOT = Path(__file__).parents[3]
 SFT = step(samples=(LETTERS,), epochs=2, checkpoint_minutes=0)
@@ -46,7 +46,7 @@ class Job:
     @property
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are sealed."""
-        sealed = (path.parent.name for path in self.task.state.glob(f"checkpoint-*/{checkpoints.SEAL}"))
+        sealed = (path.parent.name for path in self.task.state.glob(f"checkpoint-*/{trainer_state.SEAL}"))
         return sorted(int(name.rpartition("-")[2]) for name in sealed)
 
     def start(self) -> "subprocess.Popen[bytes]":
@@ -254,7 +254,7 @@ def test_under_snakemake(world: World, vlm: Vlm, tell: Any, number: signal.Signa
     assert (at is not None) == stops, said
     if at is not None:
         assert status != 0 and not hurt.output.exists()
-        assert hurt.steps[-1] == int(at[1]) and len(hurt.steps) <= checkpoints.KEPT
+        assert hurt.steps[-1] == int(at[1]) and len(hurt.steps) <= trainer_state.MOST
         assert snakemake().wait(240) == 0, said
     assert result(hurt.output) == expected
 
