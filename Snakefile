@@ -18,7 +18,7 @@ wildcard_constraints:
     system=r"[a-z0-9_.-]+",
     model=r"[a-z0-9_.-]+",
     recipe=r"[a-z0-9_.-]+",
-    step=r"\d+-(sft|grpo)",
+    step=r"\d+-[a-z][a-z0-9_]*",
     choices=r"similar|random|published",
     shard=r"\d+",
     table=r"table\d",

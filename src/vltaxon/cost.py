@@ -203,7 +203,7 @@ class _Counted:
         model, data = self.plan.model(model_name), self.config.training.dataset
         given, (number, basis) = self.experiment.datasets[data], self._part(step)
         drawn = [(spec, number * _per_image(spec, len(given.scored_levels))) for spec in step.samples]
-        rollouts = step.epochs * (step.group_size if step.kind == "grpo" else 1)
+        rollouts = step.epochs * step.rollouts
         requests = rollouts * sum(number for _, number in drawn)
         image = requests * self.image_tokens(model, data)
         turns = {"single": 1, "multi": len(given.scored_levels)}
@@ -211,10 +211,7 @@ class _Counted:
         new = rollouts * sum(number * turns[spec.turns] * _target_tokens(spec) for spec, number in drawn)
         seconds = None
         if model.speed is not None:
-            seconds = (prompt + new) / model.speed.train
-            if step.kind == "grpo":  # what is generated first, and its likelihood under the reference
-                seconds += 2 * (prompt + new) / model.speed.prompt + new / model.speed.new
-            seconds *= self.plan.gpus(model_name)
+            seconds = step.seconds(prompt, new, model.speed) * self.plan.gpus(model_name)
         done = (self.root / self.plan.adapter(model_name, recipe, name)).exists()
         basis = f"images {basis}; speed {model.speed.source if model.speed is not None else 'unknown'}"
         return Work(target, f"training {name}", recipe, data, round(requests), image, prompt, new, seconds, basis, done)

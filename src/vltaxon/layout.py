@@ -32,6 +32,9 @@ ANSWERS_EXPORT = "results/published/{system}/{dataset}/{choices}.json"
 ADAPTER = "results/adapters/{model}/{recipe}/{step}/{file}"
 ADAPTERS = Path("results/adapters")
 WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+RECORD = "record.json"
+CURVE = "curve.parquet"
 OWN = "results/own/{model}/{recipe}/{step}.parquet"
 MERGED = "results/merged/{model}/{recipe}"
 

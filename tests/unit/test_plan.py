@@ -64,21 +64,23 @@ def test_archives_are_read_by_ingest_alone(plan: Plan) -> None:
         system="vl_taxon", dataset="demo_plants", choices="similar", shard="0", model="tiny_vlm", recipe="vl_taxon"
     )
     at.step = "2-grpo"
-    read = [plan.leaf_inputs(at), plan.answer_inputs(at), plan.train_inputs(at), plan.own_inputs(at)]
+    read = [plan.leaf_inputs(at), plan.answer_inputs(at), plan.training.train.reads(at), plan.training.name_training.reads(at)]
     assert ".tar" not in str(read) and ".tar" in str(plan.data.ingest.reads(at))
 
 
 def test_a_step_continues_the_one_before(plan: Plan) -> None:
-    first = plan.train_inputs(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="1-sft"))
-    second = plan.train_inputs(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))
+    first = plan.training.train.reads(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="1-sft"))
+    second = plan.training.train.reads(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))
     assert first["previous"] == []
     assert second["previous"] == ["results/adapters/tiny_vlm/vl_taxon/1-sft/adapter_model.safetensors"]
 
 
 def test_values_leave_out_what_must_not_change_results(plan: Plan) -> None:
     assert not {"batch_size", "description", "threads", "gpus", "memory"} & plan.model_values("tiny_vlm").keys()
-    step = plan.train_values(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))["step"]
-    assert "device_batch_size" not in step and step["kl"] == 0.4
+    shaping = plan.training.train.shaping(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))
+    assert not {"batch_size", "description", "threads", "gpus", "memory"} & shaping["model"].keys()
+    assert not {"device_batch_size", "checkpoint_minutes", "processes", "distributed", "gpu", "state"} & shaping.keys()
+    assert "device_batch_size" not in shaping["step"] and shaping["step"]["max_new_tokens"] == 40
 
 
 def test_how_a_step_is_run_retrains_nothing(plan: Plan) -> None:
@@ -90,10 +92,10 @@ def test_how_a_step_is_run_retrains_nothing(plan: Plan) -> None:
         recipes = {**plan.experiment.recipes, "vl_taxon": recipe.model_copy(update={"steps": steps})}
         return Plan(plan.experiment.model_copy(update={"recipes": recipes}))
 
-    same = changed(device_batch_size=4, checkpoint_minutes=1)
-    assert same.train_values(at) == plan.train_values(at)
-    assert same.step(at).checkpoint_minutes == 1
-    assert changed(generate="vllm_colocate").train_values(at)["step"]["generate"] == "vllm_colocate"
+    same = changed(device_batch_size=4, checkpoint_minutes=1, zero_variance_limit=0.5)
+    assert same.training.train.shaping(at) == plan.training.train.shaping(at)
+    assert same.training.train(at).running_step.checkpoint_minutes == 1
+    assert changed(generate="vllm_colocate").training.train.shaping(at)["step"]["generate"] == "vllm_colocate"
 
 
 def test_devices_of_a_training_are_no_part_of_the_model(plan: Plan) -> None:

@@ -70,7 +70,7 @@ def touch_everything(folder: Path) -> None:
 
 def document(folder: Path) -> None:
     """Add comments and docstrings to modules of every step."""
-    for name in ("train/run", "train/rewards", "inference/stages", "metrics/run", "report/tables", "data/ingest", "questions"):
+    for name in ("train/step", "train/rewards/accuracy", "inference/stages", "metrics/run", "report/tables", "data/ingest", "questions"):
         path = folder / "src" / "vltaxon" / f"{name}.py"
         path.write_text(re.sub(r'^"""', '"""Once more: ', path.read_text(), count=1) + "\n# a remark\n")
 
@@ -120,7 +120,7 @@ CASES: list[tuple[str, Change, dict[str, int]]] = [
     ("inference code without a new version", replace("src/vltaxon/inference/stages.py", '"not asked"', '"unasked"'), {}),
     ("inference code with one", replace("src/vltaxon/versions.py", 'ce.run": ', 'ce.run": 9'),
      {"name_training": 1, "train": 1} | PREDICTION | SCORING),
-    ("training code with a new version", replace("src/vltaxon/versions.py", 'in.run": ', 'in.run": 9'), TRAINING),
+    ("training code with a new version", replace("src/vltaxon/versions.py", 'in.step": ', 'in.step": 9'), TRAINING),
     # what is asked
     ("the direct prompt", replace("config/prompts/direct.yaml", "letter", "Letter"), {"answer_questions": 2} | SCORING),
     ("stage 2's prompt", replace("config/prompts/stage2.yaml", "A first look", "One look"), TRAINING),
@@ -272,7 +272,7 @@ def test_a_branch_switch_and_back_plans_nothing(moved: Run) -> None:
     git("add", ".")
     git("commit", "--message", "As it was run")
     git("checkout", "-b", "other")
-    for name in ("train/run.py", "inference/run.py", "metrics/run.py", "data/ingest.py"):
+    for name in ("train/step.py", "inference/run.py", "metrics/run.py", "data/ingest.py"):
         path = moved.folder / "src/vltaxon" / name
         path.write_text(path.read_text() + "\nANOTHER = 1\n")
     replace("config/recipes/vl_taxon.yaml", "kl: 0.4", "kl: 0.3")(moved.folder)

@@ -17,7 +17,8 @@ from vltaxon.config.experiment import (
 from vltaxon.config.load import json_schema, load, read_model
 from vltaxon.config.models import Chance, Clip, Endpoint, Managed, Model, Price, Speed, Vlm
 from vltaxon.config.protocols import Prompt, Protocol, Stage
-from vltaxon.config.recipes import Lora, Recipe, Samples, Step
+from vltaxon.config.recipes import Recipe
+from vltaxon.config.steps import Lora, Samples, Step
 
 __all__ = [
     "HOW", "MOVING", "Chance", "Choices", "Clip", "Closed", "Config", "Dataset", "Demo", "Endpoint",

@@ -9,7 +9,8 @@ from vltaxon.config.datasets import Dataset
 from vltaxon.config.experiment import Config, System
 from vltaxon.config.models import Chance, Clip, Endpoint, Vlm
 from vltaxon.config.protocols import Stage
-from vltaxon.config.recipes import Samples, Step
+from vltaxon.config.recipes import STEPS
+from vltaxon.config.steps import Samples, Step
 from vltaxon.errors import UserError, suggest
 
 
@@ -137,7 +138,7 @@ def _settings(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
     """Settings of steps are for a kind, a recipe or a step that there is."""
     for key in top.training.settings:
         recipe, _, step = key.partition("/")
-        if key in ("sft", "grpo"):
+        if key in STEPS:
             continue
         found = fetch("recipes", recipe, f"{where}: training.settings")
         if found is not None and step and step not in found.step_names:

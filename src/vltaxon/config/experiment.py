@@ -90,8 +90,8 @@ class Training(Closed):
     partition: Partition
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Values of steps that this experiment replaces, by kind (sft, grpo), by recipe, or by step (vl_taxon/1-sft); "
-        "the later wins, and recipes based on one take its values too.",
+        description="Values of steps that this experiment replaces, by kind of step (sft), by recipe, or by step "
+        "(vl_taxon/1-sft); the later wins, and recipes based on one take its values too.",
     )
 
 

@@ -24,6 +24,7 @@ from vltaxon.versions import VERSIONS
 
 if TYPE_CHECKING:
     from vltaxon.inference import managed
+    from vltaxon.tasks.training import NameTrainingTask
 
 
 @dataclass(frozen=True)
@@ -199,19 +200,12 @@ def predict_leaf(
     _name(values, images, adapter, ids, batch_size, output, taxa, gpus, around)
 
 
-def name_training(
-    values: Mapping[str, Any],
-    images: Path,
-    parts: Path,
-    adapter: Path | None,
-    batch_size: int,
-    output: Path,
-    gpus: int = 1,
-    around: Around | None = None,
-) -> None:
-    """Stage 1 of the training images of a part, on which the samples of the next step are conditioned."""
-    ids = [image_id for image_id, _ in training_images(images, parts, allowed_parts(values["part"]))]
-    _name(values, images, adapter, ids, batch_size, output, None, gpus, around)
+def name_training(task: "NameTrainingTask") -> None:
+    """Name the training images of a part, on which the samples of the next step are conditioned."""
+    ids = [image_id for image_id, _ in training_images(task.images, task.parts, allowed_parts(task.part))]
+    adapter = None if task.adapter is None else task.adapter.parent
+    around = Around(task.log, state=task.state)
+    _name(task.asking.shaping(), task.images, adapter, ids, task.batch_size, task.predictions, None, task.gpu, around)
 
 
 def _name(

@@ -16,9 +16,7 @@ from vltaxon.config import (
     Dataset,
     Endpoint,
     Experiment,
-    Samples,
     Stage,
-    Step,
     System,
     Tables,
 )
@@ -27,6 +25,7 @@ from vltaxon.plan.data import DataPlan
 from vltaxon.plan.models import Models
 from vltaxon.plan.planned import Wildcards
 from vltaxon.plan.questions import QuestionsPlan
+from vltaxon.plan.training import TrainingPlan
 from vltaxon.report.cells import FIGURES, ROLES, of_table
 
 Values = dict[str, Any]
@@ -52,6 +51,7 @@ class Plan:
     def __init__(self, experiment: Experiment) -> None:
         self.data = DataPlan(experiment)
         self.models = Models(experiment)
+        self.training = TrainingPlan(experiment, self.models)
         self.given = experiment
         self.experiment = experiment.model_copy(
             update={"datasets": {n: d.here() for n, d in experiment.datasets.items()}}
@@ -92,93 +92,11 @@ class Plan:
 
     # -- training ----------------------------------------------------------------------------------------------------------
 
-    def step(self, wildcards: Wildcards) -> Step:
-        """The step that a job trains."""
-        recipe = self.experiment.recipes[wildcards.recipe]
-        return recipe.steps[recipe.step_names.index(wildcards.step)]
-
-    def adapter(self, model: str, recipe: str, step: str, file: str = "adapter_model.safetensors") -> str:
-        """File of a trained adapter's folder; a step that several recipes share is trained once."""
-        return f"results/adapters/{model}/{self.experiment.step_recipe(recipe, step)}/{step}/{file}"
-
-    def train_priority(self, wildcards: Wildcards) -> int:
-        """Steps that wait for this one, and one: the longest chain is trained first, and training goes before the rest."""
-        names = self.experiment.recipes[wildcards.recipe].step_names
-        return len(names) - names.index(wildcards.step)
-
-    def previous(self, wildcards: Wildcards) -> list[str]:
-        """Adapter of the step before, as a list of none or one."""
-        names = self.experiment.recipes[wildcards.recipe].step_names
-        before = names[: names.index(wildcards.step)][-1:]
-        return [self.adapter(wildcards.model, wildcards.recipe, step) for step in before]
-
-    def train_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Training images and questions, the species' parts, the base model, the adapter of the step before and what it names."""
-        data, step = self.config.training.dataset, self.step(wildcards)
-        own = f"results/own/{wildcards.model}/{wildcards.recipe}/{wildcards.step}.parquet"
-        return {
-            "images": f"results/data/{data}/images.parquet",
-            "taxa": f"results/data/{data}/taxa.parquet",
-            "questions": f"results/questions/{data}/{step.choices or self.config.training.choices}.parquet",
-            "parts": f"results/splits/{data}.parquet",
-            "model": self.model_files(wildcards.model),
-            "previous": self.previous(wildcards),
-            "own": [own] if step.own else [],
-        }
-
-    def train_values(self, wildcards: Wildcards) -> Values:
-        """Step, prompts and words of a training job."""
-        step = self.step(wildcards)
-        return {
-            "step": step.shaping(),
-            "prompts": {s.prompt: self.prompt_values(s.prompt) for s in step.samples},
-            "wording": self.wording(self.config.training.dataset),
-            "word": self.word(self.config.training.dataset, wildcards.recipe),
-        }
-
-    def own_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """What the naming of training images reads."""
-        inputs = self.train_inputs(wildcards)
-        return {key: inputs[key] for key in ("images", "parts", "model", "previous")}
-
-    def own_values(self, wildcards: Wildcards) -> Values:
-        """Stage 1 of the training images as a prediction job has it: as the step's leaf samples ask."""
-        step, data = self.step(wildcards), self.config.training.dataset
-        leaf: Samples = next(
-            sample for sample in step.samples if sample.task == "leaf" and sample.condition == "none"
-        )
-        asked = {
-            "name": "leaf",
-            "prompt": leaf.prompt,
-            "form": leaf.form,
-            "max_new_tokens": step.max_new_tokens,
-        }
-        stage = Stage.model_validate(asked)
-        values = self._stage_values(stage, data, wildcards.model, self.word(data, wildcards.recipe)) | {
-            "part": step.part
-        }
-        return {key: value for key, value in values.items() if key != "shards"}
-
-    def merge_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """A recipe's last adapter and the base model that it is to be merged into."""
-        last = self.experiment.recipes[wildcards.recipe].step_names[-1]
-        return {
-            "model": self.model_files(wildcards.model),
-            "adapter": self.adapter(wildcards.model, wildcards.recipe, last),
-            "config": self.adapter(wildcards.model, wildcards.recipe, last, "adapter_config.json"),
-        }
+    def adapter(self, model: str, recipe: str, step: str) -> str:
+        return str(self.training.adapter(model, recipe, step))
 
     def trained(self, file: str) -> dict[str, str]:
-        """A file of every training step in use, by the name to show: recipe and step, and the model where there are several."""
-        pairs = sorted({(self.base(s.model), s.recipe) for s in self.config.shown.values() if s.recipe})
-        several = len({model for model, _ in pairs}) > 1
-        return {
-            f"{model} {recipe} {step}" if several else f"{recipe} {step}": self.adapter(
-                model, recipe, step, file
-            )
-            for model, recipe in pairs
-            for step in self.experiment.recipes[recipe].step_names
-        }
+        return {name: str(path) for name, path in self.training.trained(file).items()}
 
     # -- prediction --------------------------------------------------------------------------------------------------------
 

@@ -12,11 +12,13 @@ import numpy as np
 from vltaxon import schemas
 from vltaxon.provenance import atomic, read_parquet
 from vltaxon.report.estimates import OPEN, Estimate, Scores
+from vltaxon.train.objectives import step_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from vltaxon.config.steps import Panel
     from vltaxon.metrics.uncertainty import Floats
 
 # Okabe and Ito's colours, told apart by colour-blind readers; shapes and dashes repeat the distinction for print.
@@ -257,35 +259,28 @@ def _common(boxes: "Floats", others: "Floats") -> "Floats":
 
 
 def training(curves: Mapping[str, Path]) -> "Figure":
-    """Loss of SFT steps; reward by kind and KL of GRPO steps; raw values pale, a running mean on top."""
+    """Draw what the objectives of the steps say is to be drawn; raw values pale, a running mean on top."""
     from matplotlib.figure import Figure
 
-    found = {name: _curve(path) for name, path in curves.items()}
-    rows = [
-        ("SFT loss", "loss (nats per token)", {name: c for name, c in found.items() if "reward" not in c}, {"loss": ""}),
-        ("GRPO reward", "mean reward", grpo := {name: c for name, c in found.items() if "reward" in c},
-         {"reward": "sum", "reward_accuracy": "accuracy", "reward_format": "format"}),
-        ("GRPO KL to the start", "KL (nats per token)", grpo, {"kl": ""}),
-    ]  # fmt: skip
-    rows = [row for row in rows if row[2]]
-    figure = Figure(figsize=(1 + 3.8 * max(len(rows), 1), 3.2), layout="constrained")
-    for panel, (title, unit, steps, metrics) in zip(figure.subplots(1, max(len(rows), 1), squeeze=False)[0], rows, strict=False):
-        for place, ((name, curve), metric) in enumerate(product(steps.items(), metrics)):
+    panels: dict[Panel, list[tuple[str, str, tuple[Floats, Floats]]]] = {}
+    for name, path in curves.items():
+        curve, objective = _curve(path), step_classes()[path.parent.name.partition("-")[2]]
+        drawn = {column.name: (column.panel, column.label) for column in objective.columns().values() if column.panel}
+        panels |= {panel: panels.get(panel, []) for panel, _ in drawn.values()}
+        for metric, (panel, label) in sorted(drawn.items()):
             if metric in curve:
-                x, y = curve[metric]
-                panel.plot(x, y, color=COLOURS[place % len(COLOURS)], alpha=0.25, linewidth=0.9)
-                label = " ".join(filter(None, (name, metrics[metric])))
-                panel.plot(
-                    x,
-                    _smooth(y),
-                    color=COLOURS[place % len(COLOURS)],
-                    linewidth=1.9,
-                    label=label,
-                    linestyle=DASHES[place % len(DASHES)],
-                )
-        panel.set(title=title, xlabel="optimiser step", ylabel=unit)
-        panel.set_ylim(bottom=0)
-        panel.legend(fontsize=_SMALL, loc="best")
+                panels[panel].append((name, label, curve[metric]))
+    figure = Figure(figsize=(1 + 3.8 * max(len(panels), 1), 3.2), layout="constrained")
+    axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+    for axis, (panel, lines) in zip(axes, panels.items(), strict=False):
+        for place, (name, label, (x, y)) in enumerate(lines):
+            colour, dash = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
+            axis.plot(x, y, color=colour, alpha=0.25, linewidth=0.9)
+            text = " ".join(filter(None, (name, label)))
+            axis.plot(x, _smooth(y), color=colour, linewidth=1.9, label=text, linestyle=dash)
+        axis.set(title=panel.title, xlabel="optimiser step", ylabel=panel.unit)
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=_SMALL, loc="best")
     return figure
 
 

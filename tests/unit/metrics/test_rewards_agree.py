@@ -26,7 +26,7 @@ from vltaxon.inference.engine import Request, Response
 from vltaxon.metrics.run import Sources, score
 from vltaxon.provenance import write_parquet
 from vltaxon.taxonomy import normalise
-from vltaxon.train.rewards import accuracy_reward
+from vltaxon.train.rewards.accuracy import reward as accuracy_reward
 
 FORMS, REASONS, TASKS = ("tagged", "bare"), ("stop", "length"), ("leaf", "answer")
 NAMES = ("Rosa", "Rosa canina", "rosa canina var. alba", "A", "B common oak", "C. elegans", "Straße É", "Ælurus", "Sorry", "x.")

@@ -9,23 +9,23 @@ from typing import IO
 
 import pytest
 
-from vltaxon.train import checkpoints
+from vltaxon.train import trainer_state
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """Two sealed checkpoints."""
+    """Two sealed trainer_state."""
     for step in (9, 10):
         folder = tmp_path / f"checkpoint-{step}"
         (folder / "ref").mkdir(parents=True)
         (folder / "optimizer.pt").write_bytes(b"o" * 100)
         (folder / "ref" / "adapter_model.safetensors").write_bytes(b"r" * 100)
-        checkpoints.seal(folder)
+        trainer_state.seal(folder)
     return tmp_path
 
 
 def test_the_newest_by_number(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert checkpoints.newest(state) == state / "checkpoint-10"
+    assert trainer_state.newest_state(state) == state / "checkpoint-10"
     assert capsys.readouterr().out == ""
 
 
@@ -42,11 +42,11 @@ def lose(folder: Path) -> None:
 
 
 def unseal(folder: Path) -> None:
-    (folder / checkpoints.SEAL).unlink()
+    (folder / trainer_state.SEAL).unlink()
 
 
 def blot(folder: Path) -> None:
-    (folder / checkpoints.SEAL).write_text("{")
+    (folder / trainer_state.SEAL).write_text("{")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_damaged_one_is_skipped_aloud(
     state: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None], words: str
 ) -> None:
     spoil(state / "checkpoint-10")
-    assert checkpoints.newest(state) == state / "checkpoint-9"
+    assert trainer_state.newest_state(state) == state / "checkpoint-9"
     said = capsys.readouterr().out
     assert "checkpoint-10 is not used and deleted" in said and words in said
     assert not (state / "checkpoint-10").exists(), "nothing of it gets into the next one of that number"
@@ -72,22 +72,22 @@ def test_a_damaged_one_is_skipped_aloud(
 def test_no_whole_one_at_all(state: Path) -> None:
     unseal(state / "checkpoint-9")
     unseal(state / "checkpoint-10")
-    assert checkpoints.newest(state) is None
+    assert trainer_state.newest_state(state) is None
 
 
 def test_those_of_another_step_are_not_continued(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (state / "step.json").write_text(json.dumps({"seed": 0, "version": 1}, indent=1, sort_keys=True))
-    checkpoints.begin(state, {"seed": 0, "version": 1})
-    assert checkpoints.newest(state) is not None
-    checkpoints.begin(state, {"seed": 1, "version": 1})
-    assert checkpoints.newest(state) is None
+    trainer_state.open_states(state, {"seed": 0, "version": 1})
+    assert trainer_state.newest_state(state) is not None
+    trainer_state.open_states(state, {"seed": 1, "version": 1})
+    assert trainer_state.newest_state(state) is None
     assert "of another step (seed changed); starting anew" in capsys.readouterr().out
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     """The second waits until the first has ended, in whatever way."""
-    hold = "import sys, time; from pathlib import Path; from vltaxon.train import checkpoints\n"
-    hold += "with checkpoints.alone(Path(sys.argv[1])): print('mine', flush=True); time.sleep(float(sys.argv[2]))"
+    hold = "import sys, time; from pathlib import Path; from vltaxon.train import trainer_state\n"
+    hold += "with trainer_state.lock(Path(sys.argv[1])): print('mine', flush=True); time.sleep(float(sys.argv[2]))"
 
     def start(seconds: str) -> tuple[subprocess.Popen[str], IO[str]]:
         command = [sys.executable, "-c", hold, str(tmp_path / "s"), seconds]

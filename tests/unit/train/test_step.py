@@ -12,7 +12,9 @@ from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request
 from vltaxon.inference.transformers_engine import TransformersEngine
-from vltaxon.train import guards, run
+from vltaxon.train import adapter, guards
+from vltaxon.train.objectives.grpo import GrpoStep, trend
+from vltaxon.train.record import curve_of
 
 FILES = {"adapter_model.safetensors", "adapter_config.json", "curve.parquet", "record.json"}
 GRPO = step("grpo", samples=(RIGHT_LETTERS.model_copy(update={"levels": "one"}),))
@@ -99,7 +101,7 @@ def test_several_turns_learn_every_answer_and_no_question(world: World, vlm: Vlm
         batches.append(labels)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guards, "tokens_trained", watch)
+        patch.setattr(guards, "check_labels", watch)
         output = train(world, marking, "1-sft", step(samples=(spec,), epochs=8))
     tokens = AutoProcessor.from_pretrained(folder).tokenizer
     for labels in batches[0]:
@@ -128,10 +130,10 @@ def test_an_adapter_merges_into_a_checkpoint_like_any_other(world: World, vlm: V
 
 
 def test_trend_tells_a_rise_from_noise() -> None:
-    rise = run.trend([1.0, 1.1, 1.0, 1.2, 1.3, 1.2, 1.4, 1.5, 1.4])
+    rise = trend([1.0, 1.1, 1.0, 1.2, 1.3, 1.2, 1.4, 1.5, 1.4])
     assert rise["first_third"] == pytest.approx(3.1 / 3) and rise["last_third"] == pytest.approx(4.3 / 3)
     assert rise["tau"] > 0.7 and rise["p"] < 0.01
-    assert run.trend([1.0, 1.4, 1.1, 1.3, 1.2, 1.0, 1.4, 1.1, 1.3])["p"] > 0.3
+    assert trend([1.0, 1.4, 1.1, 1.3, 1.2, 1.0, 1.4, 1.1, 1.3])["p"] > 0.3
 
 
 def test_curve_has_our_names_and_no_gaps() -> None:
@@ -140,7 +142,7 @@ def test_curve_has_our_names_and_no_gaps() -> None:
         {"step": 2, "loss": 0.25, "kl": 0.0, "step_time": 3.1},
         {"step": 2, "train_runtime": 7.0},
     ]
-    assert run.curve_of(history) == [(1, "loss", 0.5), (1, "reward_format", 1.0), (2, "loss", 0.25), (2, "kl", 0.0)]
+    assert curve_of(history, GrpoStep.columns()) == [(1, "loss", 0.5), (1, "reward_format", 1.0), (2, "loss", 0.25), (2, "kl", 0.0)]
 
 
 @pytest.mark.parametrize(
@@ -157,5 +159,5 @@ def test_a_chain_keeps_one_adapter_shape(world: World, vlm: Vlm, lettered: Path,
 
 def test_dropout_may_differ_along_a_chain(vlm: Vlm, lettered: Path) -> None:
     _, base = checkpoint.load(vlm)
-    policy = run.adapted(base, Lora(rank=4, alpha=8, dropout=0.25), lettered)
+    policy = adapter.with_adapter(base, Lora(rank=4, alpha=8, dropout=0.25), lettered)
     assert {m.p for name, m in policy.named_modules() if name.endswith("lora_dropout.default")} == {0.25}

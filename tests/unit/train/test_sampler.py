@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler
 from trl.trainer.utils import RepeatSampler
 
 from vltaxon import batches
-from vltaxon.train import order
+from vltaxon.train import sampler
 
 SAMPLES, BATCH, DEVICE = 53, 16, 2
 
@@ -20,10 +20,10 @@ def sft(world: int, done: int = 0) -> list[list[int]]:
     steps = batches.accumulation(BATCH, DEVICE, world)
     args = {"per_device_train_batch_size": DEVICE, "gradient_accumulation_steps": steps, "world_size": world, "data_seed": 3}
     trainer: Any = SimpleNamespace(args=SimpleNamespace(**args), state=SimpleNamespace(global_step=done))
-    sampler = order.Order(trainer, SAMPLES, -SAMPLES % (DEVICE * world) if world > 1 else 0)
+    order = sampler.EpochSampler(trainer, SAMPLES, -SAMPLES % (DEVICE * world) if world > 1 else 0)
     dealt = [
-        list(BatchSamplerShard(BatchSampler(sampler, DEVICE, drop_last=False), world, rank)) if world > 1
-        else list(BatchSampler(sampler, DEVICE, drop_last=False))
+        list(BatchSamplerShard(BatchSampler(order, DEVICE, drop_last=False), world, rank)) if world > 1
+        else list(BatchSampler(order, DEVICE, drop_last=False))
         for rank in range(world)
     ]  # fmt: skip
     assert len({len(micro) for micro in dealt}) == 1, "or a process would wait for the others for ever"
@@ -57,9 +57,9 @@ def test_the_order_is_that_of_the_library_before() -> None:
 
 
 def test_fillers_teach_nothing() -> None:
-    rows = order.Filled([{"a": 1}, {"a": 2}], 2)
+    rows = sampler.FilledRows([{"a": 1}, {"a": 2}], 2)
     assert len(rows) == 4 and [rows[i]["filler"] for i in range(4)] == [False, False, True, True]
-    collate = order.unlearnt(lambda rows: {"labels": torch.ones(len(rows), 3, dtype=torch.long)})
+    collate = sampler.without_fillers(lambda rows: {"labels": torch.ones(len(rows), 3, dtype=torch.long)})
     assert collate([rows[1], rows[2]])["labels"].tolist() == [[1] * 3, [-100] * 3]
 
 
@@ -67,8 +67,8 @@ def test_fillers_teach_nothing() -> None:
 def test_the_prompts_of_a_grpo_step_are_the_same_and_their_groups_whole(world: int) -> None:
     """Of 32 completions of 4 prompts; where a process takes fewer than a group, the group is whole over all of them."""
     group, batch = 8, 32
-    sampler = RepeatSampler(range(9), mini_repeat_count=group, batch_size=batch // group, shuffle=False)
-    dealt = [list(BatchSamplerShard(BatchSampler(sampler, batch // world, drop_last=False), world, r)) for r in range(world)]
+    order = RepeatSampler(range(9), mini_repeat_count=group, batch_size=batch // group, shuffle=False)
+    dealt = [list(BatchSamplerShard(BatchSampler(order, batch // world, drop_last=False), world, r)) for r in range(world)]
     for number, step in enumerate(zip(*dealt, strict=True)):
         together = [prompt for share in step for prompt in share]
         assert together == [4 * number + i // group for i in range(batch)]

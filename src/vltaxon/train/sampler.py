@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Order:
-    """A sampler: all samples, shuffled anew each epoch by seed and epoch alone, and then the fillers.
+class EpochSampler:
+    """All samples, shuffled anew each epoch by seed and epoch alone, and then the fillers.
 
-    The epoch is read off the trainer's position. (accelerate's own sampler counts epochs itself, and counts from 0 again where
-    several processes go on from a checkpoint.) Which samples an effective batch has does not hang on the number of processes:
-    accelerate deals the batches out in turn.
+    The epoch is read off the trainer's position. (accelerate's own sampler counts epochs itself, and counts from 0 again
+    where several processes go on from a checkpoint.) Which samples an effective batch has does not depend on the number of
+    processes: accelerate deals the batches out in turn.
     """
 
     def __init__(self, trainer: Any, samples: int, fillers: int) -> None:
@@ -28,10 +28,11 @@ class Order:
         yield from range(self.samples, len(self))
 
 
-class Filled:
+class FilledRows:
     """Rows, and after them fillers: rows that stand in for none, so that every process has as many and as full batches.
 
-    accelerate would take samples a second time for that, and the last batch of an epoch would hang on the number of devices.
+    accelerate would take samples a second time for that, and the last batch of an epoch would depend on the number of
+    devices.
     """
 
     def __init__(self, rows: Any, fillers: int) -> None:
@@ -44,8 +45,8 @@ class Filled:
         return {**self.rows[index % len(self.rows)], "filler": index >= len(self.rows)}
 
 
-def unlearnt(collate: Any) -> Any:
-    """The collator with no label in the rows of fillers, so that they count neither in the loss nor among its tokens."""
+def without_fillers(collate: Any) -> Any:
+    """Return a collator that labels no token of a filler, so that it counts neither in the loss nor among its tokens."""
 
     def collate_filled(rows: list[dict[str, Any]]) -> Any:
         batch = collate(rows)

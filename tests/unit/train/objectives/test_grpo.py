@@ -8,16 +8,18 @@ from tests.unit.conftest import LORA, RANKS, RIGHT_LETTERS, World, step
 from vltaxon import checkpoint
 from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
-from vltaxon.train import arguments, grpo, guards, rewards, run, samples
+from vltaxon.train import adapter, arguments, guards, lengths, objectives, samples
+from vltaxon.train.rewards import accuracy
 
 
 def made(world: World, vlm: Vlm, previous: Path | None, max_new_tokens: int = 4) -> Any:
     what = step("grpo", samples=(RIGHT_LETTERS,), max_new_tokens=max_new_tokens)
-    drawn = samples.draw(what, **world.words, seed=0)
+    drawn = samples.draw(world.task(what))
     rows = samples.dataset(drawn, ImageStore(world.tables["images"]), vlm.pixels, vlm.min_pixels)
     processor, base = checkpoint.load(vlm)
-    options = arguments.common(what, vlm.dtype, state=world.folder / "state", seed=0, world=1, gpu=False)
-    return grpo.trainer(run.adapted(base, LORA, previous), processor, rows, what, options, longest=0)
+    policy = adapter.with_adapter(base, LORA, previous)
+    options = arguments.common_arguments(world.task(what, vlm), world=1, gpu=False)
+    return what.trainer(objectives.Prepared(policy, processor, rows, options, lengths.Lengths(0, 0)))
 
 
 def test_the_reference_is_the_sft_adapter_and_stays_it(world: World, vlm: Vlm, lettered: Path) -> None:
@@ -26,7 +28,7 @@ def test_the_reference_is_the_sft_adapter_and_stays_it(world: World, vlm: Vlm, l
     copies = {name: name.replace(".default.", ".ref.") for name in parameters if ".default." in name}
     assert copies and all(torch.equal(parameters[name], parameters[ref]) for name, ref in copies.items())
     before = {name: p.detach().clone() for name, p in parameters.items()}
-    guards.trainable(trainer.model)
+    guards.count_trainable(trainer.model)
     trainer.train()
     moved = {name for name, p in parameters.items() if not torch.equal(before[name], p)}
     assert moved == set(copies), "all of the adapter, nothing of the base or the reference"
@@ -68,7 +70,7 @@ def test_rewards_of_a_run_are_told_why_completions_ended(
         seen.extend(finish_reason)
         return [0.0] * len(finish_reason)
 
-    monkeypatch.setattr(rewards, "accuracy_reward", watched)
+    monkeypatch.setattr(accuracy, "reward", watched)
     for limit, reason in ((1, "length"), (4, "stop")):
         seen.clear()
         trainer = made(world, vlm, lettered, limit)
@@ -81,12 +83,12 @@ def test_vllm_is_asked_as_the_step_says(monkeypatch: pytest.MonkeyPatch) -> None
     """TRL takes these settings; what it then does with vLLM was not run by us."""
     from trl import GRPOConfig
 
-    assert grpo._vllm(step("grpo"), 100) == {}
+    assert step("grpo").vllm_arguments(100) == {}
     monkeypatch.setenv(guards.VLLM_SERVER, "http://localhost:8000")
     for generate, expected in (
         ("vllm_colocate", ("colocate", 108, None)),
         ("vllm_server", ("server", None, "http://localhost:8000")),
     ):
-        made = GRPOConfig("unused", use_cpu=True, bf16=False, **grpo._vllm(step("grpo", generate=generate), 100))
+        made = GRPOConfig("unused", use_cpu=True, bf16=False, **step("grpo", generate=generate).vllm_arguments(100))
         assert made.use_vllm
         assert (made.vllm_mode, made.vllm_max_model_length, made.vllm_server_base_url) == expected

@@ -5,18 +5,18 @@ from tests.unit.conftest import LETTERS, LORA, World, step, train
 from vltaxon import checkpoint, provenance, schemas
 from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
-from vltaxon.train import arguments, run, samples, sft
+from vltaxon.train import adapter, arguments, lengths, objectives, samples
 
 
 def test_only_the_adapter_moves_and_only_the_answer_is_learnt(world: World, vlm: Vlm) -> None:
     what, seed = step(), 0
-    drawn = samples.draw(what, **world.words, seed=seed)
+    drawn = samples.draw(world.task(what, seed=seed))
     rows = samples.dataset(drawn, ImageStore(world.tables["images"]), vlm.pixels, vlm.min_pixels)
     processor, base = checkpoint.load(vlm)
-    policy = run.adapted(base, LORA, None)
+    policy = adapter.with_adapter(base, LORA, None)
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
-    options = arguments.common(what, vlm.dtype, state=world.folder / "state", seed=seed, world=1, gpu=False)
-    trainer = sft.trainer(policy, processor, rows, options)
+    options = arguments.common_arguments(world.task(what, vlm, seed=seed), world=1, gpu=False)
+    trainer = what.trainer(objectives.Prepared(policy, processor, rows, options, lengths.Lengths(0, 0)))
     learnt = trainer.data_collator([rows[0]])["labels"][0]
     assert processor.tokenizer.decode(learnt[learnt != -100]) == drawn[0].target + "<|im_end|>\n"
     trainer.train()
