@@ -10,15 +10,18 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake):
-        from vltaxon.inference.run import Around, name_training
+        from vltaxon.inference.run import name_training
+        from vltaxon.tasks.asking import NameTrainingTask
 
         name_training(
-            snakemake.params["values"],
-            images=Path(snakemake.input.images),
-            parts=Path(snakemake.input.parts),
-            adapter=next((Path(path).parent for path in snakemake.input.previous), None),
-            batch_size=snakemake.resources.batch_size,
-            output=Path(snakemake.output[0]),
-            gpus=snakemake.resources.gpu,
-            around=Around(Path(snakemake.log[0])),
+            NameTrainingTask(
+                **snakemake.params["values"],
+                images=Path(snakemake.input.images),
+                parts=Path(snakemake.input.parts),
+                adapter=next((Path(path) for path in snakemake.input.previous), None),
+                batch_size=snakemake.resources.batch_size,
+                gpu=snakemake.resources.gpu,
+                log=Path(snakemake.log[0]),
+                predictions=Path(snakemake.output[0]),
+            )
         )

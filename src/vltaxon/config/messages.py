@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from vltaxon.config.base import TAGS
-from vltaxon.config.models import Model
+from vltaxon.config.engines import Model
 from vltaxon.errors import suggest
 
 

@@ -47,7 +47,8 @@ class Task(Closed):
         for name, field in type(self).model_fields.items():
             if READS.on(field):
                 value = getattr(self, name)
-                files[name] = list(map(str, value or ())) if _several(field.annotation) else str(value)
+                some = value if isinstance(value, tuple) else () if value is None else (value,)
+                files[name] = list(map(str, some)) if _several(field.annotation) else str(value)
         return files
 
     @classmethod
