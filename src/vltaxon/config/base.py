@@ -60,25 +60,26 @@ class Closed(BaseModel):
         when one of them changes.
         """
         return {
-            name: _plain(value)
+            name: plain(value)
             for name, field in type(self).model_fields.items()
             if not any(isinstance(mark, Mark) for mark in field.metadata)
-            and ((value := getattr(self, name)) != _default(field) or field.is_required())
+            and ((value := getattr(self, name)) != default_of(field) or field.is_required())
         }
 
 
-def _default(field: FieldInfo) -> Any:
+def default_of(field: FieldInfo) -> Any:
+    """Return the default of a field, None where it has none."""
     return None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as nothing but dicts, lists, texts and numbers."""
     if isinstance(value, Closed):
         return value.shaping()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -19,8 +19,8 @@ from vltaxon.data.labels import Labelled, Lineage
 from vltaxon.data.sources import cub200, folder, inat21, terra_incognita
 from vltaxon.data.taxa import taxa_table
 from vltaxon.errors import UserError
-from vltaxon.lots import lots
 from vltaxon.provenance import write_parquet
+from vltaxon.seeded import draw_numbers
 from vltaxon.tasks.data import IngestTask
 
 _Read = Callable[[config.RawDataset, Any], tuple[dict[str, Lineage], list[Labelled]]]
@@ -64,15 +64,15 @@ def ingest(task: IngestTask) -> None:
 
 
 def _chosen(dataset: config.RawDataset, labelled: list[Labelled], seed: int) -> list[Labelled]:
-    """At most `images_per_leaf` images of each leaf and split: those with the lowest lots."""
+    """At most `images_per_leaf` images of each leaf and split: those with the lowest numbers."""
     ids = [image.image_id for image in labelled]
     if len(set(ids)) < len(ids):
         twice = sorted(name for name, number in pc.value_counts(pa.array(ids)).to_pylist() if number > 1)
         raise UserError(f"{len(twice)} images have the id of another, as {twice[0]}")
     limits = {"test": dataset.test.images_per_leaf, "train": dataset.train.images_per_leaf if dataset.train else None}
     groups: dict[tuple[str, str], list[tuple[int, Labelled]]] = defaultdict(list)
-    for lot, image in zip(lots("images", seed, ids).tolist(), labelled, strict=True):
-        groups[image.split, image.leaf].append((lot, image))
+    for number, image in zip(draw_numbers("images", seed, ids).tolist(), labelled, strict=True):
+        groups[image.split, image.leaf].append((number, image))
     ordered = ((split, sorted(group, key=lambda pair: pair[0])) for (split, _), group in groups.items())
     return [image for split, group in ordered for _, image in group[: limits[split]]]
 

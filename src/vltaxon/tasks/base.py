@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from vltaxon.config.base import Closed, Mark
-from vltaxon.provenance import code_version
+from vltaxon.code_versions import code_version
 from vltaxon.versions import VERSIONS
 
 READS, WRITES = Mark("READS"), Mark("WRITES")
