@@ -8,11 +8,11 @@ from pydantic import Field
 
 from vltaxon.config.base import Closed
 from vltaxon.config.models import ModelSpec
-from vltaxon.inference import engines
+from vltaxon.plugins import find_plugins
 
 SPECS: dict[str, type[ModelSpec]] = {
     name: spec
-    for name, module in engines.modules().items()
+    for name, module in find_plugins("vltaxon.inference.engines").items()
     for spec in vars(module).values()
     if isinstance(spec, type) and issubclass(spec, ModelSpec) and spec.__module__ == module.__name__
 }

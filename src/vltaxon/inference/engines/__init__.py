@@ -4,13 +4,12 @@ A file that is put here is found: its name is what `engine:` says in config/mode
 has a function `source`, see `Source`.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from vltaxon.plugins import find_plugins
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,12 +37,6 @@ class Source:
     max_errors: float = 0.0
 
 
-def modules() -> dict[str, ModuleType]:
-    """Return the modules of all engines, by the engine's name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
-
-
 def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
     """Return where the answers of a job come from.
 
@@ -52,7 +45,8 @@ def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
         asking: what it asks, of which model.
         images: rows of the images that it may ask about, schema `IMAGES`.
     """
-    made: Source = modules()[asking.model.engine].source(task, asking, images)
+    engine = find_plugins("vltaxon.inference.engines")[asking.model.engine]
+    made: Source = engine.source(task, asking, images)
     return made
 
 
