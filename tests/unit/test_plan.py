@@ -9,6 +9,7 @@ import pytest
 from vltaxon import config
 from vltaxon.errors import UserError
 from vltaxon.plan import Plan
+from vltaxon.tasks.asking import Asking
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +24,8 @@ def test_stage_1_runs_once_for_systems_that_share_it(plan: Plan) -> None:
     owners = {system for system, _ in plan.leaves()}
     assert owners == {"base_open", "vl_taxon"}
     at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="0")
-    assert plan.answer_inputs(at)["leaves"] == ["results/predictions/vl_taxon/demo_birds/leaf/0.parquet"]
+    read = plan.prediction.answer_questions.reads(at)["leaves"]
+    assert read == ["results/predictions/vl_taxon/demo_birds/leaf/0.parquet"]
 
 
 def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(plan: Plan) -> None:
@@ -39,7 +41,8 @@ def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(pl
     assert [jobs["vl_taxon", data, "similar"] for data in ("demo_plants", "demo_animals", "demo_birds")] == [8, 4, 4]
     assert [jobs[name, "demo_plants", "similar"] for name in ("base", "chance", "siglip", "vl_taxon_lookup")] == [4, 1, 1, 1]
     at = SimpleNamespace(system="vl_taxon", dataset="demo_plants", choices="similar", shard="0")
-    assert given.stage_values(at, "answer")["shards"] == 8 and len(given.leaf_shards("vl_taxon", "demo_plants")) == 4
+    assert given.prediction.answer_questions(at).shards == 8
+    assert len(given.prediction.leaf_shards("vl_taxon", "demo_plants")) == 4
     fixed = Plan(given.experiment.model_copy(update={"config": top.model_copy(update={"shards": 3})}))
     assert {len(files) for files in fixed.answers().values()} == {3}
     assert {len(files) for files in plan.answers().values()} == {1}, "the default is small"
@@ -48,8 +51,9 @@ def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(pl
 def test_many_shards_of_stage_2_depend_on_one_list_of_those_of_stage_1(plan: Plan) -> None:
     many = Plan(plan.experiment.model_copy(update={"config": plan.config.model_copy(update={"shards": 3})}))
     at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="2")
-    assert many.answer_inputs(at)["leaves"] == ["results/predictions/vl_taxon/demo_birds/leaf/shards.json"]
-    assert len(many.leaf_shards("vl_taxon", "demo_birds")) == 3
+    read = many.prediction.answer_questions.reads(at)["leaves"]
+    assert read == ["results/predictions/vl_taxon/demo_birds/leaf/shards.json"]
+    assert len(many.prediction.leaf_shards("vl_taxon", "demo_birds")) == 3
 
 
 def test_the_order_of_systems_scores_nothing_anew(plan: Plan) -> None:
@@ -64,7 +68,8 @@ def test_archives_are_read_by_ingest_alone(plan: Plan) -> None:
         system="vl_taxon", dataset="demo_plants", choices="similar", shard="0", model="tiny_vlm", recipe="vl_taxon"
     )
     at.step = "2-grpo"
-    read = [plan.leaf_inputs(at), plan.answer_inputs(at), plan.training.train.reads(at), plan.training.name_training.reads(at)]
+    read = [plan.prediction.predict_leaf.reads(at), plan.prediction.answer_questions.reads(at)]
+    read += [plan.training.train.reads(at), plan.training.name_training.reads(at)]
     assert ".tar" not in str(read) and ".tar" in str(plan.data.ingest.reads(at))
 
 
@@ -311,9 +316,10 @@ def test_a_sweep_scores_all_its_members(plan: Plan) -> None:
 
 def test_runs_of_a_repeated_system_differ_in_their_number_alone(plan: Plan) -> None:
     at = [SimpleNamespace(system=name, dataset="demo_birds", choices="similar", shard="0") for name in ("base", "base_again.n0")]
-    assert plan.stage_values(at[0], "answer") == plan.stage_values(at[1], "answer")
+    shaping = plan.prediction.answer_questions.shaping
+    assert shaping(at[0]) == shaping(at[1])
     at[1].system = "base_again.n2"
-    assert plan.stage_values(at[1], "answer") == plan.stage_values(at[0], "answer") | {"repeat": 2}
+    assert shaping(at[1])["asking"] == shaping(at[0])["asking"] | {"repeat": 2}
     values = plan.repeat_values()["base_again"]
     runs = [f"results/predictions/base_again.n{i}/demo_birds/similar/0.parquet" for i in range(3)]
     assert values["answers"]["demo_birds/similar"] == [[run] for run in runs] and set(runs) < set(plan.repeat_files())
@@ -349,32 +355,33 @@ def at(system: str) -> SimpleNamespace:
 
 
 def test_how_to_reach_an_endpoint_repeats_nothing_what_it_is_asked_does(serving: Plan) -> None:
-    values = serving.stage_values(at("remote"), "answer")
-    assert values["model"] == {
-        "engine": "server", "model": "m-1", "system": "Be brief.", "pixels": 3136, "min_pixels": 3136, "max_new_tokens": None,
-        "limit_as": "max_tokens", "temperature": 0.2, "seed": 42, "detail": None, "body": {},
+    shaping = serving.prediction.answer_questions.shaping(at("remote"))
+    assert shaping["asking"]["model"] == {
+        "engine": "server", "model": "m-1", "system": "Be brief.", "pixels": 3136, "temperature": 0.2, "seed": 42
     }  # fmt: skip
-    assert "example.org" not in str(values) and "A_KEY" not in str(values) and "served" not in values
-    assert serving.settings(at("remote")) == "config/models/remote.yaml"
+    assert "example.org" not in str(shaping) and "A_KEY" not in str(shaping) and "served" not in shaping["asking"]
+    assert serving.prediction.answer_questions(at("remote")).settings == Path("config/models/remote.yaml")
 
 
 def test_an_endpoint_wants_no_device_and_a_server_of_ours_those_of_its_replicas(serving: Plan) -> None:
-    assert [serving.needs_gpu(at(system), "answer") for system in ("remote", "served", "base", "chance")] == [0, 2, 1, 0]
-    assert [serving.threads(at(system)) for system in ("remote", "served")] == [2, 8]
-    memory = [serving.prediction_memory(at(system), "answer") for system in ("remote", "served", "base", "chance", "siglip")]
-    assert memory == [2000, 4000, 2000, 2000, 2000] and serving.memory("tiny_siglip") == 2000
+    tasks = {system: serving.prediction.answer_questions(at(system)) for system in ("remote", "served", "base", "chance", "siglip")}
+    assert [tasks[system].gpu for system in ("remote", "served", "base", "chance")] == [0, 2, 1, 0]
+    assert [tasks[system].threads for system in ("remote", "served")] == [2, 8]
+    assert [task.mem_mb for task in tasks.values()] == [2000, 4000, 2000, 2000, 2000]
+    assert serving.models.memory("tiny_siglip") == 2000
 
 
 def test_a_server_of_ours_serves_the_weights_of_its_base(serving: Plan) -> None:
-    inputs = serving.answer_inputs(at("served"))
-    assert "src/vltaxon/demo/base/model.safetensors" in inputs["model"] and inputs["adapter"] == inputs["merged"] == []
-    values = serving.stage_values(at("served"), "answer")
-    assert values["served"] == serving.model_values("tiny_vlm") and values["model"]["max_new_tokens"] == 40, "the base's own cap"
+    reads = serving.prediction.answer_questions.reads(at("served"))
+    assert "src/vltaxon/demo/base/model.safetensors" in reads["model"] and reads["adapter"] == reads["merged"] == []
+    asking = serving.prediction.answer_questions(at("served")).asking
+    assert isinstance(asking, Asking) and asking.served == serving.models["tiny_vlm"]
+    assert asking.model.max_new_tokens == 40, "the base's own cap"
     adapter = "results/adapters/tiny_vlm/vl_taxon/2-grpo/adapter_model.safetensors"
     for system, merged in (("trained", ["results/merged/tiny_vlm/vl_taxon"]), ("lora", [])):
-        inputs = serving.leaf_inputs(at(system))
-        assert (inputs["adapter"], inputs["merged"]) == ([adapter], merged)
-    assert "results/merged/tiny_vlm/vl_taxon" not in str(serving.leaf_inputs(at("vl_taxon")))
+        reads = serving.prediction.predict_leaf.reads(at(system))
+        assert (reads["adapter"], reads["merged"]) == ([adapter], merged)
+    assert "results/merged/tiny_vlm/vl_taxon" not in str(serving.prediction.predict_leaf.reads(at("vl_taxon")))
 
 
 def test_training_is_shown_once_whoever_serves_it(serving: Plan) -> None:

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from vltaxon.config.base import Choices, Closed, Name, Shards
 from vltaxon.config.datasets import Dataset, Questions
-from vltaxon.config.models import Chance, Clip, Endpoint, Vlm
+from vltaxon.config.engines import Spec
 from vltaxon.config.protocols import Prompt, Protocol
 from vltaxon.config.recipes import Recipe
 
@@ -217,7 +217,7 @@ class Experiment(Closed):
 
     config: Config
     datasets: dict[str, Dataset]
-    models: dict[str, Vlm | Endpoint | Clip | Chance]
+    models: dict[str, Spec]
     questions: dict[str, Questions]
     prompts: dict[str, Prompt]
     protocols: dict[str, Protocol]

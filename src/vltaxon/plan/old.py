@@ -6,15 +6,11 @@ descriptions, licences) is left out of them here.
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from vltaxon import shards
 from vltaxon.config import (
-    Clip,
     Config,
     Dataset,
-    Endpoint,
     Experiment,
     Stage,
     System,
@@ -24,6 +20,7 @@ from vltaxon.errors import UserError
 from vltaxon.plan.data import DataPlan
 from vltaxon.plan.models import Models
 from vltaxon.plan.planned import Wildcards
+from vltaxon.plan.prediction import PredictionPlan
 from vltaxon.plan.questions import QuestionsPlan
 from vltaxon.plan.training import TrainingPlan
 from vltaxon.report.cells import FIGURES, ROLES, of_table
@@ -58,8 +55,14 @@ class Plan:
         )
         self.config: Config = experiment.config
         self.systems: dict[str, System] = self.config.asked
-        self.leaf_systems = experiment.leaf_systems()
-        self.questions = QuestionsPlan(experiment, self.data, self.models, self.answer_shards)
+        self.prediction = PredictionPlan(self.experiment, self.models)
+        self.leaf_systems = self.prediction.leaf_systems
+        self.questions = QuestionsPlan(
+            experiment,
+            self.data,
+            self.models,
+            lambda wildcards: self.prediction.answer_shards(wildcards.system, wildcards.dataset, wildcards.choices),
+        )
 
     # -- data --------------------------------------------------------------------------------------------------------------
 
@@ -75,17 +78,10 @@ class Plan:
 
     def model_values(self, name: str) -> Values:
         """What of a model shapes its output."""
-        spec = self.model(name)
-        values = dict(spec.shaping())
-        if isinstance(spec, Endpoint) and spec.managed is not None and spec.max_new_tokens is None:
-            values["max_new_tokens"] = self.model(spec.managed.model).max_new_tokens
-        return values
+        return dict(self.model(name).shaping())
 
     def base(self, name: str) -> str:
         return self.models.base(name)
-
-    def generators(self) -> dict[str, Values]:
-        return {name: spec.shaping() for name, spec in self.models.generators().items()}
 
     def model_files(self, name: str) -> list[str]:
         return list(map(str, self.models.files(name)))
@@ -98,163 +94,22 @@ class Plan:
     def trained(self, file: str) -> dict[str, str]:
         return {name: str(path) for name, path in self.training.trained(file).items()}
 
-    # -- prediction --------------------------------------------------------------------------------------------------------
+    # -- prediction: what others still ask here ----------------------------------------------------------------------------
 
     def prompt_values(self, name: str) -> Values:
-        """Text of a prompt."""
-        return dict(self.experiment.prompts[name].shaping())
+        return dict(self.prediction.prompt(name).shaping())
 
     def wording(self, dataset: str, variant: int | None = None) -> str:
-        """The benchmark's question in a variant, that of the data set where none is given."""
-        given = self.dataset(dataset)
-        return self.experiment.questions[given.questions].variants[
-            given.variant if variant is None else variant
-        ]
+        return self.prediction.wording(dataset, variant)
 
     def word(self, dataset: str, recipe: str | None, own: str | None = None) -> str:
-        """What the prompts call the organism: a system's own word, else its recipe's, else the data set's."""
-        trained = self.experiment.recipes[recipe].word if recipe is not None else None
-        return own or trained or self.dataset(dataset).word
+        return self.prediction.word(dataset, recipe, own)
 
     def stage(self, system: str, name: str) -> Stage | None:
-        """A stage of a system's protocol."""
-        return self.experiment.protocols[self.systems[system].protocol].stage(name)
-
-    def _stage(self, system: str, name: str) -> Stage:
-        stage = self.stage(system, name)
-        if stage is None:
-            raise UserError(
-                f"system {system} has no {name} stage: its protocol is {self.systems[system].protocol}"
-            )
-        return stage
-
-    def system_files(self, system: str) -> list[str]:
-        """Adapter of a system, as a list of none or one."""
-        given = self.systems[system]
-        if given.recipe is None:
-            return []
-        return [
-            self.adapter(
-                self.base(given.model), given.recipe, self.experiment.recipes[given.recipe].step_names[-1]
-            )
-        ]
-
-    def merged_files(self, system: str) -> list[str]:
-        """Checkpoint with the adapter merged in, for a server that serves that; as a list of none or one."""
-        given = self.systems[system]
-        spec = self.model(given.model)
-        if (
-            given.recipe is None
-            or not isinstance(spec, Endpoint)
-            or spec.managed is None
-            or spec.managed.lora
-        ):
-            return []
-        return [f"results/merged/{spec.managed.model}/{given.recipe}"]
+        return self.prediction.stage(system, name)
 
     def leaf_shards(self, system: str, dataset: str) -> list[str]:
-        """Stage 1 tables that serve a system."""
-        owner = self.leaf_systems[system]
-        folder = f"{_PREDICTIONS}/{owner}/{dataset}/leaf"
-        return [f"{folder}/{shard}.parquet" for shard in range(self.shards(owner, dataset, "leaf"))]
-
-    def leaf_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """What stage 1 reads."""
-        stage = self._stage(wildcards.system, "leaf")
-        return self._asking_inputs(
-            wildcards, stage.constrained or stage.condition == "gold" or stage.choose == "best"
-        )
-
-    def _asking_inputs(self, wildcards: Wildcards, taxa: bool) -> dict[str, Any]:
-        """What a stage reads that a model answers, and the taxonomy where it needs that."""
-        given, data = self.systems[wildcards.system], f"results/data/{wildcards.dataset}"
-        inputs = {
-            "images": f"{data}/images.parquet",
-            "model": self.model_files(given.model),
-            "adapter": self.system_files(wildcards.system),
-            "merged": self.merged_files(wildcards.system),
-        }
-        return inputs | ({"taxa": f"{data}/taxa.parquet"} if taxa else {})
-
-    def answer_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """What stage 2 reads, by who answers."""
-        given, data = self.systems[wildcards.system], wildcards.dataset
-        stage = self._stage(wildcards.system, "answer")
-        inputs: dict[str, Any] = {
-            "images": f"results/data/{data}/images.parquet",
-            "questions": f"results/questions/{data}/{wildcards.choices}.parquet",
-        }
-        if stage.by == "model":
-            inputs |= self._asking_inputs(wildcards, stage.condition == "gold")
-        if stage.by in ("lookup", "similarity"):
-            inputs["taxa"] = f"results/data/{data}/taxa.parquet"
-        if stage.by == "lookup" or stage.condition == "leaf":
-            shards = self.leaf_shards(wildcards.system, data)
-            inputs["leaves"] = shards if len(shards) == 1 else [str(Path(shards[0]).with_name("shards.json"))]
-        if stage.by == "similarity":
-            inputs["vectors"] = [
-                f"results/embeddings/{given.model}/{data}/{kind}.parquet" for kind in ("images", "taxa")
-            ]
-        return inputs
-
-    def shards(self, system: str, dataset: str, name: str) -> int:
-        """How many tables a stage of a system is predicted in, about a data set; by auto, one where no device of ours answers."""
-        stage, model = self._stage(system, name), self.systems[system].model
-        if self.config.shards != "auto":
-            return self.config.shards
-        if stage.prompt is None or not (gpus := self.gpus(model)):
-            return 1
-        given, spec = self.dataset(dataset), self.model(model)
-        image = shards.image_tokens(spec, None if given.size is None else given.size.pixels)
-        each = shards.cost(stage, self.experiment.prompts[stage.prompt], image, spec.max_new_tokens)
-        requests = 1 if name == "leaf" else len(given.ranks)
-        return shards.auto(each.of(requests), given.tested, max(1, self.config.devices // gpus))
-
-    def stage_values(self, wildcards: Wildcards, name: str) -> Values:
-        """Stage, prompt, words and model of a prediction job."""
-        given, stage = self.systems[wildcards.system], self._stage(wildcards.system, name)
-        word = self.word(wildcards.dataset, given.recipe, given.word)
-        variant, count = (
-            given.variant_for(wildcards.dataset),
-            self.shards(wildcards.system, wildcards.dataset, name),
-        )
-        values = self._stage_values(
-            stage, wildcards.dataset, given.model, word, variant, given.rotation, count
-        )
-        return values | ({"repeat": given.repeat} if given.repeat else {})
-
-    def _stage_values(
-        self,
-        stage: Stage,
-        dataset: str,
-        model: str,
-        word: str,
-        variant: int | None = None,
-        rotation: int = 0,
-        count: int = 1,
-    ) -> Values:
-        values: Values = {"stage": stage.shaping(), "seed": self.config.seed, "shards": count}
-        if stage.prompt is not None:
-            asks = "{question}" in self.experiment.prompts[stage.prompt].text
-            values |= {
-                "prompt": self.prompt_values(stage.prompt),
-                "wording": self.wording(dataset, variant) if asks else "",
-                "word": word,
-                "ranks": list(self.dataset(dataset).ranks),
-                "model": self.model_values(model),
-            }
-            if self.base(model) != model:
-                values["served"] = self.model_values(self.base(model))
-        return values | ({"rotation": rotation} if stage.name == "answer" else {})
-
-    def needs_gpu(self, wildcards: Wildcards, name: str) -> int:
-        """Devices a prediction job wants: those of the model where one generates."""
-        stage = self.stage(wildcards.system, name)
-        return (
-            self.gpus(self.systems[wildcards.system].model)
-            if stage is not None and stage.by == "model"
-            else 0
-        )
+        return list(map(str, self.prediction.leaf_shards(system, dataset)))
 
     def gpus(self, model: str) -> int:
         return self.models.gpus(model)
@@ -265,36 +120,11 @@ class Plan:
     def memory(self, model: str) -> int:
         return self.models.memory(model)
 
-    def prediction_memory(self, wildcards: Wildcards, name: str) -> int:
-        """The same for a prediction job, whose answers may need no model."""
-        stage = self.stage(wildcards.system, name)
-        return (
-            self.memory(self.systems[wildcards.system].model)
-            if stage is not None and stage.by == "model"
-            else 1000 * _MEMORY
-        )
-
-    def settings(self, wildcards: Wildcards) -> str:
-        """The file of a system's model, read by its jobs for what does not shape results."""
-        return f"config/models/{self.systems[wildcards.system].model}.yaml"
-
-    def threads(self, wildcards: Wildcards) -> int:
-        """CPU cores of a prediction job: those of the model where one generates, else one."""
-        spec = self.model(self.systems[wildcards.system].model)
-        return 1 if isinstance(spec, Clip) else int(getattr(spec, "threads", 1))
-
-    def batch_size(self, wildcards: Wildcards) -> int:
-        """Requests generated together; a resource, since it must not change results."""
-        return int(getattr(self.model(self.systems[wildcards.system].model), "batch_size", 1))
-
     def answer_shards(self, wildcards: Wildcards) -> list[str]:
-        """Stage 2 tables of a system, a data set and a kind of choices."""
-        self._stage(wildcards.system, "answer")
         return self._answers(wildcards.system, wildcards.dataset, wildcards.choices)
 
     def _answers(self, system: str, dataset: str, choices: str) -> list[str]:
-        folder = f"{_PREDICTIONS}/{system}/{dataset}/{choices}"
-        return [f"{folder}/{shard}.parquet" for shard in range(self.shards(system, dataset, "answer"))]
+        return list(map(str, self.prediction.answer_shards(system, dataset, choices)))
 
     # -- results -----------------------------------------------------------------------------------------------------------
 
