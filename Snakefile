@@ -21,8 +21,10 @@ wildcard_constraints:
     step=r"\d+-(sft|grpo)",
     choices=r"similar|random|published",
     shard=r"\d+",
-    table=r"table\d",
-    figure=r"figure\d",
+    of=r"(\.[a-z0-9_.-]+)?",
+    scope=r"[a-z0-9_.-]+",
+    paper=r"[a-z0-9_]+",
+    figure=r"[a-z0-9_]+",
 
 
 include: "workflow/rules/common.smk"
@@ -33,7 +35,7 @@ include: "workflow/rules/questions.smk"
 include: "workflow/rules/published.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/predict.smk"
-include: "workflow/rules/metrics.smk"
+include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/paper.smk"
 
@@ -41,8 +43,7 @@ include: "workflow/rules/paper.smk"
 rule all:
     default_target: True
     input:
-        rules.score.output,
-        rules.tabulate.output,
+        plan.scoring.main,
         rules.plot.output,
         rules.report.output,
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from tabulate import tabulate
 
 from vltaxon.config import Clip, Endpoint, Experiment, Samples, Step, Vlm
-from vltaxon.plan.old import Plan, Scope
-from vltaxon.report.cells import TITLES
+from vltaxon.plan import Plan
+from vltaxon.plan.scopes import Scope
 from vltaxon.shards import EXPECTED, UNREASONED, image_tokens, new_tokens, text_tokens
 
 _ROW = 1_500  # bytes of a prediction in Parquet, reasoning included
@@ -57,7 +57,7 @@ def estimate(experiment: Experiment, root: Path) -> Estimate:
     """Estimate an experiment, looking at what is in `root/results` already."""
     counted = _Counted(experiment, root)
     work = list(counted.work())
-    chains = {"all": counted.chain(counted.plan.main.systems), "everything": counted.chain(experiment.config.systems)}
+    chains = {"all": counted.chain(experiment.config.shown), "everything": counted.chain(experiment.config.systems)}
     return Estimate(work, list(counted.disk(work)), counted.licences(), chains)
 
 
@@ -99,25 +99,16 @@ class _Counted:
 
     def work(self) -> Iterator[Work]:
         """Training steps, stage 1 and the questions that a model answers, each under the first target that needs it."""
-        scopes = [("all", self.plan.main)]
-        if self.config.tables is not None:
-            scopes += [("paper", self.plan.table_scope(table)) for table in TITLES]
-        scopes += [("comparisons", self.plan.comparison_scope(name)) for name in self.config.comparisons]
-        if self.config.sweeps:
-            scopes.append(("sweep", self.plan.sweep_scope()))
-        if self.config.repeats:
-            runs = tuple(run for name in self.config.repeats for run in self.config.repeated(name))
-            scopes.append(("repeats", Scope(runs, tuple(self.plan.asked()))))
         seen: set[tuple[str, ...]] = set()
-        for target, scope in scopes:
-            for key, work in (*self._training(target, scope), *self._prediction(target, scope)):
+        for scope in self.plan.scoring.scopes:
+            for key, work in (*self._training(scope.target, scope), *self._prediction(scope.target, scope)):
                 if key not in seen:
                     seen.add(key)
                     yield work
 
     def _prediction(self, target: str, scope: Scope) -> Iterator[tuple[tuple[str, ...], Work]]:
-        jobs = [(system, dataset, "leaf", "leaf", files) for (system, dataset), files in self.plan.leaves(scope).items()]
-        jobs += [(system, data, "answer", choices, files) for (system, data, choices), files in self.plan.answers(scope).items()]
+        jobs = [(system, dataset, "leaf", "leaf", files) for (system, dataset), files in self.plan.scoring.leaves(scope).items()]
+        jobs += [(system, data, "answer", choices, files) for (system, data, choices), files in self.plan.scoring.answers(scope).items()]
         first = {f"{name}.n0": repeats.system for name, repeats in self.config.repeats.items()}  # its own run, from the journal
         for system, dataset, name, folder, files in jobs:
             stage, given = self.plan.stage(system, name), self.plan.systems[system].model
@@ -154,9 +145,10 @@ class _Counted:
         """
         longest = 0.0
         for name in systems:
-            scope, stages = Scope((name,), tuple(self.plan.asked())), defaultdict[str, list[float]](lambda: [0.0, 0.0])
-            shards = {(*key[1:], "leaf"): len(files) for key, files in self.plan.leaves(scope).items()}
-            shards |= {key[1:]: len(files) for key, files in self.plan.answers(scope).items()}
+            main = self.plan.scoring.scopes["main"]
+            scope, stages = main._replace(systems=(name,)), defaultdict[str, list[float]](lambda: [0.0, 0.0])
+            shards = {(*key[1:], "leaf"): len(files) for key, files in self.plan.scoring.leaves(scope).items()}
+            shards |= {key[1:]: len(files) for key, files in self.plan.scoring.answers(scope).items()}
             for (_, data, kind), work in self._prediction("", scope):
                 stage, seconds = int(kind != "leaf"), (work.seconds or 0.0) / shards[data, kind]
                 stages[data][stage] = max(stages[data][stage], seconds)

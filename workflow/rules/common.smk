@@ -8,7 +8,6 @@ from vltaxon import config as settings, layout
 from vltaxon.errors import UserError
 from vltaxon.plan import Plan
 from vltaxon.provenance import code_version
-from vltaxon.report.cells import FIGURES, TITLES
 from vltaxon.versions import VERSIONS
 
 try:
@@ -16,7 +15,3 @@ try:
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
-
-PACKAGE = Path(os.path.relpath(Path(vltaxon.__file__).parent, workflow.basedir))
-METRICS, TABLES = PACKAGE / "metrics", PACKAGE / "report"
-SITE = TABLES / "site"

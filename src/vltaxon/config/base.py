@@ -76,10 +76,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Closed):
         return value.shaping()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_key(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _key(key: object) -> str:
+    return "/".join(key) if isinstance(key, tuple) else str(key)
 
 
 TAGS = ("(raw)", "(path)", "(number)", "(word)")  # of alternatives, which errors are not to name
