@@ -13,6 +13,7 @@ from vltaxon.config.protocols import Stage
 from vltaxon.config.recipes import STEPS
 from vltaxon.config.steps import Samples, Step
 from vltaxon.errors import UserError, suggest
+from vltaxon.papers import papers
 
 
 def gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
@@ -49,9 +50,9 @@ def gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
         *((f"repeats.{name}.system", repeats.system, top.systems) for name, repeats in top.repeats.items()),
     ]
     if top.tables is not None:
-        named += [
-            (f"tables.{key}", getattr(top.tables, key), top.datasets) for key in ("animal", "plant", "bird")
-        ]
+        roles = {role for paper in papers().values() for role in paper.roles}
+        named += [("tables", role, roles) for role in top.tables.datasets]
+        named += [(f"tables.{role}", name, top.datasets) for role, name in top.tables.datasets.items()]
         named.append(("tables.choices", top.tables.choices, top.choices))
     problems += [
         f'{where}: {key}: "{name}" is not {suggest(name, known)}'

@@ -59,8 +59,9 @@ class Task(Closed):
             snakemake: the object of a script, whose params have the planned `task`.
         """
         planned: Self = snakemake.params.task
-        if type(planned) is not cls:
+        if not isinstance(planned, cls):
             raise TypeError(f"the rule plans a {type(planned).__name__}, its script wants a {cls.__name__}")
+        cls = type(planned)
         given: dict[str, Any] = dict(snakemake.resources.items()) | {"threads": snakemake.threads}
         given |= {"log": next(iter(snakemake.log), None)}
         for name, field in cls.model_fields.items():
