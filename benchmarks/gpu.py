@@ -33,7 +33,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,19 +54,20 @@ from transformers import (
 
 from vltaxon import checkpoint
 from vltaxon.config import Clip, Lora, Samples, Step, Vlm
-from vltaxon.distractors.encoder import Encoder
+from vltaxon.config.recipes import STEPS
+from vltaxon.encoders.towers import Encoder
 from vltaxon.inference import shared_prefix
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.shared_prefix import NotShared, SharedPrefix, State
 from vltaxon.inference.transformers_engine import TransformersEngine
 from vltaxon.prompts import completion, listed, stated
-from vltaxon.train import arguments, grpo, guards, rewards, run, samples, sft
+from vltaxon.train import adapter, arguments, guards, lengths, objectives, samples
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "triton", "transformers", "trl", "peft", "accelerate", "open_clip_torch", "timm", "numpy")
 MARKS = 7  # the tokenizer's first tokens: end of text, of a turn, image and the like
 TESTS = (
-    "tests/unit/train/test_run.py", "tests/unit/train/test_sft.py", "tests/unit/train/test_grpo.py",
+    "tests/unit/train/test_step.py", "tests/unit/train/objectives",
     "tests/unit/train/test_survival.py::test_a_killed_training_ends_the_same",
     "tests/unit/inference/test_shared_prefix.py", "tests/unit/inference/test_transformers_engine.py",
     "tests/unit/inference/test_families.py",
@@ -545,28 +546,25 @@ class Steps(TrainerCallback):  # type: ignore[misc]  # a class of a library with
         self._began = time.perf_counter()
 
 
-def trained(bench: Bench, kind: Any, steps: int, model: Any, dtype: str = "bfloat16", **changes: Any) -> tuple[Any, Step, Any]:
+def trained(bench: Bench, kind: str, steps: int, model: Any, dtype: str = "bfloat16", **changes: Any) -> tuple[Any, Any, Any]:
     """The workflow's own trainer of a step over some optimiser steps, its step and its rows; arguments as on a GPU."""
-    scale = bench.scale
+    scale, own = bench.scale, {"group_size": bench.scale.group, "kl": 0.4} if kind == "grpo" else {}
     batch = scale.prompts * scale.group if kind == "grpo" else scale.sft_rows
-    what = Step(
-        kind=kind, part=kind, samples=(Samples(task="answer", prompt="stage2"),), learning_rate=1e-5, warmup=0, batch_size=batch,
-        lora=Lora(rank=scale.rank, alpha=scale.rank, dropout=0.05), device_batch_size=scale.device_rows, group_size=scale.group,
-        kl=0.4, max_new_tokens=scale.new,
+    what: Step = STEPS[kind](
+        kind=kind, part=kind, samples=(Samples(task="answer", prompt="stage2"),), learning_rate=1e-5, warmup=0,
+        lora=Lora(rank=scale.rank, alpha=scale.rank, dropout=0.05), batch_size=batch, device_batch_size=scale.device_rows,
+        max_new_tokens=scale.new, **own,
     )  # fmt: skip
     drawn = taught(bench, steps * (scale.prompts if kind == "grpo" else batch))
     pixels = scale.side**2
     rows = samples.dataset(drawn, Noise(scale.side), pixels, pixels)
-    options = arguments.common(what, dtype, state=bench.folder / "state", seed=0, world=1, gpu=bench.gpu)
+    task: Any = SimpleNamespace(running_step=what, model=SimpleNamespace(dtype=dtype), state=bench.folder / "state", seed=0)
+    options = arguments.common_arguments(task, world=1, gpu=bench.gpu)
     options |= {"max_steps": steps, "disable_tqdm": True, "gradient_checkpointing": True} | changes
-    policy = run.adapted(model, what.lora, None)
-    guards.language_only(policy)
-    made = (
-        grpo.trainer(policy, bench.processor(), rows, what, options, longest=0)
-        if kind == "grpo"
-        else sft.trainer(policy, bench.processor(), rows, options)
-    )
-    guards.trainable(made.model)
+    policy = adapter.with_adapter(model, what.lora, None)
+    guards.list_adapted_modules(policy)
+    made = what.trainer(objectives.Prepared(policy, bench.processor(), rows, options, lengths.Lengths(0, 0)))
+    guards.count_trainable(made.model)
     return made, what, rows
 
 
@@ -578,15 +576,9 @@ def without_gradients_of_pixels(policy: Any) -> None:
                 del module._forward_hooks[key]
 
 
-@contextmanager
-def every_other_right() -> Iterator[None]:
-    """Let random texts earn something, so that there are advantages and gradients: accuracy is whether their length is odd."""
-    kept = rewards.accuracy_reward
-    rewards.accuracy_reward = lambda completions, **_: [float(len(said[0]["content"]) % 2) for said in completions]
-    try:
-        yield
-    finally:
-        rewards.accuracy_reward = kept
+def odd_length(completions: Sequence[list[dict[str, str]]], **_: Any) -> list[float]:
+    """A reward that random texts can earn, so that there are advantages and gradients."""
+    return [float(len(completion[0]["content"]) % 2) for completion in completions]
 
 
 def grpo_step(bench: Bench) -> Result:
@@ -602,7 +594,8 @@ def grpo_step(bench: Bench) -> Result:
         "images on the CPU, of all these": (made.processing_class.image_processor, "preprocess"),
     }
     names = ("first step", "second step", "third step, no gradients of pixels")
-    with timed_parts(bench, places) as seconds, every_other_right():
+    made.reward_funcs[-1] = odd_length
+    with timed_parts(bench, places) as seconds:
         made.add_callback(Steps(bench, seconds, names, {2: lambda: without_gradients_of_pixels(made.model)}))
         made.train()
     logged = [
