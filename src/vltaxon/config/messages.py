@@ -13,7 +13,7 @@ Node = Mapping[str, Any]  # of a JSON schema
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], where: str) -> list[str]:
-    """Return pydantic's errors as sentences: file, key, what is wrong, and the nearest legal name for an unknown key.
+    """Return pydantic's errors as sentences: file, key, what is wrong, the nearest legal name.
 
     Args:
         error: of the validation.

@@ -1,4 +1,4 @@
-"""Steps of recipes: what the steps of all objectives have in common, and what an objective has to say of its own.
+"""Steps of recipes: what those of all objectives have in common, and what an objective has to say of its own.
 
 Each objective is a file of `vltaxon/train/objectives`, with its own kind of step.
 """
@@ -42,7 +42,7 @@ class Column(NamedTuple):
 
 
 class Lora(Closed):
-    """Adapter: rank, scale, dropout; on the linear layers of the language model, never on the vision tower."""
+    """An adapter: rank, scale, dropout; on linear layers of the language model, never on the vision tower."""
 
     rank: PositiveInt = 64
     alpha: PositiveInt = 64
@@ -69,8 +69,8 @@ class Samples(Closed):
     prompt: Name
     target: Literal["answer", "reasoning", "lineage"] = Field(
         "reasoning",
-        description="What the model is to write: the answer alone; the taxa down to the level asked, then the answer; or the "
-        "whole lineage, then the answer. In grpo it is what the format reward asks for.",
+        description="What the model is to write: the answer alone; the taxa down to the level asked, then "
+        "the answer; or the whole lineage, then the answer. In grpo the format reward asks for it.",
     )
     form: Form = "tagged"
     levels: Literal["all", "one"] = Field(
@@ -78,12 +78,13 @@ class Samples(Closed):
     )
     turns: Literal["single", "multi"] = Field(
         "single",
-        description="multi: one conversation asks all levels of an image in turn; loss on every answer (sft).",
+        description="multi: one conversation asks all levels of an image in turn; loss on every answer "
+        "(sft).",
     )
     condition: Literal["none", "gold", "own", "mixed"] = Field(
         "none",
-        description="The leaf that the prompt is given: the true one; the one that the adapter of the step before names for the "
-        "image; or either, drawn by the image with equal chance.",
+        description="The leaf that the prompt is given: the true one; the one that the adapter of the step "
+        "before names for the image; or either, drawn by the image with equal chance.",
     )
     repeat: PositiveInt = 1
 
@@ -103,7 +104,7 @@ class Samples(Closed):
 
 
 class Step(Closed):
-    """One training step, on a part of the species, from the step before it: what all objectives have in common."""
+    """One training step on a part of the species: what the steps of all objectives have in common."""
 
     kind: str
     part: Literal["sft", "grpo", "all"] = Field(
@@ -118,22 +119,24 @@ class Step(Closed):
     learning_rate: PositiveFloat
     epochs: PositiveFloat = 1.0
     batch_size: PositiveInt = Field(
-        128, description="Samples, or completions where these are generated, of one optimiser step, all devices."
+        128,
+        description="Samples, or completions where these are generated, of one optimiser step, all devices.",
     )
     device_batch_size: Annotated[PositiveInt, HOW] = Field(
         8, description="Of these, how many at once on a device."
     )
     checkpoint_minutes: Annotated[NonNegativeInt, HOW] = Field(
         10,
-        description="How often what a killed training goes on from is written; 0: after every optimiser step.",
+        description="How often what a killed training goes on from is written; 0: after every optimiser "
+        "step.",
     )
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: float = Field(0.03, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     max_new_tokens: PositiveInt = Field(
         512,
-        description="Tokens of what a model writes for the step: of a completion, where these are generated, and of the name of "
-        "an image, where samples are conditioned on it.",
+        description="Tokens of what a model writes for the step: of a completion, where these are generated, "
+        "and of the name of an image, where samples are conditioned on it.",
     )
 
     @model_validator(mode="after")
@@ -147,7 +150,8 @@ class Step(Closed):
         naming = {(s.prompt, s.form) for s in self.samples if s.task == "leaf" and s.condition == "none"}
         if self.own and len(naming) != 1:
             raise ValueError(
-                "samples: condition own and mixed need leaf samples of one prompt, unconditioned, that name the leaf"
+                "samples: condition own and mixed need leaf samples of one prompt, unconditioned, that name "
+                "the leaf"
             )
         return self
 
@@ -156,7 +160,8 @@ class Step(Closed):
         """Whether samples are conditioned on what the adapter of the step before names."""
         return any(sample.condition in ("own", "mixed") for sample in self.samples)
 
-    # -- what an objective may say otherwise -----------------------------------------------------------------------
+    # -- what an objective may say otherwise
+    # -----------------------------------------------------------------------
 
     @property
     def rollouts(self) -> int:
@@ -188,7 +193,10 @@ class Step(Closed):
         return (prompt + new) / speed.train
 
     def files(self, dataset: str) -> tuple[Path, ...]:
-        """Return what a training reads beside images, taxa, questions, species' parts and adapters; nothing by default."""
+        """Return what a training reads beside images, taxa, questions, species' parts and adapters.
+
+        Nothing, unless an objective says otherwise.
+        """
         return ()
 
     @classmethod

@@ -12,13 +12,14 @@ from vltaxon.tasks.training import MergeTask, NameTrainingTask, TrainTask
 
 
 class TrainingPlan:
-    """The tasks that train adapters. A step that several recipes share is trained once, under the recipe that it is from."""
+    """The tasks that train adapters; a step that several recipes share is trained once."""
 
     def __init__(self, experiment: Experiment, models: Models) -> None:
         self._experiment, self._models = experiment, models
         self._config, self._learnt = experiment.config, experiment.config.training
 
-    # -- steps and their files -------------------------------------------------------------------------------------------------
+    # -- steps and their files
+    # -- tasks ---------------------------------------------------------------------------------------------
 
     def step(self, recipe: str, step: str) -> Step:
         """Return a step of a recipe by its name, `2-grpo`.
@@ -55,7 +56,9 @@ class TrainingPlan:
         pairs = sorted({(self._models.base(each.model), each.recipe) for each in shown if each.recipe})
         several = len({model for model, _ in pairs}) > 1
         return {
-            f"{model} {recipe} {step}" if several else f"{recipe} {step}": self.adapter(model, recipe, step, file)
+            f"{model} {recipe} {step}" if several else f"{recipe} {step}": self.adapter(
+                model, recipe, step, file
+            )
             for model, recipe in pairs
             for step in self._recipe(recipe).step_names
         }
@@ -76,7 +79,8 @@ class TrainingPlan:
         """Return the MB of main memory of a training job, all its processes together."""
         return self._models.memory(wildcards.model) * self._models.vlm(wildcards.model).processes
 
-    # -- tasks -------------------------------------------------------------------------------------------------------------------
+    # -- tasks
+    # -- tasks ---------------------------------------------------------------------------------------------
 
     @planned
     def train(self, wildcards: Wildcards) -> TrainTask:
@@ -99,7 +103,9 @@ class TrainingPlan:
             state=layout.TRAINER_STATES / model / recipe / name,
             images=layout.fill(layout.IMAGES, dataset=data),
             taxa=layout.fill(layout.TAXA, dataset=data),
-            questions=layout.fill(layout.QUESTIONS, dataset=data, choices=step.choices or self._learnt.choices),
+            questions=layout.fill(
+                layout.QUESTIONS, dataset=data, choices=step.choices or self._learnt.choices
+            ),
             parts=layout.fill(layout.PARTS, dataset=data),
             weights=self._models.files(model),
             previous=self.previous(model, recipe, name),
@@ -116,9 +122,16 @@ class TrainingPlan:
         """Plan stage 1 of the training images before a step: asked as the step's own leaf samples ask."""
         model, recipe, name = wildcards.model, wildcards.recipe, wildcards.step
         step, data = self.step(recipe, name), self._learnt.dataset
-        leaf: Samples = next(each for each in step.samples if each.task == "leaf" and each.condition == "none")
+        leaf: Samples = next(
+            each for each in step.samples if each.task == "leaf" and each.condition == "none"
+        )
         prompt = self._experiment.prompts[leaf.prompt]
-        stage = {"name": "leaf", "prompt": leaf.prompt, "form": leaf.form, "max_new_tokens": step.max_new_tokens}
+        stage = {
+            "name": "leaf",
+            "prompt": leaf.prompt,
+            "form": leaf.form,
+            "max_new_tokens": step.max_new_tokens,
+        }
         return NameTrainingTask(
             asking=Asking(
                 stage=Stage.model_validate(stage),

@@ -1,4 +1,4 @@
-"""Tasks of training: a step of a recipe, stage 1 of the training images before it, and an adapter merged into its base."""
+"""Tasks of training: a step of a recipe, stage 1 of the training images before it, and an adapter merged."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -45,7 +45,7 @@ class TrainTask(Task):
 
     @property
     def running_step(self) -> Step:
-        """The step as this job runs it: its device batch and its pace of saving are those of the job's resources."""
+        """The step as this job runs it: device batch and pace of saving are those of the job's resources."""
         how = {name: getattr(self, name) for name in ("device_batch_size", "checkpoint_minutes")}
         return self.step.model_copy(update=how)
 

@@ -28,7 +28,11 @@ def with_adapter(base: "PreTrainedModel", lora: "Lora", previous: Path | None) -
     from peft import LoraConfig, PeftModel, get_peft_model
 
     wanted: Any = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, task_type="CAUSAL_LM"
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
     )
     if previous is None:
         try:
@@ -40,7 +44,8 @@ def with_adapter(base: "PreTrainedModel", lora: "Lora", previous: Path | None) -
         if getattr(config, field) != getattr(wanted, field):
             raise UserError(
                 f"{previous}: its adapter has {field} {getattr(config, field)}, this step asks for "
-                f"{getattr(wanted, field)}. Steps of a recipe continue one adapter: give them the same `lora`."
+                f"{getattr(wanted, field)}. Steps of a recipe continue one adapter: give them the same "
+                "`lora`."
             )
     config.lora_dropout, config.inference_mode = lora.dropout, False
     return PeftModel.from_pretrained(base, str(previous), config=config, is_trainable=True)

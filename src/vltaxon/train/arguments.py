@@ -1,4 +1,4 @@
-"""What the trainers of all objectives are told alike: optimiser, precision, batches, logging, where states go."""
+"""What the trainers of all objectives are told alike: optimiser, precision, batches, logging, states."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def common_arguments(task: "TrainTask", world: int, gpu: bool) -> dict[str, Any]:
     """Return the keyword arguments that `SFTConfig` and `GRPOConfig` share.
 
-    `remove_unused_columns` is off because rows are rendered on the fly from columns that TRL does not know, and
-    `logging_nan_inf_filter` because it would replace a diverged loss by the average of the others.
+    `remove_unused_columns` is off because rows are rendered on the fly from columns that TRL does not know,
+    and `logging_nan_inf_filter` because it would replace a diverged loss by the average of the others.
 
     Args:
         task: the step, its base model, seed and folder of states.

@@ -28,7 +28,8 @@ VLLM_SERVER = "VLTAXON_VLLM_SERVER"
 def check_devices(visible: int, world: int, holding: int = 1) -> None:
     """Check that each training process has one device, or one process all of them.
 
-    Several GPUs in one process would make `nn.DataParallel`, which TRL refuses; unless the weights are spread over them.
+    Several GPUs in one process would make `nn.DataParallel`, which TRL refuses; unless the weights are spread
+    over them.
 
     Args:
         visible: devices that a process sees.
@@ -40,17 +41,19 @@ def check_devices(visible: int, world: int, holding: int = 1) -> None:
     """
     if holding > 1 and world > 1:
         raise UserError(
-            f"the model's weights take {holding} devices (`gpus` of its file), and {world} processes would each load them. "
-            "Train it in one process, or with `distributed: fsdp`."
+            f"the model's weights take {holding} devices (`gpus` of its file), and {world} processes would "
+            "each load them. Train it in one process, or with `distributed: fsdp`."
         )
     if 0 < visible < world:
         raise UserError(f"{world} training processes need a device each, and {visible} are visible.")
     if not visible and os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        raise UserError("`distributed: fsdp` shares the weights among devices, and there is none; on the CPU use ddp")
+        raise UserError(
+            "`distributed: fsdp` shares the weights among devices, and there is none; on the CPU use ddp"
+        )
     if visible > 1 and world == 1 and holding == 1:
         raise UserError(
-            f"{visible} GPUs are visible to one training process, which uses one. Set CUDA_VISIBLE_DEVICES to one of them, "
-            f"or `train_gpus: {visible}` in the model's file."
+            f"{visible} GPUs are visible to one training process, which uses one. Set CUDA_VISIBLE_DEVICES "
+            f"to one of them, or `train_gpus: {visible}` in the model's file."
         )
 
 
@@ -64,11 +67,14 @@ def check_vllm(generate: str) -> None:
     """
     if generate != "transformers" and importlib.util.find_spec("vllm") is None:
         raise UserError(
-            f"`generate: {generate}` needs vLLM in this environment, and it is not installed. Install the version that "
-            "your TRL asks for (pip install 'trl[vllm]'), or set `generate: transformers`."
+            f"`generate: {generate}` needs vLLM in this environment, and it is not installed. Install the "
+            "version that your TRL asks for (pip install 'trl[vllm]'), or set `generate: transformers`."
         )
     if generate == "vllm_server" and not os.environ.get(VLLM_SERVER):
-        raise UserError(f"`generate: {generate}` needs the address of a running `trl vllm-serve` in {VLLM_SERVER} (http://HOST:PORT).")
+        raise UserError(
+            f"`generate: {generate}` needs the address of a running `trl vllm-serve` in {VLLM_SERVER} "
+            "(http://HOST:PORT)."
+        )
 
 
 def check_leaks(samples: Sequence["Sample"], images: Path, parts: Path, allowed: frozenset[str]) -> None:
@@ -86,7 +92,9 @@ def check_leaks(samples: Sequence["Sample"], images: Path, parts: Path, allowed:
     import polars as pl
 
     columns = ["image_id", "split", "leaf"]
-    shown = pl.DataFrame({"image_id": [sample.image_id for sample in samples]}, schema={"image_id": pl.String})
+    shown = pl.DataFrame(
+        {"image_id": [sample.image_id for sample in samples]}, schema={"image_id": pl.String}
+    )
     split_of = pl.DataFrame(provenance.read_parquet(images, schemas.IMAGES, columns))
     part_of = pl.DataFrame(provenance.read_parquet(parts, schemas.PARTS, ["leaf", "part"]))
     found = shown.unique(maintain_order=True).join(split_of, "image_id", "left").join(part_of, "leaf", "left")
@@ -95,11 +103,15 @@ def check_leaks(samples: Sequence["Sample"], images: Path, parts: Path, allowed:
     for image_id, split, leaf, part in wrong.iter_rows():
         if split != "train":
             raise UserError(f"{image_id}: is of the {split} split, and only the train split is trained on")
-        raise UserError(f"{image_id}: {leaf} is of the {part} part, and this step trains on {', '.join(sorted(allowed))}")
+        raise UserError(
+            f"{image_id}: {leaf} is of the {part} part, and this step trains on {', '.join(sorted(allowed))}"
+        )
 
 
 def check_enough(samples: int, needed: int, part: str) -> None:
-    """Check that there are samples for one optimiser step: GRPO drops an incomplete batch of prompts, and would train nothing.
+    """Check that there are samples for one optimiser step.
+
+    GRPO drops an incomplete batch of prompts, and would train nothing.
 
     Args:
         samples: how many there are.
@@ -111,8 +123,8 @@ def check_enough(samples: int, needed: int, part: str) -> None:
     """
     if samples < needed:
         raise UserError(
-            f"part {part} gives {samples} samples and one optimiser step needs {needed} prompts: nothing would be trained. "
-            "Lower batch_size, or raise group_size or `repeat`."
+            f"part {part} gives {samples} samples and one optimiser step needs {needed} prompts: nothing "
+            "would be trained. Lower batch_size, or raise group_size or `repeat`."
         )
 
 
@@ -122,9 +134,14 @@ def check_dtype(model: "PreTrainedModel", dtype: str) -> None:
     Raises:
         UserError: some have another.
     """
-    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()})
+    dtypes = sorted(
+        {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
+    )
     if dtypes != [dtype]:
-        raise UserError(f"the base model's weights are {', '.join(dtypes)}, the model file says {dtype}; correct `dtype` there")
+        raise UserError(
+            f"the base model's weights are {', '.join(dtypes)}, the model file says {dtype}; correct `dtype` "
+            "there"
+        )
 
 
 def count_trainable(model: "PeftModel") -> int:
@@ -138,18 +155,22 @@ def count_trainable(model: "PeftModel") -> int:
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     if not names:
         raise UserError(
-            "no parameter is trainable, so the step would change nothing. Check `lora.targets` of the recipe, and that the "
-            "adapter of the step before is loaded for training."
+            "no parameter is trainable, so the step would change nothing. Check `lora.targets` of the "
+            "recipe, and that the adapter of the step before is loaded for training."
         )
     if odd := [name for name in names if ".default." not in name]:
-        raise UserError(f"{len(odd)} parameters outside the adapter are trainable, {odd[0]} for one; only LoRA weights may be")
+        raise UserError(
+            f"{len(odd)} parameters outside the adapter are trainable, {odd[0]} for one; only LoRA weights "
+            "may be"
+        )
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def list_adapted_modules(model: "PeftModel") -> list[str]:
     """Return the names of the adapted modules, all inside the language model.
 
-    Servers ignore LoRA weights on the vision tower with a warning only, so the served model would not be the trained one.
+    Servers ignore LoRA weights on the vision tower with a warning only, so the served model would not be the
+    trained one.
 
     Raises:
         UserError: one is outside.
@@ -159,7 +180,8 @@ def list_adapted_modules(model: "PeftModel") -> list[str]:
     adapted = {name: module for name, module in base.named_modules() if hasattr(module, "lora_A")}
     if odd := [name for name, module in adapted.items() if id(module) not in inside]:
         raise UserError(
-            f"`lora.targets` also adapts {len(odd)} modules outside the language model, {odd[0]} for one. Narrow it, for "
+            f"`lora.targets` also adapts {len(odd)} modules outside the language model, {odd[0]} for one. "
+            "Narrow it, for "
             r"example to `.*language_model.*\.(q|k|v|o|gate|up|down)_proj`."
         )
     return sorted(adapted)
@@ -178,8 +200,8 @@ def check_placeholders(rendered: Iterable[tuple[str, str]], image_token: str) ->
     for image_id, text in rendered:
         if (count := text.count(image_token)) != 1:
             raise UserError(
-                f"the sample of {image_id} has {count} image placeholders ({image_token}) and one image. Take the image "
-                "token out of prompts and names, and check the model's chat template."
+                f"the sample of {image_id} has {count} image placeholders ({image_token}) and one image. "
+                "Take the image token out of prompts and names, and check the model's chat template."
             )
 
 
@@ -196,8 +218,11 @@ def check_context(longest: int, new_tokens: int, context: int | None) -> None:
     """
     if context is not None and longest + new_tokens > context:
         raise UserError(
-            f"the longest sample has {longest} tokens" + (f" and may get {new_tokens} more" if new_tokens else "") + f", the "
-            f"model's context has {context}. Lower `pixels` of the model, shorten the prompt or lower max_new_tokens."
+            f"the longest sample has {longest} tokens"
+            + (f" and may get {new_tokens} more" if new_tokens else "")
+            + f", the "
+            f"model's context has {context}. Lower `pixels` of the model, shorten the prompt or lower "
+            "max_new_tokens."
         )
 
 
@@ -208,7 +233,9 @@ def check_max_length(max_length: int | None) -> None:
         UserError: it is on.
     """
     if max_length is not None:
-        raise UserError(f"max_length is {max_length}: it would cut image tokens or answers in silence; set it to null")
+        raise UserError(
+            f"max_length is {max_length}: it would cut image tokens or answers in silence; set it to null"
+        )
 
 
 def check_labels(labels: "torch.Tensor") -> None:
@@ -223,8 +250,8 @@ def check_labels(labels: "torch.Tensor") -> None:
     per_sample = (labels != -100).sum(dim=1)
     if bool((per_sample == 0).any()):
         raise UserError(
-            f"{int((per_sample == 0).sum())} of {len(labels)} samples have no token to learn: the loss would be 0 without a "
-            "word. Check that targets are not empty and that the chat template keeps them."
+            f"{int((per_sample == 0).sum())} of {len(labels)} samples have no token to learn: the loss would "
+            "be 0 without a word. Check that targets are not empty and that the chat template keeps them."
         )
 
 
@@ -241,8 +268,8 @@ def check_finite(step: int, logs: Mapping[str, Any]) -> None:
     for key in ("loss", "grad_norm"):
         if (value := logs.get(key)) is not None and not math.isfinite(value):
             raise UserError(
-                f"{key} is {value} at step {step}: training has diverged. Lower learning_rate, or use bfloat16 or float32 in "
-                "place of float16; then run again."
+                f"{key} is {value} at step {step}: training has diverged. Lower learning_rate, or use "
+                "bfloat16 or float32 in place of float16; then run again."
             )
 
 
@@ -258,8 +285,8 @@ def check_moved(before: str, after: str) -> None:
     """
     if before == after:
         raise UserError(
-            "the adapter is what it was before training: nothing was learnt. Check learning_rate, and for grpo the rewards "
-            "(reward_std 0 throughout and kl 0 give no gradient)."
+            "the adapter is what it was before training: nothing was learnt. Check learning_rate, and for "
+            "grpo the rewards (reward_std 0 throughout and kl 0 give no gradient)."
         )
 
 
@@ -273,8 +300,9 @@ def share_without_variance(shares: Sequence[float], limit: float) -> float:
     share = sum(shares) / len(shares) if shares else 0.0
     if share > limit:
         warnings.warn(
-            f"{share:.0%} of the GRPO groups have no variance in reward (limit {limit:.0%}): they give no signal but the KL "
-            "term. Raise temperature or group_size, or train on samples that the model gets right sometimes.",
+            f"{share:.0%} of the GRPO groups have no variance in reward (limit {limit:.0%}): they give no "
+            "signal but the KL term. Raise temperature or group_size, or train on samples that the model "
+            "gets right sometimes.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,7 +1,8 @@
 """Starting a training: in this process, or as several processes that share the work, by `accelerate launch`.
 
-The processes are children of `accelerate launch`, which ends all of them when one dies; they die with it, and it with the job,
-so that none keeps a device that was given back. What asks the job to stop is passed on to them, and they agree on the step.
+The processes are children of `accelerate launch`, which ends all of them when one dies; they die with it, and
+it with the job, so that none keeps a device that was given back. What asks the job to stop is passed on to
+them, and they agree on the step.
 
 As a module it is one of these processes: `accelerate launch -m vltaxon.train.launch TASK`.
 """
@@ -20,7 +21,7 @@ from vltaxon.processes import signal_when_parent_dies
 from vltaxon.tasks.training import TrainTask
 from vltaxon.train import trainer_state
 
-_SETTINGS = Path("config/accelerate")  # what `accelerate launch` is told, by how the processes share the weights
+_SETTINGS = Path("config/accelerate")  # of `accelerate launch`, by how the processes share the weights
 _JOB = "VLTAXON_TRAINING_JOB"  # process id, for the processes it has started
 
 
@@ -40,18 +41,14 @@ def train(task: TrainTask) -> None:
 
 
 def _launch(task: TrainTask) -> None:
+    """Train a step in several processes, and hand on what asks the job to stop."""
     file = task.state.with_name(f"{task.state.name}.task.json")
     for old in _errors(file):
         old.unlink()
     with provenance.atomic(file) as part:
         part.write_text(task.model_dump_json(), encoding="utf-8")
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)) // task.processes)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(_SETTINGS / f"{task.distributed}.yaml")]
-    command += ["--num_processes", str(task.processes), "--num_machines", "1", "--main_process_port", "0"]
-    command += ["--num_cpu_threads_per_process", str(threads), "-m", "vltaxon.train.launch", str(file)]
-    environment = os.environ | dict.fromkeys(THREADS, str(threads)) | {"PET_SIGNALS_TO_HANDLE": "SIGQUIT"}
-    environment[_JOB] = str(os.getpid())
-    environment["PET_SHUTDOWN_TIMEOUT"] = "10"  # seconds that the others have, when one has died
+    command, environment = _command(task, file, threads), _environment(threads)
     with trainer_state.catch_signals() as signals, gpu.handed_on() as devices:
         launcher = subprocess.Popen(command, env=environment, preexec_fn=_only_we_stop_it, pass_fds=devices)
         while True:
@@ -65,7 +62,42 @@ def _launch(task: TrainTask) -> None:
     for path in (file, *_errors(file)):
         path.unlink()
     if errors or status:
-        raise UserError(errors[0] if errors else f"a training process died; what it said stands above. {_what_next(task)}")
+        died = f"a training process died; what it said stands above. {_what_next(task)}"
+        raise UserError(errors[0] if errors else died)
+
+
+def _command(task: TrainTask, file: Path, threads: int) -> list[str]:
+    """Return the command that starts the processes of a task."""
+    options = {
+        "config_file": _SETTINGS / f"{task.distributed}.yaml",
+        "num_processes": task.processes,
+        "num_machines": 1,
+        "main_process_port": 0,
+        "num_cpu_threads_per_process": threads,
+    }
+    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    return [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *given,
+        "-m",
+        "vltaxon.train.launch",
+        str(file),
+    ]
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return the environment of the processes."""
+    return (
+        os.environ
+        | dict.fromkeys(THREADS, str(threads))
+        | {
+            "PET_SIGNALS_TO_HANDLE": "SIGQUIT",
+            "PET_SHUTDOWN_TIMEOUT": "10",  # seconds that the others have, when one has died
+            _JOB: str(os.getpid()),
+        }
+    )
 
 
 def _errors(file: Path) -> list[Path]:
@@ -74,12 +106,21 @@ def _errors(file: Path) -> list[Path]:
 
 
 def _what_next(task: TrainTask) -> str:
-    states = [state for state in trainer_state.list_states(task.state) if (state / trainer_state.SEAL).exists()]
-    return f"A rerun goes on from step {states[-1].name.rpartition('-')[2]}." if states else "A rerun starts anew."
+    states = [
+        state for state in trainer_state.list_states(task.state) if (state / trainer_state.SEAL).exists()
+    ]
+    return (
+        f"A rerun goes on from step {states[-1].name.rpartition('-')[2]}."
+        if states
+        else "A rerun starts anew."
+    )
 
 
 def _only_we_stop_it() -> None:
-    """In the launcher, before it starts: a stop sent to all must not end it, or it would end the others within seconds."""
+    """In the launcher, before it starts, ignore what asks to stop.
+
+    Sent to all processes it would end the launcher, and that the others within seconds.
+    """
     _die_with_parent()
     for number in trainer_state.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -115,7 +156,8 @@ def main(file: Path) -> None:
     except UserError as error:
         with provenance.atomic(file.with_name(f"{file.stem}.{os.environ['RANK']}.error")) as part:
             part.write_text(str(error), encoding="utf-8")
-        sys.exit(0 if isinstance(error, trainer_state.Stopped) else 1)  # all have stopped alike, and none failed
+        stopped = isinstance(error, trainer_state.Stopped)  # then all have, and none failed
+        sys.exit(0 if stopped else 1)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ def measure_lengths(samples: Sequence["Sample"], rows: Any, processor: Any) -> L
     from trl import apply_chat_template
 
     tokens = processor.tokenizer
-    rendered = [apply_chat_template({"prompt": s.prompt, "completion": s.completion}, processor) for s in samples]
+    rendered = [
+        apply_chat_template({"prompt": s.prompt, "completion": s.completion}, processor) for s in samples
+    ]
     texts = (text["prompt"] + text["completion"] for text in rendered)
     guards.check_placeholders(zip((s.image_id for s in samples), texts, strict=True), processor.image_token)
     prompts = [len(ids) for ids in tokens([text["prompt"] for text in rendered])["input_ids"]]

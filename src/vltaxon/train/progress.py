@@ -10,7 +10,9 @@ def show_progress(trainer: Any) -> None:
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     class Bar(ProgressCallback):  # type: ignore[misc]  # a class of a library without types
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+        ) -> None:
             values = logs or {}
             guards.check_finite(state.global_step, values)
             if self.training_bar is not None:

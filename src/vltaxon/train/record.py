@@ -1,4 +1,4 @@
-"""What is written of a training beside its adapter: the curve, and the record of what was trained and how it went."""
+"""What is written of a training beside its adapter: its curve, and the record of what was done and how."""
 
 import json
 import platform

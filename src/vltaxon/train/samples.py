@@ -1,6 +1,7 @@
 """Training samples: which image is asked what, in the words of inference, and what the right completion is.
 
-The targets are those of VL-Taxon: the lineage from the root down as reasoning, then the answer; or one of the two alone.
+The targets are those of VL-Taxon: the lineage from the root down as reasoning, then the answer; or one of the
+two alone.
 """
 
 import random
@@ -34,14 +35,16 @@ COLUMNS = ("image_id", "task", "form", "reasoned", "leaf", "ranks", "options", "
 class Store(Protocol):
     """Where pixels come from (`vltaxon.data.images.ImageStore`)."""
 
-    def resized(self, image_id: str, pixels: int, min_pixels: int) -> "Image.Image": ...
+    def resized(self, image_id: str, pixels: int, min_pixels: int) -> "Image.Image":
+        """Return an image, scaled to bounds of its pixels."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One request and its target. `leaf` is the displayed name of the image's most specific taxon.
 
-    `turns` are further questions of the same conversation, each with its target; `reasoned`: the target has reasoning in it.
+    `turns` are further questions of the same conversation, each with its target; `reasoned`: the target has
+    reasoning in it.
     """
 
     image_id: str
@@ -74,19 +77,24 @@ class Sample:
 def draw(task: "TrainTask") -> list[Sample]:
     """Draw the samples of a training step, in a seeded random order.
 
-    Where samples are conditioned on what the adapter of the step before names, an image that it gave no name has no such
-    sample, as in the test no question is asked about it.
+    Where samples are conditioned on what the adapter of the step before names, an image that it gave no name
+    has no such sample, as in the test no question is asked about it.
 
     Raises:
-        UserError: an unknown prompt, an image of both splits, a leaf of two parts or none, or nothing to train on.
+        UserError: an unknown prompt, an image of both splits, a leaf of two parts or none, or nothing to
+        train on.
     """
     step, images = task.step, task.images
     if unknown := sorted({spec.prompt for spec in step.samples} - task.prompts.keys()):
-        raise UserError(f'prompt "{unknown[0]}" of a training sample is not {suggest(unknown[0], task.prompts)}')
+        raise UserError(
+            f'prompt "{unknown[0]}" of a training sample is not {suggest(unknown[0], task.prompts)}'
+        )
     writer = _Writer(task.prompts, task.wording, task.word, Taxonomy.read(task.taxa))
     shown = training_images(images, task.parts, allowed_parts(step.part))
     own_names = _own_names(task)
-    questions = _questions(task.questions, shown) if any(spec.task == "answer" for spec in step.samples) else {}
+    questions = (
+        _questions(task.questions, shown) if any(spec.task == "answer" for spec in step.samples) else {}
+    )
     samples = [
         sample
         for spec in step.samples
@@ -94,20 +102,27 @@ def draw(task: "TrainTask") -> list[Sample]:
         for image_id, leaf in shown
         for sample in writer.samples(
             spec,
-            _Image(image_id, leaf, own_names.get(image_id), questions.get(image_id, ()), f"{task.seed}:{turn}:{image_id}"),
+            _Image(
+                image_id,
+                leaf,
+                own_names.get(image_id),
+                questions.get(image_id, ()),
+                f"{task.seed}:{turn}:{image_id}",
+            ),
         )
     ]
     if not samples:
         raise UserError(
             f"{images}: no training sample. Part {step.part} has {len(shown)} training images and "
-            f"{sum(map(len, questions.values()))} scored questions; check `part` of the recipe and the data set's train split."
+            f"{sum(map(len, questions.values()))} scored questions; check `part` of the recipe and the data "
+            "set's train split."
         )
     random.Random(task.seed).shuffle(samples)
     return samples
 
 
 def _own_names(task: "TrainTask") -> dict[str, str | None]:
-    """Return what the adapter of the step before names each training image, where samples are conditioned on it.
+    """Return what the adapter of the step before names each training image, where samples depend on it.
 
     Raises:
         UserError: it named none, and samples need a name.
@@ -118,15 +133,20 @@ def _own_names(task: "TrainTask") -> dict[str, str | None]:
     for spec in task.step.samples:
         if spec.condition in ("own", "mixed") and nameless == len(names):
             raise UserError(
-                f"stage 1 gave none of {len(names)} training images a name, so no sample can be conditioned on it "
-                f"({spec.condition}); condition on gold, or train stage 1 first"
+                f"stage 1 gave none of {len(names)} training images a name, so no sample can be conditioned "
+                f"on it ({spec.condition}); condition on gold, or train stage 1 first"
             )
     if nameless:
-        print(f"{nameless} of {len(names)} images were given no name in stage 1, and have no sample that needs one")
+        print(
+            f"{nameless} of {len(names)} images were given no name in stage 1, and have no sample that needs "
+            "one"
+        )
     return names
 
 
-def _questions(questions: Path, shown: Sequence[tuple[str, str]]) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+def _questions(
+    questions: Path, shown: Sequence[tuple[str, str]]
+) -> Mapping[str, Sequence[Mapping[str, Any]]]:
     """Return the scored training questions of images, by image, root first."""
     import polars as pl
 
@@ -134,11 +154,18 @@ def _questions(questions: Path, shown: Sequence[tuple[str, str]]) -> Mapping[str
     scored = (pc.field("split") == "train") & pc.field("scored")
     table = pl.DataFrame(provenance.read_parquet(questions, schemas.QUESTIONS, columns, scored))
     wanted = pl.DataFrame({"image_id": [image_id for image_id, _ in shown]}, schema={"image_id": pl.String})
-    return table.join(wanted, "image_id", "semi").sort("image_id", "level").rows_by_key("image_id", named=True)
+    return (
+        table.join(wanted, "image_id", "semi").sort("image_id", "level").rows_by_key("image_id", named=True)
+    )
 
 
 class _Image(NamedTuple):
-    """An image to be trained on: its leaf, the name that stage 1 gave it, its questions, and the seed of its draws."""
+    """An image to be trained on.
+
+    Attributes:
+        own_name: that stage 1 gave it, if any.
+        seed: of what is drawn for it.
+    """
 
     image_id: str
     leaf: str
@@ -169,11 +196,16 @@ class _Writer:
             questions = [random.Random(image.seed).choice(questions)]
         samples = [self._sample(spec, image, name, question) for question in questions]
         if spec.turns == "multi" and samples:
-            samples = [replace(samples[0], turns=tuple((sample.text, sample.target) for sample in samples[1:]))]
+            samples = [
+                replace(samples[0], turns=tuple((sample.text, sample.target) for sample in samples[1:]))
+            ]
         yield from samples
 
     def _given_name(self, spec: "Samples", image: _Image) -> str | None:
-        """Return the leaf that a prompt is given: empty where it takes none, None where stage 1 gave none that it needs."""
+        """Return the leaf that a prompt is given: empty where it takes none.
+
+        None where stage 1 gave none, and the sample needs one.
+        """
         gold = self.tree.name(image.leaf)
         if spec.condition == "mixed":
             return random.Random(f"{image.seed}:condition").choice((gold, image.own_name))
@@ -210,8 +242,8 @@ class _Writer:
 def dataset(samples: Sequence[Sample], store: Store, pixels: int, min_pixels: int) -> "datasets.Dataset":
     """Return the samples as TRL takes them: rows of prompt, completion, image and `COLUMNS`.
 
-    Conversations of several turns are rows of messages, image and `COLUMNS`. Only words are held; an image is decoded when
-    its row is read, and once for the rows of a group that share it.
+    Conversations of several turns are rows of messages, image and `COLUMNS`. Only words are held; an image is
+    decoded when its row is read, and once for the rows of a group that share it.
 
     Args:
         samples: of a step.
@@ -225,12 +257,20 @@ def dataset(samples: Sequence[Sample], store: Store, pixels: int, min_pixels: in
 
     def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         _ignore_stop_in_worker()
-        opened = {image_id: store.resized(image_id, pixels, min_pixels) for image_id in dict.fromkeys(batch["image_id"])}
-        whole = [Sample(**dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)]
+        opened = {
+            image_id: store.resized(image_id, pixels, min_pixels)
+            for image_id in dict.fromkeys(batch["image_id"])
+        }
+        whole = [
+            Sample(**dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)
+        ]
         if several:
             texts = {"messages": [sample.prompt + sample.completion for sample in whole]}
         else:
-            texts = {"prompt": [sample.prompt for sample in whole], "completion": [sample.completion for sample in whole]}
+            texts = {
+                "prompt": [sample.prompt for sample in whole],
+                "completion": [sample.completion for sample in whole],
+            }
         images = [opened[sample.image_id] for sample in whole]
         return {**texts, "image": images, **{column: batch[column] for column in COLUMNS}}
 
@@ -240,8 +280,8 @@ def dataset(samples: Sequence[Sample], store: Store, pixels: int, min_pixels: in
 def _ignore_stop_in_worker() -> None:
     """In a worker of a data loader, ignore SIGTERM, which a scheduler sends to all processes of a job.
 
-    Torch has the worker die of it. The training itself acts on it after its step, and would die of a worker's death before;
-    it ends its workers at its end.
+    Torch has the worker die of it. The training itself acts on it after its step, and would die of a worker's
+    death before; it ends its workers at its end.
     """
     from torch.utils.data import get_worker_info
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vltaxon import checkpoint, provenance
 from vltaxon.partition import allowed_parts
-from vltaxon.train import adapter, arguments, guards, lengths, objectives, progress, record, samples, trainer_state
+from vltaxon.train import (
+    adapter,
+    arguments,
+    guards,
+    lengths,
+    objectives,
+    progress,
+    record,
+    samples,
+    trainer_state,
+)
 from vltaxon.versions import VERSIONS
 
 if TYPE_CHECKING:
@@ -40,8 +50,9 @@ def train_step(task: "TrainTask") -> None:
     progress.show_progress(trainer)
     _train(task, trainer, {**setup.identity, "samples": provenance.digest_text(*map(repr, drawn))}, world)
 
-    sharded = trainer.is_fsdp_enabled
-    weights = trainer.accelerator.get_state_dict(trainer.model) if sharded else None  # of all processes together
+    weights = None
+    if trainer.is_fsdp_enabled:  # each process holds a share: all together
+        weights = trainer.accelerator.get_state_dict(trainer.model)
     if trainer.args.process_index:
         return
     trained = trainer.accelerator.unwrap_model(trainer.model)
@@ -67,7 +78,9 @@ def train_step(task: "TrainTask") -> None:
         "wall_seconds": round(time.monotonic() - started, 1),
     }
     with provenance.whole_folder(task.adapter.parent) as part:
-        trained.save_pretrained(part, selected_adapters=["default"], save_embedding_layers=False, state_dict=weights)
+        trained.save_pretrained(
+            part, selected_adapters=["default"], save_embedding_layers=False, state_dict=weights
+        )
         (part / "README.md").unlink(missing_ok=True)
         record.write_record(part, curve, facts, task.seed)
     shutil.rmtree(task.state, ignore_errors=True)
@@ -119,7 +132,9 @@ def _set_up(task: "TrainTask", drawn: Sequence[samples.Sample], world: int) -> _
         "version": VERSIONS["vltaxon.train.step"],
     }
     common = arguments.common_arguments(task, world, torch.cuda.is_available())
-    return _Setup(objectives.Prepared(policy, processor, rows, common, measured, task.files), identity, modules)
+    return _Setup(
+        objectives.Prepared(policy, processor, rows, common, measured, task.files), identity, modules
+    )
 
 
 def _train(task: "TrainTask", trainer: Any, identity: Mapping[str, Any], world: int) -> None:
@@ -135,13 +150,16 @@ def _train(task: "TrainTask", trainer: Any, identity: Mapping[str, Any], world: 
         state = trainer_state.newest_state(task.state)
     if first and state is not None and (before := len(list(state.glob("rng_state*")))) != world:
         print(
-            f"{state} is of {before} processes, these are {world}: what is drawn from here on is drawn otherwise", flush=True
+            f"{state} is of {before} processes, these are {world}: what is drawn from here on is drawn "
+            "otherwise",
+            flush=True,
         )
     with trainer_state.catch_signals() as signals:
         trainer_state.save_states(trainer, task.state, task.checkpoint_minutes, signals)
         trainer.train(resume_from_checkpoint=None if state is None else str(state))
     if (done := trainer.state.global_step) < trainer.state.max_steps:
         raise trainer_state.Stopped(
-            f"{signals[0] if signals else 'a signal to another process'} has stopped this training after step {done} of "
-            f"{trainer.state.max_steps}. Its state is kept in {task.state}: a rerun goes on from step {done}."
+            f"{signals[0] if signals else 'a signal to another process'} has stopped this training after "
+            f"step {done} of {trainer.state.max_steps}. Its state is kept in {task.state}: a rerun goes on "
+            f"from step {done}."
         )

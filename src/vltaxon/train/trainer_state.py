@@ -1,11 +1,12 @@
-"""Training that survives: its state is written every some minutes and before it stops because it was asked to.
+"""Training that survives: its state is written regularly, and before it stops because it was asked to.
 
-A state is what transformers calls a checkpoint: adapter, optimiser, scheduler, log, and the random states of every process. It
-is taken between two optimiser steps, where GRPO has no rollouts left over, so that a training that goes on from it ends the
-same.
+A state is what transformers calls a checkpoint: adapter, optimiser, scheduler, log, and the random states of
+every process. It is taken between two optimiser steps, where GRPO has no rollouts left over, so that a
+training that goes on from it ends the same.
 
-transformers writes in place, so a folder counts only once it is sealed: a file that is written last names its files with their
-digests. Reading it back runs no code from it: weights are safetensors, everything else is read by torch with `weights_only`.
+transformers writes in place, so a folder counts only once it is sealed: a file that is written last names its
+files with their digests. Reading it back runs no code from it: weights are safetensors, everything else is
+read by torch with `weights_only`.
 """
 
 import fcntl
@@ -83,7 +84,11 @@ def open_states(folder: Path, identity: Mapping[str, Any]) -> None:
         if old:
             was, now = json.loads(old), json.loads(text)
             changed = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-            print(f"{folder}: its checkpoints are of another step ({', '.join(changed)} changed); starting anew", flush=True)
+            print(
+                f"{folder}: its checkpoints are of another step ({', '.join(changed)} changed); starting "
+                "anew",
+                flush=True,
+            )
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     with provenance.atomic(file) as part:
@@ -125,7 +130,8 @@ def catch_signals() -> Iterator[list[str]]:
 def save_states(trainer: Any, folder: Path, minutes: float, signals: list[str]) -> None:
     """Have a trainer write its state regularly, and before it stops because it was asked to.
 
-    Processes that train together decide together, after every optimiser step, so that all of them stop at the same one.
+    Processes that train together decide together, after every optimiser step, so that all of them stop at the
+    same one.
 
     Args:
         trainer: that has not started.

@@ -1,4 +1,4 @@
-"""A training job as the rule's script starts it, without Snakemake: python -m tests.unit.train.door TASK LOG."""
+"""A training job as its script starts it, without Snakemake: python -m tests.unit.train.door TASK LOG."""
 
 import sys
 from pathlib import Path

@@ -49,11 +49,16 @@ def test_shares_of_the_weights_need_devices(monkeypatch: pytest.MonkeyPatch) -> 
 def test_vllm_must_be_here_to_generate(monkeypatch: pytest.MonkeyPatch) -> None:
     guards.check_vllm("transformers")
     if importlib.util.find_spec("vllm") is None:
-        with pytest.raises(UserError, match="`generate: vllm_colocate` needs vLLM in this environment, and it is not installed"):
+        with pytest.raises(
+            UserError,
+            match="`generate: vllm_colocate` needs vLLM in this environment, and it is not installed",
+        ):
             guards.check_vllm("vllm_colocate")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     guards.check_vllm("vllm_colocate")
-    with pytest.raises(UserError, match="needs the address of a running `trl vllm-serve` in VLTAXON_VLLM_SERVER"):
+    with pytest.raises(
+        UserError, match="needs the address of a running `trl vllm-serve` in VLTAXON_VLLM_SERVER"
+    ):
         guards.check_vllm("vllm_server")
     monkeypatch.setenv(guards.VLLM_SERVER, "http://localhost:8000")
     guards.check_vllm("vllm_server")
@@ -102,7 +107,9 @@ def test_base_weights_left_trainable(vlm: Vlm) -> None:
         guards.count_trainable(model)
 
 
-@pytest.mark.parametrize("targets", ["all-linear", r".*\.(q|k|v|o|gate|up|down)_proj", r".*(q_proj|merger\.mlp\.0)"])
+@pytest.mark.parametrize(
+    "targets", ["all-linear", r".*\.(q|k|v|o|gate|up|down)_proj", r".*(q_proj|merger\.mlp\.0)"]
+)
 def test_vision_modules_adapted(vlm: Vlm, targets: str) -> None:
     with pytest.raises(UserError, match=r"modules outside the language model, model.visual"):
         guards.list_adapted_modules(policy(vlm, targets))
@@ -169,7 +176,10 @@ def test_divergence(logs: dict[str, float]) -> None:
 
 def test_an_adapter_that_stays(world: World, vlm: Vlm) -> None:
     """A random model is never right: all rewards are 0, the KL term too, and nothing moves."""
-    with pytest.warns(RuntimeWarning, match="100% of the GRPO groups"), pytest.raises(UserError, match="nothing was learnt"):
+    with (
+        pytest.warns(RuntimeWarning, match="100% of the GRPO groups"),
+        pytest.raises(UserError, match="nothing was learnt"),
+    ):
         train(world, vlm, "o", step("grpo"))
     assert not (world.folder / "o").exists()
 
@@ -181,7 +191,8 @@ def test_groups_without_variance() -> None:
     assert torch.isfinite(torch.tensor(guards.share_without_variance([], 0.8)))
 
 
-# -- the same mistakes made in a step: each guard is asked, and before anything is written -------------------------------------
+# -- the same mistakes made in a step: each guard is asked, and before anything is written
+# -------------------------------------
 
 Spoil = Callable[[pytest.MonkeyPatch, Path], None]
 
@@ -249,14 +260,28 @@ def template_without_answers(patch: pytest.MonkeyPatch, _: Path) -> None:
     patch.setattr(checkpoint, "load", forgetful)
 
 
-ALL_LINEAR, NO_LAYER = (LORA.model_copy(update={"targets": targets}) for targets in ("all-linear", "nonsense"))
+ALL_LINEAR, NO_LAYER = (
+    LORA.model_copy(update={"targets": targets}) for targets in ("all-linear", "nonsense")
+)
 MISTAKES: list[tuple[str, str, dict[str, Any], Spoil | None, str]] = [
     ("several GPUs", "sft", {}, several_gpus, "2 GPUs are visible"),
-    ("batches that do not divide", "sft", {}, batch_of_one_device_on_two, "device_batch_size 8 on 2 devices does not divide"),
+    (
+        "batches that do not divide",
+        "sft",
+        {},
+        batch_of_one_device_on_two,
+        "device_batch_size 8 on 2 devices does not divide",
+    ),
     ("test image", "sft", {}, drawing("test/0_4"), "of the test split"),
     ("held-out species", "grpo", {}, drawing("train/6_0"), "of the held_out part"),
     ("species of the other part", "grpo", {}, drawing("train/0_0"), "of the sft part"),
-    ("too few samples", "grpo", {"batch_size": 64}, None, "8 samples and one optimiser step needs 16 prompts"),
+    (
+        "too few samples",
+        "grpo",
+        {"batch_size": 64},
+        None,
+        "8 samples and one optimiser step needs 16 prompts",
+    ),
     ("another dtype", "sft", {}, loaded_in_half, "weights are bfloat16, the model file says float32"),
     ("vision adapted", "sft", {"lora": ALL_LINEAR}, None, "modules outside the language model"),
     ("no layer adapted", "sft", {"lora": NO_LAYER}, None, "does not fit the model"),
@@ -270,7 +295,9 @@ MISTAKES: list[tuple[str, str, dict[str, Any], Spoil | None, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "change", "spoil", "words"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
+@pytest.mark.parametrize(
+    ("kind", "change", "spoil", "words"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES]
+)
 def test_a_step_with_a_mistake_stops(
     world: World, vlm: Vlm, lettered: Path, monkeypatch: pytest.MonkeyPatch,
     kind: str, change: dict[str, Any], spoil: Spoil | None, words: str,

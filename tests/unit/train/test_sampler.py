@@ -18,7 +18,12 @@ SAMPLES, BATCH, DEVICE = 53, 16, 2
 def sft(world: int, done: int = 0) -> list[list[int]]:
     """Samples of every optimiser step of an epoch, as accelerate deals them out to `world` processes."""
     steps = batches.accumulation(BATCH, DEVICE, world)
-    args = {"per_device_train_batch_size": DEVICE, "gradient_accumulation_steps": steps, "world_size": world, "data_seed": 3}
+    args = {
+        "per_device_train_batch_size": DEVICE,
+        "gradient_accumulation_steps": steps,
+        "world_size": world,
+        "data_seed": 3,
+    }
     trainer: Any = SimpleNamespace(args=SimpleNamespace(**args), state=SimpleNamespace(global_step=done))
     order = sampler.EpochSampler(trainer, SAMPLES, -SAMPLES % (DEVICE * world) if world > 1 else 0)
     dealt = [
@@ -65,10 +70,13 @@ def test_fillers_teach_nothing() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
 def test_the_prompts_of_a_grpo_step_are_the_same_and_their_groups_whole(world: int) -> None:
-    """Of 32 completions of 4 prompts; where a process takes fewer than a group, the group is whole over all of them."""
+    """Of 32 completions of 4 prompts; a group is whole over all processes, also where each takes fewer."""
     group, batch = 8, 32
     order = RepeatSampler(range(9), mini_repeat_count=group, batch_size=batch // group, shuffle=False)
-    dealt = [list(BatchSamplerShard(BatchSampler(order, batch // world, drop_last=False), world, r)) for r in range(world)]
+    dealt = [
+        list(BatchSamplerShard(BatchSampler(order, batch // world, drop_last=False), world, r))
+        for r in range(world)
+    ]
     for number, step in enumerate(zip(*dealt, strict=True)):
         together = [prompt for share in step for prompt in share]
         assert together == [4 * number + i // group for i in range(batch)]

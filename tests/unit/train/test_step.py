@@ -36,7 +36,9 @@ def test_sft_moves_the_adapter_alone(world: World, vlm: Vlm) -> None:
     assert {p.name for p in output.iterdir()} == FILES
     weights = load_file(output / "adapter_model.safetensors")
     assert all("language_model" in name and "lora_" in name for name in weights)
-    assert all(tensor.any() for name, tensor in weights.items() if "lora_B" in name), "a fresh B is zero, a trained one is not"
+    assert all(tensor.any() for name, tensor in weights.items() if "lora_B" in name), (
+        "a fresh B is zero, a trained one is not"
+    )
     facts = record(output)
     assert facts["steps"] == 2 and facts["samples"] == 16 and facts["images"] == 16
     assert facts["trainable_parameters"] == sum(t.numel() for t in weights.values())
@@ -50,7 +52,9 @@ def test_sft_learns(lettered: Path) -> None:
     assert losses[-1] < losses[0] / 5
 
 
-def test_grpo_continues_the_adapter_and_its_kl_starts_at_nothing(world: World, vlm: Vlm, lettered: Path) -> None:
+def test_grpo_continues_the_adapter_and_its_kl_starts_at_nothing(
+    world: World, vlm: Vlm, lettered: Path
+) -> None:
     output = train(world, vlm, "2-grpo", GRPO, previous=lettered)
     facts = record(output)
     assert facts["adapter_before"] == record(lettered)["adapter_after"]
@@ -83,13 +87,15 @@ def test_a_failed_step_leaves_no_adapter_and_can_start_again(world: World, vlm: 
 
 
 def test_several_turns_learn_every_answer_and_no_question(world: World, vlm: Vlm) -> None:
-    """Two or three questions an image; an answer is a letter, `<|im_end|>` and a line's end, and all that is learnt."""
+    """Two or three questions an image; all that is learnt is a letter, `<|im_end|>` and a line's end of each."""
     import torch
     from transformers import AutoProcessor
 
     spec = Samples(task="answer", prompt="direct", target="answer", form="bare", turns="multi")
     said = "{% generation %}{{ m['content'][0]['text'] }}<|im_end|>\n{% endgeneration %}"
-    template = TEMPLATE.replace("{% for c in", "{% if m['role'] == 'assistant' %}" + said + "{% else %}{% for c in")
+    template = TEMPLATE.replace(
+        "{% for c in", "{% if m['role'] == 'assistant' %}" + said + "{% else %}{% for c in"
+    )
     template = template.replace("<|im_end|>\n{% endfor %}", "<|im_end|>\n{% endif %}{% endfor %}")
     folder = world.folder / "marked"
     shutil.copytree(vlm.checkpoint, folder)
@@ -138,21 +144,37 @@ def test_trend_tells_a_rise_from_noise() -> None:
 
 def test_curve_has_our_names_and_no_gaps() -> None:
     history = [
-        {"step": 1, "loss": 0.5, "rewards/format_reward/mean": 1, "rewards/accuracy_reward/mean": None, "epoch": 0.5},
+        {
+            "step": 1,
+            "loss": 0.5,
+            "rewards/format_reward/mean": 1,
+            "rewards/accuracy_reward/mean": None,
+            "epoch": 0.5,
+        },
         {"step": 2, "loss": 0.25, "kl": 0.0, "step_time": 3.1},
         {"step": 2, "train_runtime": 7.0},
     ]
-    assert curve_of(history, GrpoStep.columns()) == [(1, "loss", 0.5), (1, "reward_format", 1.0), (2, "loss", 0.25), (2, "kl", 0.0)]
+    assert curve_of(history, GrpoStep.columns()) == [
+        (1, "loss", 0.5),
+        (1, "reward_format", 1.0),
+        (2, "loss", 0.25),
+        (2, "kl", 0.0),
+    ]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"lora": Lora(rank=8, alpha=8)}, "adapter has r 4, this step asks for 8"),
-        ({"lora": Lora(rank=4, alpha=8, targets=r".*language_model.*\.q_proj")}, "adapter has target_modules"),
+        (
+            {"lora": Lora(rank=4, alpha=8, targets=r".*language_model.*\.q_proj")},
+            "adapter has target_modules",
+        ),
     ],
 )
-def test_a_chain_keeps_one_adapter_shape(world: World, vlm: Vlm, lettered: Path, change: dict[str, object], words: str) -> None:
+def test_a_chain_keeps_one_adapter_shape(
+    world: World, vlm: Vlm, lettered: Path, change: dict[str, object], words: str
+) -> None:
     with pytest.raises(UserError, match=words):
         train(world, vlm, "2-grpo", GRPO.model_copy(update=change), lettered)
 

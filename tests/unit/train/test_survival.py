@@ -95,15 +95,20 @@ def test_a_killed_training_ends_the_same(world: World, vlm: Vlm, lettered: Path)
     newest = hurt.task.state / f"checkpoint-{kept}"  # and then the disk loses half of a file
     (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:100])
     assert result(hurt.finish()) == expected
-    assert f"checkpoint-{kept} is not used and deleted: optimizer.pt is not what was written" in hurt.log.read_text()
+    assert (
+        f"checkpoint-{kept} is not used and deleted: optimizer.pt is not what was written"
+        in hurt.log.read_text()
+    )
     assert not hurt.task.state.exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 @pytest.mark.parametrize("kind", STEPS)
-def test_ten_times_at_random(world: World, vlm: Vlm, lettered: Path, kind: str, number: signal.Signals) -> None:
-    """Ten signals at random moments of training, those between and within the writing of checkpoints among them."""
+def test_ten_times_at_random(
+    world: World, vlm: Vlm, lettered: Path, kind: str, number: signal.Signals
+) -> None:
+    """Ten signals at random moments of training, some while a checkpoint is written."""
     what, start = STEPS[kind].model_copy(update={"epochs": 4}), None if kind == "sft" else lettered
     expected = result(train(world, vlm, "whole", what, start))
     rng, sent, rounds, points = random.Random(f"{kind} {number}"), 0, 0, []
@@ -123,7 +128,10 @@ def test_ten_times_at_random(world: World, vlm: Vlm, lettered: Path, kind: str, 
         assert process.wait(400) == 0, hurt.log.read_text()
         assert result(hurt.output) == expected
         rounds += 1
-    print(f"{kind} {number.name}: stopped after steps {points} of {expected[0]} in {rounds} trainings, all ended the same")
+    print(
+        f"{kind} {number.name}: stopped after steps {points} of {expected[0]} in {rounds} trainings, all "
+        "ended the same"
+    )
 
 
 def curve(folder: Path, metric: str) -> list[float]:
@@ -139,7 +147,9 @@ def test_two_processes_learn_what_one_learns(world: World, vlm: Vlm) -> None:
     halves = what.model_copy(update={"device_batch_size": what.device_batch_size // 2})
     together = job(world, vlm, halves, None, "together", processes=2).finish()
     one, two = (json.loads((folder / "record.json").read_text()) for folder in (alone, together))
-    assert (one["devices"], two["devices"]) == (1, 2) and one["samples"] % what.batch_size, "the last batch is not full"
+    assert (one["devices"], two["devices"]) == (1, 2) and one["samples"] % what.batch_size, (
+        "the last batch is not full"
+    )
     losses, others = curve(alone, "loss"), curve(together, "loss")
     assert len(losses) >= 20 and losses[-1] < losses[0] / 2
     print(max(abs(a - b) for a, b in zip(losses, others, strict=True)), losses[0], losses[-1])
@@ -158,8 +168,13 @@ def gone(family: list[psutil.Process], seconds: float) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", STEPS)
-def test_two_processes_die_together_stop_together_and_end_the_same(world: World, vlm: Vlm, lettered: Path, kind: str) -> None:
-    what, start = STEPS[kind].model_copy(update={"epochs": 6, "device_batch_size": 4}), None if kind == "sft" else lettered
+def test_two_processes_die_together_stop_together_and_end_the_same(
+    world: World, vlm: Vlm, lettered: Path, kind: str
+) -> None:
+    what, start = (
+        STEPS[kind].model_copy(update={"epochs": 6, "device_batch_size": 4}),
+        None if kind == "sft" else lettered,
+    )
     expected = result(job(world, vlm, what, start, "whole", processes=2).finish())
     hurt = job(world, vlm, what, start, "hurt", processes=2)
 
@@ -183,7 +198,10 @@ def test_two_processes_die_together_stop_together_and_end_the_same(world: World,
     process.terminate()
     assert process.wait(120) == 1
     kept = hurt.steps[-1]
-    assert f"error: SIGTERM has stopped this training after step {kept} of {expected[0]}." in hurt.log.read_text()
+    assert (
+        f"error: SIGTERM has stopped this training after step {kept} of {expected[0]}."
+        in hurt.log.read_text()
+    )
     files = {path.name for path in (hurt.task.state / f"checkpoint-{kept}").iterdir()}
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= files
 
@@ -234,23 +252,32 @@ def told_alone(process: "subprocess.Popen[bytes]", number: signal.Signals) -> No
     ],
 )
 def test_under_snakemake(world: World, vlm: Vlm, tell: Any, number: signal.Signals, stops: bool) -> None:
-    """The script of a rule stops between two steps. Told alone, Snakemake starts no other job and waits for those that run."""
+    """The script of a rule stops between two steps; Snakemake, told alone, waits for the jobs that run."""
     expected = result(train(world, vlm, "whole", SFT))
     hurt = job(world, vlm, SFT, None, "hurt")
-    for name, text in (("Snakefile", SNAKEFILE), ("door.py", SCRIPT), ("hurt.json", hurt.task.model_dump_json())):
+    for name, text in (
+        ("Snakefile", SNAKEFILE),
+        ("door.py", SCRIPT),
+        ("hurt.json", hurt.task.model_dump_json()),
+    ):
         (world.folder / name).write_text(text)
 
     def snakemake() -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all"]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-        return subprocess.Popen(command, cwd=world.folder, env=environment, start_new_session=True, preexec_fn=heeds_ctrl_c)
+        return subprocess.Popen(
+            command, cwd=world.folder, env=environment, start_new_session=True, preexec_fn=heeds_ctrl_c
+        )
 
     process = snakemake()
     assert hurt.trains(process, after=1)
     tell(process, number)
     status, said = process.wait(240), (world.folder / "train.log").read_text()
     last = said.splitlines()[-1]
-    at = re.fullmatch(rf"error: {number.name} has stopped this training after step (\d+) of {expected[0]}\. .*step \1\.", last)
+    at = re.fullmatch(
+        rf"error: {number.name} has stopped this training after step (\d+) of {expected[0]}\. .*step \1\.",
+        last,
+    )
     assert (at is not None) == stops, said
     if at is not None:
         assert status != 0 and not hurt.output.exists()

@@ -1,7 +1,7 @@
 """Objectives of training, one file each: its kind of step (a `Step`), and how that is trained.
 
-A file that is put here is found: its name is what `kind:` says in config/recipes/*.yaml. It is imported while the Snakefile
-is parsed, so whatever is heavy it imports inside its functions.
+A file that is put here is found: its name is what `kind:` says in config/recipes/*.yaml. It is imported while
+the Snakefile is parsed, so whatever is heavy it imports inside its functions.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,9 @@ def step_classes() -> dict[str, "type[Step]"]:
         name: declared
         for name, module in find_plugins("vltaxon.train.objectives").items()
         for declared in vars(module).values()
-        if isinstance(declared, type) and issubclass(declared, Step) and declared.__module__ == module.__name__
+        if isinstance(declared, type)
+        and issubclass(declared, Step)
+        and declared.__module__ == module.__name__
     }
 
 

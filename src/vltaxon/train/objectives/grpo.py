@@ -1,4 +1,4 @@
-"""Group-relative policy optimisation (DeepSeekMath, arXiv 2402.03300) with VL-Taxon's rewards, by TRL's GRPOTrainer."""
+"""Group-relative policy optimisation (DeepSeekMath, arXiv 2402.03300) by rewards, with TRL's GRPOTrainer."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ class WeightedReward(Closed):
 
 
 class GrpoStep(Step):
-    """A step of group-relative policy optimisation: completions of a prompt are compared with each other, by rewards."""
+    """A step of group-relative policy optimisation: completions of a prompt are compared by their rewards."""
 
     kind: Literal["grpo"]
     group_size: PositiveInt = Field(8, description="Completions per prompt.")
@@ -54,8 +54,8 @@ class GrpoStep(Step):
     )
     generate: Literal["transformers", "vllm_colocate", "vllm_server"] = Field(
         "transformers",
-        description="What writes the completions. vLLM, on the training devices or at the address in VLTAXON_VLLM_SERVER "
-        "(`trl vllm-serve`), is faster and was not yet run by us.",
+        description="What writes the completions. vLLM, on the training devices or at the address in "
+        "VLTAXON_VLLM_SERVER (`trl vllm-serve`), is faster and was not yet run by us.",
     )
 
     @model_validator(mode="after")
@@ -67,7 +67,8 @@ class GrpoStep(Step):
             raise ValueError(f"rewards: {', '.join(twice)} stands twice")
         return self
 
-    # -- what it costs -----------------------------------------------------------------------------------------------
+    # -- what it costs
+    # -----------------------------------------------------------------------------------------------
 
     @property
     def rollouts(self) -> int:
@@ -89,10 +90,11 @@ class GrpoStep(Step):
         return batches.accumulation(self.batch_size, self.device_batch_size, world, self.group_size)
 
     def seconds(self, prompt: float, new: float, speed: "Speed") -> float:
-        """Return how long one device trains: completions are generated first, and read by the reference too."""
+        """Return how long one device trains; completions are generated first, and read by the reference."""
         return super().seconds(prompt, new, speed) + 2 * (prompt + new) / speed.prompt + new / speed.new
 
-    # -- how it is trained -------------------------------------------------------------------------------------------
+    # -- how it is trained
+    # -------------------------------------------------------------------------------------------
 
     @classmethod
     def columns(cls) -> Mapping[str, Column]:
@@ -122,9 +124,9 @@ class GrpoStep(Step):
     def trainer(self, prepared: "Prepared") -> "GRPOTrainer":
         """Return a GRPOTrainer.
 
-        The loss is the paper's: mean over tokens, then over completions, with advantages scaled by the group's deviation;
-        TRL's own default is DAPO's. With a KL term TRL copies the policy's adapter to a frozen `ref`, so the reference is
-        the policy as it starts: the base model, or the SFT adapter.
+        The loss is the paper's: mean over tokens, then over completions, with advantages scaled by the
+        group's deviation; TRL's own default is DAPO's. With a KL term TRL copies the policy's adapter to a
+        frozen `ref`, so the reference is the policy as it starts: the base model, or the SFT adapter.
         """
         from trl import GRPOConfig, GRPOTrainer
 
@@ -143,7 +145,7 @@ class GrpoStep(Step):
             importance_sampling_level="token",
             use_bias_correction_kl=False,
             mask_truncated_completions=False,
-            shuffle_dataset=False,  # the draw has, and TRL's own order is lost when a killed run goes on in a later epoch
+            shuffle_dataset=False,  # the draw has; TRL's is lost when a killed run goes on in a later epoch
             log_completions=False,
             log_multimodal=False,
             reward_weights=[reward.weight for reward in self.rewards],
@@ -155,7 +157,9 @@ class GrpoStep(Step):
 
         trainer = GRPOTrainer(
             model=prepared.policy,
-            reward_funcs=[_told_why_it_ended(each.name, find_rewards()[each.name], ends) for each in self.rewards],
+            reward_funcs=[
+                _told_why_it_ended(each.name, find_rewards()[each.name], ends) for each in self.rewards
+            ],
             args=config,
             train_dataset=prepared.rows,
             processing_class=prepared.processor,
@@ -165,7 +169,8 @@ class GrpoStep(Step):
     def vllm_arguments(self, longest: int) -> dict[str, Any]:
         """Return where completions are written by vLLM. Not yet run by us.
 
-        In colocate mode it shares the training devices; in server mode it is one that was started by `trl vllm-serve`.
+        In colocate mode it shares the training devices; in server mode it is one that was started by `trl
+        vllm-serve`.
 
         Args:
             longest: tokens of the longest sample, image included.
@@ -180,7 +185,7 @@ class GrpoStep(Step):
         return mode | {"vllm_server_base_url": os.environ[guards.VLLM_SERVER]}
 
     def findings(self, curve: Curve, prepared: "Prepared") -> dict[str, Any]:
-        """Return the share of groups without variance, of which too many are warned of, and how the reward moved."""
+        """Return the share of groups without variance, warning of too many, and how the reward moved."""
         from vltaxon.train import guards
 
         shares = [value for _, column, value in curve if column == _SHARE_ALIKE]
@@ -191,7 +196,9 @@ class GrpoStep(Step):
         }
 
 
-def _told_why_it_ended(name: str, reward: Reward, ends: Callable[[int], bool]) -> Callable[..., list[float | None]]:
+def _told_why_it_ended(
+    name: str, reward: Reward, ends: Callable[[int], bool]
+) -> Callable[..., list[float | None]]:
     """Return a reward as TRL calls it, which also gets the reason why each completion ended.
 
     TRL gives none; a completion was cut by the limit if its last token is none at which the trainer stops.
@@ -206,9 +213,10 @@ def _told_why_it_ended(name: str, reward: Reward, ends: Callable[[int], bool]) -
 
 
 def trend(rewards: Sequence[float]) -> dict[str, float]:
-    """Return whether the reward rose: its mean in the first and last third of the steps, and a test of the order.
+    """Return whether the reward rose: its mean in the first and last third of the steps, and a test of order.
 
-    That is Kendall's tau with the step, and its p. A test by ranks, since a step's mean is of few prompts and far from normal.
+    That is Kendall's tau with the step, and its p. A test by ranks, since a step's mean is of few prompts and
+    far from normal.
     """
     from scipy.stats import kendalltau
 

@@ -54,16 +54,20 @@ class SftStep(Step):
             shuffle_dataset=False,  # the sampler shuffles
         )
         try:
-            trainer = Ordered(prepared.policy, args=config, train_dataset=rows, processing_class=prepared.processor)
+            trainer = Ordered(
+                prepared.policy, args=config, train_dataset=rows, processing_class=prepared.processor
+            )
         except ValueError as error:
             if not several:
                 raise
             raise UserError(
-                f"turns multi: the loss cannot be kept to the answers with this model's chat template: {error}"
+                "turns multi: the loss cannot be kept to the answers with this model's chat template: "
+                f"{error}"
             ) from error
-        # Qwen2.5-VL's class says that it takes no count of tokens. transformers would then average over each device batch
-        # and weigh these alike, however many tokens they have, and the loss would depend on device_batch_size and on the
-        # number of devices. TRL takes the loss itself and knows the count: the mean is over all tokens of the effective batch.
+        # Qwen2.5-VL's class says that it takes no count of tokens. transformers would then average over each
+        # device batch and weigh these alike, however many tokens they have, and the loss would depend on
+        # device_batch_size and on the number of devices. TRL takes the loss itself and knows the count: the
+        # mean is over all tokens of the effective batch.
         trainer.model_accepts_loss_kwargs = True
         guards.check_max_length(trainer.args.max_length)
         first = [rows[i] for i in range(min(8, len(rows)))]

@@ -2,9 +2,10 @@
 
 A file that is put here is found: its name is what `rewards:` says in config/recipes/*.yaml.
 
-A reward gets lists of equal length, as keywords: `completions`, each a list of one message; `finish_reason`, why each ended
-(`stop`, or `length` where the token limit cut it); and the columns of the samples (`samples.COLUMNS`). It takes what it needs,
-and bears all others. It returns a number for each completion, or None where it does not apply.
+A reward gets lists of equal length, as keywords: `completions`, each a list of one message; `finish_reason`,
+why each ended (`stop`, or `length` where the token limit cut it); and the columns of the samples
+(`samples.COLUMNS`). It takes what it needs, and bears all others. It returns a number for each completion, or
+None where it does not apply.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ Completion = list[dict[str, str]]
 class Reward(Protocol):
     """What rewards completions."""
 
-    def __call__(self, *, completions: list[Completion], finish_reason: list[str], **columns: object) -> list[float | None]:
+    def __call__(
+        self, *, completions: list[Completion], finish_reason: list[str], **columns: object
+    ) -> list[float | None]:
         """Return a number for each completion, None where the reward does not apply."""
 
 

@@ -1,4 +1,4 @@
-"""The accuracy reward of VL-Taxon: whether the answer is right, 0 or 1, exactly where the metrics count it right."""
+"""The accuracy reward of VL-Taxon: 1 for a right answer, exactly where the metrics count it right, else 0."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ def reward(
     finish_reason: Sequence[str],
     **_: object,
 ) -> list[float | None]:
-    """Return 1 for the right answer: in stage 1 the leaf's name after normalisation, in stage 2 the right letter.
+    """Return 1 for the right answer: the leaf's name after normalisation in stage 1, the letter in stage 2.
 
-    Where the token limit ended a completion (`length`) a bare name may be half a name, and a letter's text half a text; both
-    are read as in inference.
+    Where the token limit ended a completion (`length`) a bare name may be half a name, and a letter's text
+    half a text; both are read as in inference.
 
     Args:
         completions: what the model wrote.
@@ -48,7 +48,11 @@ def _right(
     finish_reason: str,
 ) -> bool:
     if task == "leaf":
-        reading = read_listing(text, ranks, finish_reason)[0] if form == "listing" else read_name(text, form, finish_reason)
+        reading = (
+            read_listing(text, ranks, finish_reason)[0]
+            if form == "listing"
+            else read_name(text, form, finish_reason)
+        )
         return reading.answer is not None and normalise(reading.answer) == normalise(leaf)
     index = read_choice(text, options, form, finish_reason).index
     return index is not None and index == answer_index

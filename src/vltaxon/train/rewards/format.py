@@ -9,7 +9,7 @@ from vltaxon.train.rewards import Completion
 def reward(
     completions: Sequence[Completion], form: Sequence[Form], reasoned: Sequence[bool], **_: object
 ) -> list[float | None]:
-    """Return 1 for `<think>...</think><answer>...</answer>`, or for the answer alone where no reasoning is asked for.
+    """Return 1 for `<think>...</think><answer>...</answer>`, or the answer alone without reasoning asked for.
 
     Args:
         completions: what the model wrote.

@@ -42,9 +42,11 @@ def test_batches_hold_whole_groups_of_one_prompt(world: World, vlm: Vlm) -> None
 
 
 def test_the_accuracy_reward_knows_what_the_limit_cut(world: World, vlm: Vlm) -> None:
-    """Half a name is no name, and half an option's text behind its letter is enough: as the metrics have it."""
+    """Half a name is no name, and half an option's text behind its letter is enough, as in the metrics."""
     trainer = made(world, vlm, None)
-    assert trainer.reward_func_names == ["format_reward", "accuracy_reward"], "under which names the curve finds them"
+    assert trainer.reward_func_names == ["format_reward", "accuracy_reward"], (
+        "under which names the curve finds them"
+    )
     end = trainer.processing_class.tokenizer.eos_token_id
     texts = ["Genus1 epithet3", "Genus1 epithet3", "B. Gen", "B. Gen"]
     samples = {
@@ -63,7 +65,7 @@ def test_the_accuracy_reward_knows_what_the_limit_cut(world: World, vlm: Vlm) ->
 def test_rewards_of_a_run_are_told_why_completions_ended(
     world: World, vlm: Vlm, lettered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A letter and the end mark are two tokens: with a limit of one all completions are cut, with four none is."""
+    """A letter and the end mark are two tokens: a limit of one cuts all completions, one of four none."""
     seen: list[str] = []
 
     def watched(finish_reason: list[str], **columns: Any) -> list[float]:
@@ -89,6 +91,8 @@ def test_vllm_is_asked_as_the_step_says(monkeypatch: pytest.MonkeyPatch) -> None
         ("vllm_colocate", ("colocate", 108, None)),
         ("vllm_server", ("server", None, "http://localhost:8000")),
     ):
-        made = GRPOConfig("unused", use_cpu=True, bf16=False, **step("grpo", generate=generate).vllm_arguments(100))
+        made = GRPOConfig(
+            "unused", use_cpu=True, bf16=False, **step("grpo", generate=generate).vllm_arguments(100)
+        )
         assert made.use_vllm
         assert (made.vllm_mode, made.vllm_max_model_length, made.vllm_server_base_url) == expected

@@ -30,6 +30,8 @@ def test_the_loss_does_not_hang_on_the_device_batch(world: World, vlm: Vlm) -> N
     losses = []
     for size in (10, 2):
         what = step(samples=mixed, epochs=0.2, batch_size=10, device_batch_size=size)
-        rows = provenance.read_parquet(train(world, vlm, str(size), what) / "curve.parquet", schemas.CURVE).to_pylist()
+        rows = provenance.read_parquet(
+            train(world, vlm, str(size), what) / "curve.parquet", schemas.CURVE
+        ).to_pylist()
         losses.append([row["value"] for row in rows if row["metric"] == "loss"])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
