@@ -9,9 +9,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
+import polars as pl
 from tabulate import tabulate
 
 from vltaxon import schemas
@@ -19,7 +17,7 @@ from vltaxon.distractors.mining import nearest_wrong
 from vltaxon.encoders.embedding import vectors_of
 from vltaxon.encoders.towers import Encoder
 from vltaxon.errors import UserError
-from vltaxon.provenance import atomic, facts, read_parquet, write_parquet
+from vltaxon.provenance import atomic, facts, read_frame, write_frame
 from vltaxon.questions import WRONG, Indices, Level, levels
 from vltaxon.tasks.questions import CalibrateTask
 from vltaxon.taxonomy import Taxonomy, normalise
@@ -52,17 +50,17 @@ def calibrate_templates(task: CalibrateTask) -> None:
         UserError: the images were embedded with other weights, or no question has a wrong option.
     """
     spec, questions, image_vectors = task.encoder, task.questions, task.image_vectors
-    stored, tree, encoder = read_parquet(task.images, schemas.IMAGES), Taxonomy.read(task.taxa), Encoder(spec)
+    stored, tree, encoder = read_frame(task.images, schemas.IMAGES), Taxonomy.read(task.taxa), Encoder(spec)
     if facts(image_vectors).get("weights") != encoder.digest:
         raise UserError(
             f"{image_vectors}: embedded with other weights than those of {spec.name}; delete it and run again"
         )
-    compared = list(_compared(read_parquet(questions, schemas.QUESTIONS), stored, tree))
+    compared = list(_compared(read_frame(questions, schemas.QUESTIONS), stored, tree))
     if not compared:
         raise UserError(f"{questions}: no question has a wrong option, so there is nothing to compare")
     names = sorted({name for part in compared for name in part.level.labels})
     place = {name: row for row, name in enumerate(names)}
-    pictures = vectors_of(image_vectors, stored["image_id"].to_pylist())
+    pictures = vectors_of(image_vectors, stored["image_id"].to_list())
     rows = []
     for template, case in product(task.texts.templates, task.texts.cases):
         texts = encoder.texts(names, template, case).astype(np.float16).astype(np.float32)
@@ -74,35 +72,37 @@ def calibrate_templates(task: CalibrateTask) -> None:
             chance = found.shape[1] / (len(level.labels) - 1)
             shares = [float((shared / total).mean()), float((shared == total).mean()), chance]
             rows.append([template, case, level.number, level.rank, len(asked), *shares])
-    made = pa.Table.from_pylist(
-        [dict(zip(schemas.CALIBRATION.names, row, strict=True)) for row in rows], schemas.CALIBRATION
-    )
-    print(tabulate(made.to_pydict(), headers="keys", floatfmt=".3f"))
-    write_parquet(
-        made,
-        task.table,
-        schemas.CALIBRATION,
-        rule="calibrate_templates",
-        encoder=spec.name,
-        weights=encoder.digest,
-    )
+    made = pl.DataFrame(rows, schema=schemas.CALIBRATION.names, orient="row")
+    print(tabulate(made.to_dict(as_series=False), headers="keys", floatfmt=".3f"))
+    stamp = {"rule": "calibrate_templates", "encoder": spec.name, "weights": encoder.digest}
+    write_frame(made, task.table, schemas.CALIBRATION, **stamp)
     with atomic(task.text) as part:
-        pa.csv.write_csv(made, part)
+        made.write_csv(part, quote_style="non_numeric")
 
 
-def _compared(questions: pa.Table, images: pa.Table, tree: Taxonomy) -> Iterator[Compared]:
+def _compared(questions: pl.DataFrame, images: pl.DataFrame, tree: Taxonomy) -> Iterator[Compared]:
     """The published questions by level, their options matched to the labels by `normalise`; those of one option are left out."""
-    place = {image_id: row for row, image_id in enumerate(images["image_id"].to_pylist())}
-    several = questions.filter(pc.greater(pc.list_value_length(questions["options"]), 1))
-    for level in levels(tree, images["leaf"].to_pylist()):
+    several = questions.filter(pl.col("options").list.len() > 1)
+    rows = images.select("image_id").with_row_index("row")
+    for level in levels(tree, images["leaf"]):
+        asked = several.filter(pl.col("level") == level.number).join(
+            rows, on="image_id", how="left", maintain_order="left"
+        )
+        if asked.is_empty():
+            continue
+        truth = np.full(len(images), -1)
+        truth[level.rows] = level.truth
         index = {normalise(label): number for number, label in enumerate(level.labels)}
-        own = dict(zip(level.rows.tolist(), level.truth.tolist(), strict=True))
-        kept = []
-        for question in several.filter(pc.equal(several["level"], level.number)).to_pylist():
-            row, right = place[question["image_id"]], question["answer_index"]
-            wrong = [
-                index.get(normalise(name), -1) for at, name in enumerate(question["options"]) if at != right
-            ]
-            kept.append((row, own[row], (wrong + [-1] * WRONG)[:WRONG], len(wrong)))
-        if kept:
-            yield Compared(level, *(np.array(column, dtype=np.int64) for column in zip(*kept, strict=True)))
+        names = asked["options"].explode().unique()
+        number_of = {name: index.get(normalise(name), -1) for name in names}
+        wrong = (
+            asked.with_row_index("question")
+            .select("question", "answer_index", "options", place=pl.int_ranges(pl.col("options").list.len()))
+            .explode("options", "place")
+            .filter(pl.col("place") != pl.col("answer_index"))
+            .group_by("question", maintain_order=True)
+            .agg(pl.col("options").replace_strict(number_of, return_dtype=pl.Int64))["options"]
+        )
+        wanted = [wrong.list.get(place, null_on_oob=True).fill_null(-1) for place in range(WRONG)]
+        at = asked["row"].to_numpy()
+        yield Compared(level, at, truth[at], np.column_stack(wanted), wrong.list.len().to_numpy())

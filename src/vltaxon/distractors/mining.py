@@ -7,7 +7,7 @@ from tqdm import tqdm
 from vltaxon import schemas
 from vltaxon.encoders.embedding import vectors_of
 from vltaxon.encoders.towers import Vectors
-from vltaxon.provenance import facts, read_parquet, write_parquet
+from vltaxon.provenance import facts, read_frame, write_frame
 from vltaxon.questions import WRONG, Chosen, Indices, Level, assemble, levels
 from vltaxon.tasks.questions import MineTask
 from vltaxon.taxonomy import Taxonomy
@@ -116,15 +116,13 @@ def _cosines(images: Vectors, labels: Vectors, row: Indices, column: Indices) ->
 
 def mine(task: MineTask) -> None:
     """Write a data set's questions with similar choices, of all its splits: schema `QUESTIONS`, source `mined`."""
-    table = read_parquet(task.images, schemas.IMAGES)
-    pictures = vectors_of(task.image_vectors, table["image_id"].to_pylist())
+    images = read_frame(task.images, schemas.IMAGES, ["image_id", "split", "leaf"])
+    pictures = vectors_of(task.image_vectors, images["image_id"].to_list())
 
     def nearest(level: Level) -> Chosen:
         return nearest_wrong(pictures[level.rows], vectors_of(task.taxon_vectors, level.labels), level.truth)
 
-    chosen = [
-        (level, nearest(level)) for level in levels(Taxonomy.read(task.taxa), table["leaf"].to_pylist())
-    ]
-    made = assemble(table, chosen, task.scored_levels, task.seed, "mined", task.encoder, task.template)
+    chosen = [(level, nearest(level)) for level in levels(Taxonomy.read(task.taxa), images["leaf"])]
+    made = assemble(images, chosen, task.scored_levels, task.seed, "mined", task.encoder, task.template)
     weights = facts(task.image_vectors).get("weights", "")
-    write_parquet(made, task.questions, schemas.QUESTIONS, rule="mine", seed=task.seed, weights=weights)
+    write_frame(made, task.questions, schemas.QUESTIONS, rule="mine", seed=task.seed, weights=weights)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vltaxon import schemas
 from vltaxon.data.images import ImageStore
 from vltaxon.encoders.towers import Encoder
-from vltaxon.provenance import parquet_batches, read_parquet, write_parquet
+from vltaxon.provenance import parquet_batches, read_frame, write_parquet
 from vltaxon.tasks.questions import EmbedTask
 
 
@@ -31,9 +31,9 @@ def embed(task: EmbedTask) -> None:
         "case": spec.case,
         "weights": encoder.digest,
     }
-    table = read_parquet(task.images, schemas.IMAGES)
-    ids = table["image_id"].to_pylist()
-    names = sorted(set(read_parquet(task.taxa, schemas.TAXA)["taxon"].drop_null().to_pylist()))
+    table = read_frame(task.images, schemas.IMAGES)
+    ids = table["image_id"].to_list()
+    names = read_frame(task.taxa, schemas.TAXA)["taxon"].drop_nulls().unique().sort().to_list()
     found = encoder.images(ids, ImageStore(table).open, task.threads, len(ids))
     for path, keys, vectors in (
         (task.image_vectors, ids, found),

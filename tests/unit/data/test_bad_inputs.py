@@ -136,7 +136,7 @@ def _unpacked(folder: Path, data: bytes) -> str:
         assert str(error).startswith(str(raw))
         assert list(out.iterdir()) == []
         return str(error)
-    return f"unpacked fine: {archive.members['member'].to_pylist()}"
+    return f"unpacked fine: {archive.members['member'].to_list()}"
 
 
 # -- images: what ingest makes of a folder that holds one ----------------------------------------------------------------------
@@ -362,4 +362,4 @@ def test_what_bad_input_gets(tmp_path: Path, reader: Callable[[Path, Any], str],
 def test_a_file_that_is_not_there_or_no_file(tmp_path: Path) -> None:
     (tmp_path / "d.jpg").mkdir()
     found = Folder(tmp_path).find(["d.jpg", "absent.jpg", "nul\0.jpg", "x" * 5000])
-    assert found["size"].null_count == 4
+    assert found["size"].null_count() == 4
