@@ -25,7 +25,7 @@ import httpx2
 from vltaxon import checkpoint, gpu
 from vltaxon.config import Endpoint, Managed, Vlm
 from vltaxon.errors import UserError
-from vltaxon.inference.server_engine import Served
+from vltaxon.inference.served import Served
 from vltaxon.processes import signal_when_parent_dies
 
 _VISION = re.compile(r"\.(visual|vision\w*|image\w*|\w*projector|merger|mlp1)\.")

@@ -114,6 +114,17 @@ def test_another_request_is_another_key(tmp_path: Path, changed: Any, decoding: 
     assert len(engine.asked) == 1
 
 
+def test_requests_about_no_image_are_kept_beside_those_that_have_one(tmp_path: Path) -> None:
+    mixed = [replace(request, image_id=None) if i % 3 == 0 else request for i, request in enumerate(questions())]
+    first, second = Echo(), Echo()
+    plain = answers(over(tmp_path, first), mixed)
+    assert plain == answers(Echo(), mixed) and len(first.asked) == 30
+    assert answers(over(tmp_path, second), mixed) == plain and not second.asked
+    shown = Echo()
+    answers(over(tmp_path, shown), questions())
+    assert len(shown.asked) == 10, "the same words about an image are another request"
+
+
 def test_errors_are_no_answers(tmp_path: Path) -> None:
     first, second = Echo(failing="question 7"), Echo()
     assert sum(response.error is not None for response in answers(over(tmp_path, first), questions())) == 1

@@ -13,7 +13,8 @@ from vltaxon.errors import UserError
 from vltaxon.inference import shared_prefix
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.shared_prefix import NotShared
-from vltaxon.inference.transformers_engine import TransformersEngine, drawn
+from vltaxon.inference.token_choice import drawn
+from vltaxon.inference.transformers_engine import TransformersEngine
 
 QUESTIONS = ("Which kingdom?\nA. x\nB. y", "Which order, of many?\nA. one\nB. two\nC. three", "Which?", "Which genus is it?" * 9)
 

@@ -220,7 +220,8 @@ class Endpoint(GenerativeSpec):
 def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
     """Return the endpoint of a job: see `engines.source`."""
     from vltaxon import checkpoint
-    from vltaxon.inference import managed, server_engine
+    from vltaxon.inference import managed
+    from vltaxon.inference.served import digest
 
     assert isinstance(asking.model, Endpoint) and task.settings is not None, "it is asked as its file says"
     spec = as_its_file_says(asking.model, task.settings)
@@ -237,9 +238,9 @@ def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
             "serving": spec.managed.model_dump(mode="json", include={"arguments", "lora"}),
             "package": managed.version(spec.managed),
         }
-    digest = server_engine.digest(spec, None if weights is None else weights.digest)
+    of_all = digest(spec, None if weights is None else weights.digest)
     start = functools.partial(_reached, task, spec, weights, images)
-    return Source(digest, str(spec.model or spec.description), identity | {"weights": digest}, start, spec.max_errors)
+    return Source(of_all, str(spec.model or spec.description), identity | {"weights": of_all}, start, spec.max_errors)
 
 
 def as_its_file_says(planned: Endpoint, file: Path) -> Endpoint:
@@ -274,7 +275,8 @@ def _reached(
     from vltaxon.data.images import ImageStore
     from vltaxon.inference import managed
     from vltaxon.inference.ledger import Ledger
-    from vltaxon.inference.server_engine import ServerEngine, remote
+    from vltaxon.inference.served import remote
+    from vltaxon.inference.server_engine import ServerEngine
 
     store, spent = ImageStore(images), task.state / "spent"
     if weights is None:

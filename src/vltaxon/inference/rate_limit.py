@@ -16,7 +16,7 @@ class Stopped(Exception):
     """Nothing more is to be sent."""
 
 
-class Pace:
+class RateLimit:
     """Slots for requests. A request that waits to be sent again holds none."""
 
     def __init__(self, most: int, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
