@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tabulate import tabulate
 
 from vltaxon.config import Clip, Endpoint, Experiment, Samples, Step, Vlm
-from vltaxon.plan import Plan, Scope
+from vltaxon.plan.old import Plan, Scope
 from vltaxon.report.cells import TITLES
 from vltaxon.shards import EXPECTED, UNREASONED, image_tokens, new_tokens, text_tokens
 
@@ -221,10 +221,10 @@ class _Counted:
 
     def disk(self, work: Sequence[Work]) -> Iterator[tuple[str, float]]:
         """Bytes of what will lie on the disk, by kind; nothing for raw files whose size is not said."""
-        for name, raw in self.plan.raw.items():
+        for name, raw in self.plan.data.raw.items():
             size = float(raw.bytes or 1e9 * (raw.gigabytes or 0))
             yield f"{name}, downloaded", size
-            if raw.path in self.plan.archives.values():
+            if raw.path in self.plan.data.archives.values():
                 yield f"{name}, unpacked", size
         images = sum(self.images(name, split)[0] for name in self.config.datasets for split in ("train", "test"))
         yield "embeddings", 2.0 * _WIDTH * images

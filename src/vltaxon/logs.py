@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vltaxon.errors import UserError
 from vltaxon.gpu import lease
@@ -18,8 +19,15 @@ THREADS = (
 
 
 @contextmanager
-def job(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
-    """Run a script's work on its own devices, with both output streams in `log`, C-level output and children's included.
+def job(snakemake: Any) -> Iterator[None]:
+    """Run a script's work with the log, the threads and the devices (`resources: gpu=...`) of its rule."""
+    with logged(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)):
+        yield
+
+
+@contextmanager
+def logged(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
+    """Run a block on its own devices, with both output streams in `log`, C-level output and children's included.
 
     Snakemake leaves the log of a `script:` empty (a `print` goes to the terminal), so the file descriptors are moved. Thread
     counts are set before torch is imported, or four jobs on two cores would start sixteen threads.

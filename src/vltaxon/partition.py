@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 
 from vltaxon import config, schemas
 from vltaxon.errors import UserError
-from vltaxon.lots import lots
 from vltaxon.provenance import read_parquet, write_parquet
+from vltaxon.seeded import draw_numbers
 from vltaxon.taxonomy import Taxonomy
 
 
@@ -29,7 +29,7 @@ def partition(taxa: Path, images: Path, parts: config.Partition, seed: int, spli
     seen = set(table.filter(pc.equal(table["split"], "train"))["leaf"].to_pylist())
     leaves = Taxonomy.read(taxa).leaves
     names = [leaf for leaf in leaves if leaf in seen]
-    order = [name for _, name in sorted(zip(lots("partition", seed, names).tolist(), names, strict=True))]
+    order = [name for _, name in sorted(zip(draw_numbers("partition", seed, names).tolist(), names, strict=True))]
     rest = order[parts.held_out :]
     share = round(parts.sft_share * len(rest))
     if share < 1 or share >= len(rest):

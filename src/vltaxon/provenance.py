@@ -1,10 +1,8 @@
-"""Complete files with a known origin: atomic writes, digests, versions in every Parquet file, and code versions for reruns."""
+"""Complete files with a known origin: atomic writes, digests, and versions in every Parquet file."""
 
-import ast
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -20,11 +18,6 @@ from vltaxon.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Their code cannot change a result: values reach a job by `params`, and the others only say or stamp things.
-_NO_RESULTS = frozenset(
-    {"vltaxon", *(f"vltaxon.{name}" for name in ("children", "config", "errors", "gpu", "logs", "provenance"))}
-)
-_SCHEMAS = "vltaxon.schemas"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "open_clip_torch", "pyarrow", "duckdb", "pillow", "numpy")
 
 
@@ -183,80 +176,3 @@ def facts(path: Path | str) -> dict[str, str]:
 
     stamped = pq.read_metadata(path).metadata or {}  # of the file: late facts are not in the schema's
     return {k.decode().removeprefix("vltaxon:"): v.decode() for k, v in stamped.items() if k.startswith(b"vltaxon:")}
-
-
-def _bare(tree: ast.AST) -> str:
-    """Dump a syntax tree without docstrings, so that words do not count as code."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-                node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
-
-
-def _imports(tree: ast.AST) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".")[0] == "vltaxon"} - _NO_RESULTS
-
-
-def _source(name: str) -> Path | None:
-    """File of a module, None where the name is not a module (an attribute, say)."""
-    stem = Path(vltaxon.__file__).parent.joinpath(*name.split(".")[1:])
-    path = stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
-    return path if path.exists() else None
-
-
-@functools.cache
-def _module(name: str) -> tuple[str, frozenset[str], frozenset[str]] | None:
-    """Dumped tree, own imports and the schemas named by a module, None where there is no such module."""
-    if (path := _source(name)) is None:
-        return None
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    named = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value).split(".")[-1] == "schemas"}
-    return _bare(tree), frozenset(_imports(tree)), frozenset(named)
-
-
-def _schemas(named: set[str]) -> str:
-    """Dump of schemas.py with the tables that are named, and what they name, without all others."""
-    path = _source(_SCHEMAS)
-    assert path is not None, "a module imports it"
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    kept: list[ast.stmt] = []
-    for node in sorted(reversed(tree.body), key=lambda node: isinstance(node, ast.Assign)):  # who names before who is named
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
-        if isinstance(target, ast.Name) and target.id.isupper() and target.id not in named:
-            continue
-        named = named | {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
-        kept.append(node)
-    tree.body = kept
-    return _bare(tree)
-
-
-@functools.cache
-def code_version(name: str) -> str:
-    """Hash of a module's code and of all modules of ours it imports, however deep; comments and docstrings left out.
-
-    Snakemake does not see edits in imported modules; a rule carries this in its `params` instead. Of the schemas only those count
-    that the code names, or a new column of the scores would train all adapters anew.
-    """
-    seen: dict[str, str] = {}
-    named: set[str] = set()
-    queue = [name]
-    while queue:
-        current = queue.pop()
-        if current in seen or (found := _module(current)) is None:
-            continue
-        seen[current], own, schemas = found
-        queue.extend(own)
-        named |= schemas
-    if name not in seen:
-        raise ValueError(f"{name}: no such module")
-    if _SCHEMAS in seen:
-        seen[_SCHEMAS] = _schemas(named)
-    return digest_text(*(f"{key}\n{seen[key]}" for key in sorted(seen)))

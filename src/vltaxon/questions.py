@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vltaxon import schemas
-from vltaxon.lots import lots, more
 from vltaxon.provenance import read_parquet, write_parquet
+from vltaxon.seeded import draw_numbers, stretch
 from vltaxon.taxonomy import Taxonomy
 
 WRONG = 3  # distractors of a question
@@ -94,7 +94,7 @@ def assemble(
         names = [f"{image_id}:{level.number}" for image_id in mine["image_id"].to_pylist()]
         candidates = np.column_stack([level.truth, picked.labels])
         count = candidates.shape[1]
-        order = np.argsort(more(lots("options", seed, names), count), axis=1, kind="stable")
+        order = np.argsort(stretch(draw_numbers("options", seed, names), count), axis=1, kind="stable")
         offsets = pa.array(np.arange(0, candidates.size + 1, count), pa.int32())
         shown = pa.array(level.labels, pa.string()).take(pa.array(np.take_along_axis(candidates, order, axis=1).ravel()))
         similarity = pa.nulls(len(names), pa.list_(pa.float32()))
@@ -121,7 +121,7 @@ def assemble(
 def drawn(level: Level, image_ids: Sequence[str], seed: int) -> Chosen:
     """Wrong labels at random, uniform without repetition, each image's from a stream of its own."""
     wrong = min(WRONG, len(level.labels) - 1)
-    numbers = more(lots(f"distractors of level {level.number}", seed, image_ids), max(wrong, 1))
+    numbers = stretch(draw_numbers(f"distractors of level {level.number}", seed, image_ids), max(wrong, 1))
     taken = level.truth[:, None]
     for place in range(wrong):
         free = len(level.labels) - 1 - place

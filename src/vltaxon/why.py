@@ -13,6 +13,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from vltaxon.config.base import Closed, default_of, plain
+
 _AROUND, _SHOWN = 12, 50  # letters around a change within a text, and of a value
 _MOST = 4  # reasons of a job
 
@@ -94,13 +96,13 @@ def _listed(paths: Sequence[str]) -> str:
 
 
 def _changes(params: Any, change: Any) -> Iterator[str]:
-    """The values of a job that differ from those it ran with. Snakemake keeps these without their names."""
+    """Tell the values of a job that differ from those it ran with, which Snakemake keeps without their names."""
     old = [_value(text) for text in sorted(change.only_old)]
     for name, new in params.items():
         if repr(new) in change.only_new:
             was = max(old, key=lambda other: _alike(other, new), default=None)
-            said = ["its code was edited"] if name == "code" else list(_differences(name, was, new))
-            yield from said or [f"{name}: the same in another order"]
+            told = list(_differences("" if name == "shaping" else name, was, new, params.get("task")))
+            yield from told or [f"{name}: the same in another order"]
 
 
 def _value(text: str) -> Any:
@@ -115,10 +117,17 @@ def _alike(one: Any, other: Any) -> tuple[bool, int]:
     return type(one) is type(other), shared
 
 
-def _differences(name: str, old: Any, new: Any) -> Iterator[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+def _differences(name: str, old: Any, new: Any, model: Any) -> Iterator[str]:
+    """Tell how two values differ, key by key; a key that one of them lacks has the default of the `model` there."""
+    if name == "code":
+        yield "its code was edited"
+    elif isinstance(old, Mapping) and isinstance(new, Mapping):
+        fields = type(model).model_fields if isinstance(model, Closed) else {}
         for key in (key for key in {**old, **new} if old.get(key) != new.get(key)):
-            yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
+            default = plain(default_of(fields[key])) if key in fields else None
+            below = f"{name}.{key}" if name else key
+            inside = getattr(model, key, None)
+            yield from _differences(below, old.get(key, default), new.get(key, default), inside)
     elif isinstance(old, str) and isinstance(new, str):
         start = max(0, _shared(old, new) - _AROUND)
         end = max(0, _shared(old[start:][::-1], new[start:][::-1]) - _AROUND)

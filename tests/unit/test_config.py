@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from vltaxon import config
+from vltaxon.config.load import KINDS
 from vltaxon.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -51,14 +52,14 @@ def test_every_file_beside_config_yaml_is_valid(kind: str, folder: Path) -> None
             edit(folder / "config.yaml", systems=BASE | {"mine": mine})
             assert config.load(folder / "config.yaml", folder).recipes[path.stem].description == content["description"]
         else:
-            config._KINDS[kind].model_validate({"spec": content} if kind == "models" else content)
+            KINDS[kind].model_validate({"spec": content} if kind == "models" else content)
 
 
 def test_schema_is_in_sync() -> None:
     path = ROOT / "config" / "schema.json"
     if "--fix" in sys.argv:
         path.write_text(config.json_schema())
-    assert path.read_text() == config.json_schema(), "run: python -m vltaxon.config"
+    assert path.read_text() == config.json_schema(), "run: python -m vltaxon.config.load"
 
 
 def test_unknown_keys_are_refused_with_the_nearest_legal_name_in_all_files_at_once(folder: Path) -> None:

@@ -44,69 +44,6 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_code_version_sees_code_not_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "vltaxon"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    deep, top = package / "deep.py", package / "top.py"
-    top.write_text("from vltaxon.deep import f\n")
-    deep.write_text('"""Words."""\ndef f(x):\n    return x + 1\n')
-    monkeypatch.setattr(provenance.vltaxon, "__file__", str(package / "__init__.py"))
-
-    def version() -> str:
-        provenance.code_version.cache_clear()
-        provenance._module.cache_clear()
-        return provenance.code_version("vltaxon.top")
-
-    try:
-        before = version()
-        deep.write_text('"""Other words."""\n# a comment\ndef f(x):\n    """What it does."""\n    return x + 1\n')
-        assert version() == before
-        deep.write_text("def f(x):\n    return x + 2\n")
-        assert version() != before
-    finally:
-        provenance.code_version.cache_clear()
-        provenance._module.cache_clear()
-
-
-def test_code_version_counts_the_schemas_that_are_named_and_what_these_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "vltaxon"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "top.py").write_text("from vltaxon import deep\n")
-    (package / "deep.py").write_text("from vltaxon import schemas\ndef f():\n    return schemas.LONG, schemas.wide(3)\n")
-    tables = {"HEAD": "(1,)", "LONG": "(*HEAD, 2)", "SCORES": "(3,)", "WIDE": "(4,)"}
-    monkeypatch.setattr(provenance.vltaxon, "__file__", str(package / "__init__.py"))
-
-    def version(**edits: str) -> str:
-        lines = [f"{name} = {value}" for name, value in (tables | edits).items()]
-        (package / "schemas.py").write_text("\n".join(["def wide(n):\n    return (*WIDE, n)", *lines]))
-        provenance.code_version.cache_clear()
-        provenance._module.cache_clear()
-        return provenance.code_version("vltaxon.top")
-
-    try:
-        before = version()
-        assert version(SCORES="(5,)") == before
-        assert len({before, version(HEAD="(5,)"), version(LONG="(*HEAD, 5)"), version(WIDE="(5,)")}) == 4
-    finally:
-        provenance.code_version.cache_clear()
-        provenance._module.cache_clear()
-
-
-def test_schemas_are_called_so_wherever_they_are_used() -> None:
-    """Their names are what code_version looks for."""
-    source = "\n".join(path.read_text() for path in Path(provenance.__file__).parent.rglob("*.py"))
-    assert "schemas as" not in source and "vltaxon.schemas import" not in source
-
-
-def test_code_version_of_a_name_that_is_no_module() -> None:
-    with pytest.raises(ValueError, match="no such module"):
-        provenance.code_version("vltaxon.nothing")
-
-
 def test_folder_digest_depends_on_names_and_contents(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
     first = provenance.digest_folder(tmp_path)

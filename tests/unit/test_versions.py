@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vltaxon.provenance import code_version
+from vltaxon.code_versions import code_version
 from vltaxon.versions import VERSIONS
 
 RECORD = Path(__file__).parents[1] / "data" / "versions.json"

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import vltaxon
-from vltaxon import config as settings
+from vltaxon import config as settings, layout
 from vltaxon.errors import UserError
 from vltaxon.plan import Plan
-from vltaxon.provenance import code_version
+from vltaxon.code_versions import code_version
 from vltaxon.report.cells import FIGURES, TITLES
 from vltaxon.versions import VERSIONS
 

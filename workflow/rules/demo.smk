@@ -1,20 +1,22 @@
 rule demo_archives:
     output:
         archives=expand(
-            "results/demo/raw/{split}.{kind}",
-            split=["train_mini", "val"],
-            kind=["tar.gz", "json.tar.gz"],
+            layout.DEMO_RAW,
+            file=[
+                f"{split}.{kind}"
+                for split in ("train_mini", "val")
+                for kind in ("tar.gz", "json.tar.gz")
+            ],
         ),
-        cub="results/demo/raw/CUB_200_2011.tgz",
-        classes="results/demo/raw/cub_classes.csv",
+        cub=layout.DEMO_RAW.format(file="CUB_200_2011.tgz"),
+        classes=layout.DEMO_RAW.format(file="cub_classes.csv"),
     log:
-        "results/logs/demo_archives.log",
+        layout.log("demo_archives"),
     benchmark:
-        "results/benchmarks/demo_archives.jsonl"
+        layout.benchmark("demo_archives")
     params:
-        code=code_version("vltaxon.demo.archives"),
-        seed=plan.config.seed,
-        sizes=plan.config.demo.model_dump(),
+        task=plan.data.demo_archives,
+        shaping=plan.data.demo_archives.shaping,
     message:
         "Drawing the synthetic clades into raw archives"
     script:
@@ -24,14 +26,15 @@ rule demo_archives:
 # On one thread, so that its sums are the same on any number of cores; another draws the archives meanwhile.
 rule demo_siglip:
     output:
-        config="results/demo/siglip/open_clip_config.json",
-        weights="results/demo/siglip/open_clip_model.safetensors",
+        config=layout.DEMO_SIGLIP.format(file="open_clip_config.json"),
+        weights=layout.DEMO_SIGLIP.format(file="open_clip_model.safetensors"),
     log:
-        "results/logs/demo_siglip.log",
+        layout.log("demo_siglip"),
     benchmark:
-        "results/benchmarks/demo_siglip.jsonl"
+        layout.benchmark("demo_siglip")
     params:
-        code=code_version("vltaxon.demo.tiny_siglip"),
+        task=plan.data.demo_siglip,
+        shaping=plan.data.demo_siglip.shaping,
     message:
         "Training the tiny dual encoder with SigLIP's loss"
     script:

@@ -1,23 +1,19 @@
-# The checksum alone is what the file is: a mirror or a local copy are resources, not params, so that a move repeats nothing.
+# The checksum alone is what the file is: a mirror or a local copy run nothing again.
 # A local rule: the nodes of a cluster commonly have no network.
 rule download:
     output:
-        "results/raw/{file}",
+        target=layout.RAW,
     log:
-        "results/logs/download/{file}.log",
+        layout.log("download/{file}"),
     benchmark:
-        "results/benchmarks/download/{file}.jsonl"
+        layout.benchmark("download/{file}")
     wildcard_constraints:
-        file=plan.raw_names,
+        file=plan.data.raw_names,
     localrule: True
-    resources:
-        source=lambda wildcards: str(plan.raw[wildcards.file].source),
-        size=lambda wildcards: plan.raw[wildcards.file].bytes or 0,
-        licence=lambda wildcards: plan.licences[wildcards.file],
-        unpacked=plan.raw_unpacked,
     params:
-        checksums=plan.raw_checksums,
+        task=plan.data.download,
+        shaping=plan.data.download.shaping,
     message:
-        "Getting {wildcards.file} from {resources.source} (licence: {resources.licence}); size, disk and progress: {log}"
+        "Getting {wildcards.file} from {params.task.file.source} (licence: {params.task.licence}); size, disk and progress: {log}"
     script:
         "../scripts/download.py"

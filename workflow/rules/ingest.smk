@@ -1,15 +1,16 @@
 rule unpack_archive:
     input:
-        lambda wildcards: plan.archives[wildcards.archive],
+        unpack(plan.data.unpack_archive.reads),
     output:
-        tar="results/data/archives/{archive}.tar",
-        index="results/data/archives/{archive}.parquet",
+        tar=layout.TAR,
+        index=layout.INDEX,
     log:
-        "results/logs/unpack_archive/{archive}.log",
+        layout.log("unpack_archive/{archive}"),
     benchmark:
-        "results/benchmarks/unpack_archive/{archive}.jsonl"
+        layout.benchmark("unpack_archive/{archive}")
     params:
-        code=code_version("vltaxon.data.archives"),
+        task=plan.data.unpack_archive,
+        shaping=plan.data.unpack_archive.shaping,
     message:
         "Unpacking and indexing {wildcards.archive}"
     script:
@@ -18,21 +19,19 @@ rule unpack_archive:
 
 rule ingest:
     input:
-        unpack(plan.ingest_inputs),
+        unpack(plan.data.ingest.reads),
     output:
-        taxa="results/data/{dataset}/taxa.parquet",
-        images="results/data/{dataset}/images.parquet",
-        rejected="results/data/{dataset}/rejected.parquet",
+        taxa=layout.TAXA,
+        images=layout.IMAGES,
+        rejected=layout.REJECTED,
     log:
-        "results/logs/ingest/{dataset}.log",
+        layout.log("ingest/{dataset}"),
     benchmark:
-        "results/benchmarks/ingest/{dataset}.jsonl"
+        layout.benchmark("ingest/{dataset}")
     threads: 8
     params:
-        code=code_version("vltaxon.data.ingest"),
-        dataset=plan.dataset_values,
-        splits=lambda wildcards: plan.splits(wildcards.dataset),
-        seed=plan.config.seed,
+        task=plan.data.ingest,
+        shaping=plan.data.ingest.shaping,
     message:
         "Reading images and taxa of {wildcards.dataset}"
     script:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
+    with job(snakemake):
         from vltaxon.inference.leaves import listed
         from vltaxon.inference.run import Around, answer_questions
 

@@ -1,15 +1,11 @@
 """Draws the synthetic clades into raw archives."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from vltaxon.logs import job
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from vltaxon.tasks.data import DemoArchivesTask
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], snakemake.threads):
+    with job(snakemake):
         from vltaxon.demo.archives import write_archives
 
-        write_archives(Path(snakemake.output.cub).parent, **snakemake.params.sizes, seed=snakemake.params.seed)
+        task = DemoArchivesTask.of(snakemake)
+        write_archives(task.cub.parent, task.sizes.train, task.sizes.test, task.seed)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], snakemake.threads):
+    with job(snakemake):
         from vltaxon.distractors.published import import_published
 
         names = ("annotations", "taxa", "images", "rejected")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], snakemake.threads):
+    with job(snakemake):
         from vltaxon.data.taxa import load_taxonomy
 
         load_taxonomy(Path(snakemake.input[0]), tuple(snakemake.params.ranks), Path(snakemake.output[0]))

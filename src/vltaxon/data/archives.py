@@ -17,8 +17,10 @@ from isal import igzip_threaded
 from tqdm import tqdm
 
 from vltaxon import config, schemas
+from vltaxon.data.download import demand_unchanged
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic, read_parquet, write_parquet
+from vltaxon.tasks.data import UnpackTask
 
 _BLOCK = 1 << 20
 _PLAUSIBLE = 20  # times its size, to which an archive of images and tables unpacks at most; a bomb reaches 1,032
@@ -91,7 +93,7 @@ def _size(path: Path) -> int | None:
     return found.st_size if S_ISREG(found.st_mode) else None
 
 
-def located(dataset: config.Dataset, folder: Path) -> dict[str, Archive | Folder]:
+def located(dataset: config.RawDataset, folder: Path) -> dict[str, Archive | Folder]:
     """Where the images of a data set's splits lie: in archives, as `unpack` leaves them in `folder`, or in folders."""
     places: dict[str, Archive | Folder] = {}
     for split, part in (("train", dataset.train), ("test", dataset.test)):
@@ -140,6 +142,16 @@ class _Header(tarfile.TarInfo):
         if header.size < 0 or (header.size > _LONGEST and not header.isreg()):
             raise tarfile.ReadError("a header is unreadable")
         return header
+
+
+def unpack_archive(task: UnpackTask) -> None:
+    """Unpack a raw archive that has not changed since its checksum was verified.
+
+    Raises:
+        UserError: it has changed, or `unpack` refuses it.
+    """
+    demand_unchanged(task.archive)
+    unpack(task.archive, task.tar, task.index)
 
 
 def unpack(archive: Path, tar: Path, index: Path) -> None:

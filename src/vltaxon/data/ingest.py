@@ -12,16 +12,18 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from vltaxon import config, schemas
-from vltaxon.data.archives import Archive, Folder
+from vltaxon.data.archives import Archive, Folder, located
+from vltaxon.data.download import demand_unchanged
 from vltaxon.data.images import BrokenImage, ImageStore, decode
 from vltaxon.data.labels import Labelled, Lineage
 from vltaxon.data.sources import cub200, folder, inat21, terra_incognita
 from vltaxon.data.taxa import taxa_table
 from vltaxon.errors import UserError
-from vltaxon.lots import lots
 from vltaxon.provenance import write_parquet
+from vltaxon.seeded import draw_numbers
+from vltaxon.tasks.data import IngestTask
 
-_Read = Callable[[config.Dataset, Any], tuple[dict[str, Lineage], list[Labelled]]]
+_Read = Callable[[config.RawDataset, Any], tuple[dict[str, Lineage], list[Labelled]]]
 _SOURCES: dict[str, _Read] = {
     "inat21": inat21.read,
     "cub200": cub200.read,
@@ -31,56 +33,46 @@ _SOURCES: dict[str, _Read] = {
 _BATCH = 4096  # images whose futures are in memory at once
 
 
-def ingest(
-    dataset: config.Dataset,
-    archives: Mapping[str, Archive | Folder],
-    seed: int,
-    taxa: Path,
-    images: Path,
-    rejected: Path,
-    threads: int = 1,
-) -> None:
+def ingest(task: IngestTask) -> None:
     """Read a data set's labels, choose its images, look at each chosen image once, and write the three tables.
 
-    Args:
-        dataset: names the source, the ranks, and how many images a leaf gives.
-        archives: where the images lie, by split (`located`); both splits may share one.
-        seed: of the choice of images.
-        taxa: written, schema `TAXA`; a missing rank is a row without taxon.
-        images: written, schema `IMAGES`, ordered by image_id; width and height are those of the upright image.
-        rejected: written, schema `REJECTED`: members that are absent, broken, or training images equal to a test image.
-        threads: images decoded at once.
+    `taxa` (schema `TAXA`) has a row without taxon for a missing rank; `images` (schema `IMAGES`) is ordered by image_id, with
+    width and height of the upright image; `rejected` (schema `REJECTED`) has members that are absent, broken, or training images
+    equal to a test image.
 
     Raises:
         UserError: the labels are wrong (see the sources), an id occurs twice, more than `max_rejected` of the chosen images are
             absent or broken, or a split has no image left.
     """
+    for table in task.tables:
+        demand_unchanged(table)
+    dataset, archives = task.dataset, located(task.dataset, task.archives)
     lineages, labelled = _SOURCES[dataset.source](dataset, archives)
-    chosen = _chosen(dataset, labelled, seed)
+    chosen = _chosen(dataset, labelled, task.seed)
     rows, lost = _placed(chosen, archives)
-    measured, broken = _measured(rows, threads)
+    measured, broken = _measured(rows, task.threads)
     _demand_whole([*lost, *broken], len(chosen), dataset.max_rejected)
     kept, leaked = _unleaked(measured)
     for split in archives:
         if not pc.any(pc.equal(kept["split"], split)).as_py():
             raise UserError(f"no image of the {split} split could be read from {archives[split]}; see the labels and archives")
-    facts = {"rule": "ingest", "source": dataset.source, "seed": seed}
-    write_parquet(taxa_table(lineages, dataset.ranks), taxa, schemas.TAXA, **facts)
-    write_parquet(kept.sort_by("image_id"), images, schemas.IMAGES, **facts)
+    facts = {"rule": "ingest", "source": dataset.source, "seed": task.seed}
+    write_parquet(taxa_table(lineages, dataset.ranks), task.taxa, schemas.TAXA, **facts)
+    write_parquet(kept.sort_by("image_id"), task.images, schemas.IMAGES, **facts)
     out = pa.Table.from_pylist([*lost, *broken, *leaked], schema=schemas.REJECTED)
-    write_parquet(out.sort_by([("archive", "ascending"), ("member", "ascending")]), rejected, schemas.REJECTED, **facts)
+    write_parquet(out.sort_by([("archive", "ascending"), ("member", "ascending")]), task.rejected, schemas.REJECTED, **facts)
 
 
-def _chosen(dataset: config.Dataset, labelled: list[Labelled], seed: int) -> list[Labelled]:
-    """At most `images_per_leaf` images of each leaf and split: those with the lowest lots."""
+def _chosen(dataset: config.RawDataset, labelled: list[Labelled], seed: int) -> list[Labelled]:
+    """At most `images_per_leaf` images of each leaf and split: those with the lowest numbers."""
     ids = [image.image_id for image in labelled]
     if len(set(ids)) < len(ids):
         twice = sorted(name for name, number in pc.value_counts(pa.array(ids)).to_pylist() if number > 1)
         raise UserError(f"{len(twice)} images have the id of another, as {twice[0]}")
     limits = {"test": dataset.test.images_per_leaf, "train": dataset.train.images_per_leaf if dataset.train else None}
     groups: dict[tuple[str, str], list[tuple[int, Labelled]]] = defaultdict(list)
-    for lot, image in zip(lots("images", seed, ids).tolist(), labelled, strict=True):
-        groups[image.split, image.leaf].append((lot, image))
+    for number, image in zip(draw_numbers("images", seed, ids).tolist(), labelled, strict=True):
+        groups[image.split, image.leaf].append((number, image))
     ordered = ((split, sorted(group, key=lambda pair: pair[0])) for (split, _), group in groups.items())
     return [image for split, group in ordered for _, image in group[: limits[split]]]
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vltaxon import checkpoint, config, provenance, schemas, shards
-from vltaxon.config import Endpoint, Prompt, Stage, Vlm
+from vltaxon.config import HOW, Endpoint, Prompt, Stage, Vlm
 from vltaxon.data.images import ImageStore, digests
 from vltaxon.inference import journal, stages
 from vltaxon.inference.engine import Engine
@@ -133,8 +133,10 @@ def _endpoint(model: Mapping[str, Any], around: Around) -> Endpoint:
     """How to ask, as the model's file says now; what shapes results, as it said when the job was planned."""
     assert around.settings is not None, "an endpoint is asked as its file says"
     said = config.read_model(around.settings)
-    kept = {key: value for key, value in said.items() if key not in Endpoint.shaping}
-    return Endpoint.model_validate(kept | {key: value for key, value in model.items() if key in Endpoint.shaping})
+    shaping = {name for name, field in Endpoint.model_fields.items() if not HOW.on(field)}
+    kept = {key: value for key, value in said.items() if key not in shaping}
+    managed = dict(said.get("managed") or {}) | dict(model.get("managed") or {})
+    return Endpoint.model_validate(kept | dict(model) | ({"managed": managed} if managed else {}))
 
 
 @contextmanager

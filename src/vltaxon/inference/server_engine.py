@@ -71,9 +71,8 @@ def remote(spec: Endpoint) -> Served:
 
 def digest(spec: Endpoint, weights: str | None) -> str:
     """Identity of what answers: the weights that are served, or name and host where they are not ours; and how it is asked."""
-    asked = spec.model_dump(mode="json", include=set(spec.shaping - {"engine", "model", "max_new_tokens", "system"}))
     served = f"{spec.model}@{urlsplit(str(spec.url)).netloc}" if weights is None else weights
-    return f"{served}?{provenance.digest_text(json.dumps(asked, sort_keys=True))}"
+    return f"{served}?{provenance.digest_text(json.dumps(spec.asking(), sort_keys=True))}"
 
 
 class ServerEngine:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from vltaxon import gpu, provenance
-from vltaxon.children import with_its_parent
 from vltaxon.config import Closed, Prompt, Step, Vlm
 from vltaxon.errors import UserError
 from vltaxon.logs import THREADS
+from vltaxon.processes import signal_when_parent_dies
 from vltaxon.train import checkpoints
 
 _JOB = "VLTAXON_TRAINING_JOB"  # process id, for the processes it has started
@@ -110,7 +110,7 @@ def _only_we_stop_it() -> None:
 
 
 def _die_with_parent() -> None:
-    if (heed := with_its_parent(signal.SIGKILL)) is not None:
+    if (heed := signal_when_parent_dies(signal.SIGKILL)) is not None:
         heed()
 
 

@@ -120,7 +120,7 @@ def train_step(
         "dtype": model.dtype,
         "pixels": [model.min_pixels, model.pixels],
         "adapter_before": before,
-        "step": step.model_dump(mode="json", exclude=set(step.running)),
+        "step": step.shaping(),
         "seed": seed,
         "version": VERSIONS["vltaxon.train.run"],
     }

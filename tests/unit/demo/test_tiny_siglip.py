@@ -9,7 +9,8 @@ import torch
 
 from vltaxon.config import Clip
 from vltaxon.demo import tiny_siglip
-from vltaxon.demo.clades import draw, stream, world
+from vltaxon.demo.clades import world
+from vltaxon.demo.organisms import draw, stream
 from vltaxon.distractors.encoder import Encoder
 
 

@@ -8,7 +8,8 @@ from vltaxon.config import Clip, Dataset, Split
 from vltaxon.data.archives import Archive, unpack
 from vltaxon.data.ingest import ingest
 from vltaxon.demo import tiny_siglip
-from vltaxon.demo.clades import BIRD_RANKS, Clade, world, write_cub200, write_cub_classes
+from vltaxon.demo.archives import write_cub200, write_cub_classes
+from vltaxon.demo.clades import BIRD_RANKS, Clade, world
 from vltaxon.distractors.embedding import embed
 
 

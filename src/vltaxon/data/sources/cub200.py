@@ -12,7 +12,7 @@ from vltaxon.errors import UserError
 _ROOT = "CUB_200_2011"
 
 
-def read(dataset: config.Dataset, archives: Mapping[str, Archive]) -> tuple[dict[str, Lineage], list[Labelled]]:
+def read(dataset: config.RawDataset, archives: Mapping[str, Archive]) -> tuple[dict[str, Lineage], list[Labelled]]:
     """Read the labels of a data set's splits.
 
     Args:
@@ -47,7 +47,7 @@ def read(dataset: config.Dataset, archives: Mapping[str, Archive]) -> tuple[dict
     return tree(lineages, dataset.ranks), images
 
 
-def _classes(dataset: config.Dataset) -> dict[str, Lineage]:
+def _classes(dataset: config.RawDataset) -> dict[str, Lineage]:
     """Class name (the folder) -> lineage."""
     path = dataset.classes or config.CUB200_CLASSES
     found: dict[str, Lineage] = {}

@@ -9,7 +9,7 @@ from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
 
-def read(dataset: config.Dataset, splits: Iterable[str]) -> tuple[dict[str, Lineage], list[Labelled]]:
+def read(dataset: config.RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage], list[Labelled]]:
     """Read the labels of a data set's splits.
 
     Args:

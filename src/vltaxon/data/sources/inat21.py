@@ -52,7 +52,7 @@ _PLAUSIBLE = 200  # times its size, to which packed JSON unpacks at most; it is 
 _FORM = TypeAdapter(_Document)
 
 
-def read(dataset: config.Dataset, archives: Mapping[str, Archive]) -> tuple[dict[str, Lineage], list[Labelled]]:
+def read(dataset: config.RawDataset, archives: Mapping[str, Archive]) -> tuple[dict[str, Lineage], list[Labelled]]:
     """Read the labels of a data set's splits.
 
     Args:
@@ -111,7 +111,7 @@ def _document(path: Path) -> _Document:
         raise UserError(f"{path}: {place}: {first['msg']}; is it the annotation file of iNat21?") from error
 
 
-def _leaves(dataset: config.Dataset, categories: list[_Category], path: Path) -> dict[int, Lineage]:
+def _leaves(dataset: config.RawDataset, categories: list[_Category], path: Path) -> dict[int, Lineage]:
     """Category id -> lineage, of the data set's kingdom."""
     kingdoms = {str(category.get("kingdom")) for category in categories}
     if dataset.kingdom is not None and dataset.kingdom not in kingdoms:

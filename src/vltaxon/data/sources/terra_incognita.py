@@ -18,7 +18,7 @@ _UNNAMED = {"", "-", "na", "n/a", "nan", "none", "unknown", "sp", "sp."}  # cell
 _NUMBER = re.compile(r"0*(\d+)(\.0)?")  # 7, 007, and 7.0 as pandas writes a column with a gap
 
 
-def read(dataset: config.Dataset, splits: Iterable[str]) -> tuple[dict[str, Lineage], list[Labelled]]:
+def read(dataset: config.RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage], list[Labelled]]:
     """Read the labels of the known or of the novel half.
 
     Args:

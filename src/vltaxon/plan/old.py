@@ -4,16 +4,13 @@ Light: read while the Snakefile is parsed. Values go to `params`, so a change in
 descriptions, licences) is left out of them here.
 """
 
-import os
-import re
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from vltaxon import shards
 from vltaxon.config import (
-    CUB200_CLASSES,
     Clip,
     Config,
     Dataset,
@@ -25,10 +22,11 @@ from vltaxon.config import (
     Step,
     System,
     Tables,
-    Vlm,
-    local,
 )
 from vltaxon.errors import UserError
+from vltaxon.plan.data import DataPlan
+from vltaxon.plan.models import Models
+from vltaxon.plan.planned import Wildcards
 from vltaxon.report.cells import FIGURES, ROLES, of_table
 
 Values = dict[str, Any]
@@ -48,36 +46,19 @@ class Scope(NamedTuple):
         return list(dict.fromkeys(dataset for dataset, _ in self.asked))
 
 
-class Wildcards(Protocol):
-    """Snakemake's wildcards: the parts of a path."""
-
-    def __getattr__(self, name: str) -> str: ...
-
-
 class Plan:
     """The experiment as paths and values. Methods that take wildcards are input or params functions of a rule."""
 
     def __init__(self, experiment: Experiment) -> None:
-        uses = [(raw, d.licence) for d in experiment.datasets.values() for s in d.splits.values() for raw in s.raw.values()]
-        self.raw = {raw.name: raw for raw, _ in uses}
-        self.licences = {name: "; ".join(dict.fromkeys(said for raw, said in uses if raw.name == name)) for name in self.raw}
+        self.data = DataPlan(experiment)
+        self.models = Models(experiment)
         self.given = experiment
-        self.experiment = experiment.model_copy(update={"datasets": {n: d.here() for n, d in experiment.datasets.items()}})
+        self.experiment = experiment.model_copy(
+            update={"datasets": {n: d.here() for n, d in experiment.datasets.items()}}
+        )
         self.config: Config = experiment.config
         self.systems: dict[str, System] = self.config.asked
         self.leaf_systems = experiment.leaf_systems()
-        self.archives = self._archives()
-
-    def _archives(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for dataset in self.experiment.datasets.values():
-            for split in filter(None, (dataset.train, dataset.test)):
-                if split.archive is None:
-                    continue
-                if found.setdefault(split.stem, local(split.archive)) != split.archive:
-                    other = found[split.stem]
-                    raise UserError(f"two archives are called {split.archive.name}: {other} and {split.archive}")
-        return found
 
     # -- data --------------------------------------------------------------------------------------------------------------
 
@@ -85,68 +66,37 @@ class Plan:
         """A data set of the config."""
         return self.experiment.datasets[name]
 
-    @property
-    def raw_names(self) -> str:
-        """Regex of the names of raw files that have a source; matches nothing where there is none."""
-        return "|".join(map(re.escape, self.raw)) or r"(?!)"
-
-    def raw_checksums(self, wildcards: Wildcards) -> Values:
-        """What a raw file must be; where it comes from is no part of it, so that a mirror repeats nothing."""
-        return self.raw[wildcards.file].model_dump(include={"md5", "sha256"})
-
-    def raw_unpacked(self, wildcards: Wildcards) -> bool:
-        """Whether a raw file is an archive of images, to be unpacked beside it."""
-        return self.raw[wildcards.file].path in self.archives.values()
-
     def splits(self, dataset: str) -> dict[str, str]:
         """Name of the archive of each split; none of a split that is a folder."""
         given = self.dataset(dataset)
-        return {kind: split.stem for kind in ("train", "test") if (split := getattr(given, kind)) is not None and split.stem}
-
-    def tars(self, dataset: str) -> list[str]:
-        """The unpacked archives of a data set, which its images are read from.
-
-        Input of `ingest` alone. Whatever else opens them depends on `images.parquet`, which has the digest of each image; as an
-        input they would be read whole after every job, for Snakemake's checksums.
-        """
-        return [f"results/data/archives/{name}.tar" for name in dict.fromkeys(self.splits(dataset).values())]
-
-    def ingest_inputs(self, wildcards: Wildcards) -> dict[str, list[str]]:
-        """Unpacked archives, their indexes, and the tables of labels."""
-        given = self.dataset(wildcards.dataset)
-        tars = self.tars(wildcards.dataset)
-        splits = [split for split in (given.train, given.test) if split is not None]
-        extra = [path for split in splits for path in (split.annotations, split.table)]
-        if given.source == "cub200":
-            extra.append(given.classes or Path(os.path.relpath(CUB200_CLASSES)))
-        if given.test.folder is not None:
-            extra.append(given.test.folder / f"metadata_{given.subset}.csv")
         return {
-            "tars": tars,
-            "indexes": [tar.removesuffix(".tar") + ".parquet" for tar in tars],
-            "tables": [str(path) for path in dict.fromkeys(extra) if path is not None],
+            kind: split.stem
+            for kind in ("train", "test")
+            if (split := getattr(given, kind)) is not None and split.stem
         }
-
-    def dataset_values(self, wildcards: Wildcards) -> Values:
-        """What of a data set shapes its images and taxa."""
-        kept = {"source", "kingdom", "classes", "subset", "max_rejected", "ranks", "train", "test"}
-        blank = {"word": "", "questions": "none", "licence": "", "scored_levels": [1]}
-        return self.dataset(wildcards.dataset).model_dump(mode="json", include=kept) | blank
 
     def question_values(self, wildcards: Wildcards) -> Values:
         """What shapes the questions of a data set."""
-        return {"scored_levels": list(self.dataset(wildcards.dataset).scored_levels), "seed": self.config.seed}
+        return {
+            "scored_levels": list(self.dataset(wildcards.dataset).scored_levels),
+            "seed": self.config.seed,
+        }
 
     def mining_values(self, wildcards: Wildcards) -> Values:
         """The same, and who mines."""
         encoder = self.config.encoder
-        return self.question_values(wildcards) | {"encoder": encoder, "template": self.model(encoder).template}
+        return self.question_values(wildcards) | {
+            "encoder": encoder,
+            "template": self.model(encoder).template,
+        }
 
     def published(self, dataset: str) -> Published:
         """The benchmark's own questions about a data set."""
         given = self.dataset(dataset).published
         if given is None:
-            raise UserError(f"config/datasets/{dataset}.yaml has no `published`, so there are no published questions to ask")
+            raise UserError(
+                f"config/datasets/{dataset}.yaml has no `published`, so there are no published questions to ask"
+            )
         return given
 
     def taxonomy(self, wildcards: Wildcards) -> list[str]:
@@ -156,7 +106,11 @@ class Plan:
     def published_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """The benchmark's annotations, and what of the data set they are matched with."""
         data = wildcards.dataset
-        index = [f"results/data/archives/{name}.parquet" for kind, name in self.splits(data).items() if kind == "test"]
+        index = [
+            f"results/data/archives/{name}.parquet"
+            for kind, name in self.splits(data).items()
+            if kind == "test"
+        ]
         return {
             "annotations": str(self.published(data).annotations),
             "taxa": f"results/data/{data}/taxa.parquet",
@@ -184,7 +138,9 @@ class Plan:
             "questions": f"results/questions/{data}/{choices}.parquet",
             "images": f"results/data/{data}/images.parquet",
             "taxa": f"results/data/{data}/taxa.parquet",
-            "records": [f"results/questions/{data}/published_records.parquet"] if choices == "published" else [],
+            "records": [f"results/questions/{data}/published_records.parquet"]
+            if choices == "published"
+            else [],
         }
 
     def calibrations(self) -> list[str]:
@@ -195,7 +151,9 @@ class Plan:
         """
         names = [name for name in self.config.datasets if self.dataset(name).published is not None]
         if not names:
-            raise UserError("calibrate: no data set's file has `published`, the benchmark's questions to compare with")
+            raise UserError(
+                "calibrate: no data set's file has `published`, the benchmark's questions to compare with"
+            )
         return [f"results/calibration/{name}/{self.config.encoder}.csv" for name in names]
 
     def calibration_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
@@ -218,34 +176,19 @@ class Plan:
     def model_values(self, name: str) -> Values:
         """What of a model shapes its output."""
         spec = self.model(name)
-        if isinstance(spec, Endpoint):
-            values = spec.model_dump(mode="json", include=set(Endpoint.shaping))
-            if spec.managed is not None and spec.max_new_tokens is None:
-                values["max_new_tokens"] = self.model(spec.managed.model).max_new_tokens
-            if spec.managed is not None:
-                values["serving"] = spec.managed.model_dump(mode="json", include={"arguments", "lora"})
-            return values
-        dropped = {"description", "batch_size", "batch_tokens", "threads", "gpus", "train_gpus", "distributed", "memory", "speed"}
-        return {"licence": "none"} | dict(spec.model_dump(mode="json", exclude=dropped | {"licence"}))
+        values = dict(spec.shaping())
+        if isinstance(spec, Endpoint) and spec.managed is not None and spec.max_new_tokens is None:
+            values["max_new_tokens"] = self.model(spec.managed.model).max_new_tokens
+        return values
 
     def base(self, name: str) -> str:
-        """The model whose weights a model has: what it serves where it is a server of ours, else itself."""
-        spec = self.model(name)
-        return str(spec.managed.model) if isinstance(spec, Endpoint) and spec.managed is not None else name
+        return self.models.base(name)
 
     def generators(self) -> dict[str, Values]:
-        """Values of every model that generates, by name."""
-        return {name: self.model_values(name) for name, spec in self.experiment.models.items() if isinstance(spec, Vlm)}
+        return {name: spec.shaping() for name, spec in self.models.generators().items()}
 
     def model_files(self, name: str) -> list[str]:
-        """Local files of a model; none for one of a hub or behind a url."""
-        spec = self.model(self.base(name))
-        if isinstance(spec, Clip):
-            folder = spec.name.removeprefix("local-dir:") if spec.name.startswith("local-dir:") else ""
-            return [f"{folder}/open_clip_config.json", f"{folder}/open_clip_model.safetensors"] if folder else []
-        if isinstance(spec, Vlm) and (root := Path(spec.checkpoint)).is_dir():
-            return sorted(str(path) for path in root.iterdir() if path.suffix in (".json", ".safetensors", ".jinja"))
-        return []
+        return list(map(str, self.models.files(name)))
 
     def encoder_files(self, wildcards: Wildcards) -> list[str]:
         """Input function: the encoder's files."""
@@ -290,9 +233,8 @@ class Plan:
     def train_values(self, wildcards: Wildcards) -> Values:
         """Step, prompts and words of a training job."""
         step = self.step(wildcards)
-        default = ["generate"] if step.generate == "transformers" else []  # as before there was a choice: retrains nothing
         return {
-            "step": step.model_dump(mode="json", exclude={*step.running, *default}),
+            "step": step.shaping(),
             "prompts": {s.prompt: self.prompt_values(s.prompt) for s in step.samples},
             "wording": self.wording(self.config.training.dataset),
             "word": self.word(self.config.training.dataset, wildcards.recipe),
@@ -306,10 +248,19 @@ class Plan:
     def own_values(self, wildcards: Wildcards) -> Values:
         """Stage 1 of the training images as a prediction job has it: as the step's leaf samples ask."""
         step, data = self.step(wildcards), self.config.training.dataset
-        leaf: Samples = next(sample for sample in step.samples if sample.task == "leaf" and sample.condition == "none")
-        asked = {"name": "leaf", "prompt": leaf.prompt, "form": leaf.form, "max_new_tokens": step.max_new_tokens}
+        leaf: Samples = next(
+            sample for sample in step.samples if sample.task == "leaf" and sample.condition == "none"
+        )
+        asked = {
+            "name": "leaf",
+            "prompt": leaf.prompt,
+            "form": leaf.form,
+            "max_new_tokens": step.max_new_tokens,
+        }
         stage = Stage.model_validate(asked)
-        values = self._stage_values(stage, data, wildcards.model, self.word(data, wildcards.recipe)) | {"part": step.part}
+        values = self._stage_values(stage, data, wildcards.model, self.word(data, wildcards.recipe)) | {
+            "part": step.part
+        }
         return {key: value for key, value in values.items() if key != "shards"}
 
     def merge_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
@@ -326,7 +277,9 @@ class Plan:
         pairs = sorted({(self.base(s.model), s.recipe) for s in self.config.shown.values() if s.recipe})
         several = len({model for model, _ in pairs}) > 1
         return {
-            f"{model} {recipe} {step}" if several else f"{recipe} {step}": self.adapter(model, recipe, step, file)
+            f"{model} {recipe} {step}" if several else f"{recipe} {step}": self.adapter(
+                model, recipe, step, file
+            )
             for model, recipe in pairs
             for step in self.experiment.recipes[recipe].step_names
         }
@@ -335,12 +288,14 @@ class Plan:
 
     def prompt_values(self, name: str) -> Values:
         """Text of a prompt."""
-        return self.experiment.prompts[name].model_dump(mode="json", exclude={"source"}) | {"source": ""}
+        return dict(self.experiment.prompts[name].shaping())
 
     def wording(self, dataset: str, variant: int | None = None) -> str:
         """The benchmark's question in a variant, that of the data set where none is given."""
         given = self.dataset(dataset)
-        return self.experiment.questions[given.questions].variants[given.variant if variant is None else variant]
+        return self.experiment.questions[given.questions].variants[
+            given.variant if variant is None else variant
+        ]
 
     def word(self, dataset: str, recipe: str | None, own: str | None = None) -> str:
         """What the prompts call the organism: a system's own word, else its recipe's, else the data set's."""
@@ -354,7 +309,9 @@ class Plan:
     def _stage(self, system: str, name: str) -> Stage:
         stage = self.stage(system, name)
         if stage is None:
-            raise UserError(f"system {system} has no {name} stage: its protocol is {self.systems[system].protocol}")
+            raise UserError(
+                f"system {system} has no {name} stage: its protocol is {self.systems[system].protocol}"
+            )
         return stage
 
     def system_files(self, system: str) -> list[str]:
@@ -362,13 +319,22 @@ class Plan:
         given = self.systems[system]
         if given.recipe is None:
             return []
-        return [self.adapter(self.base(given.model), given.recipe, self.experiment.recipes[given.recipe].step_names[-1])]
+        return [
+            self.adapter(
+                self.base(given.model), given.recipe, self.experiment.recipes[given.recipe].step_names[-1]
+            )
+        ]
 
     def merged_files(self, system: str) -> list[str]:
         """Checkpoint with the adapter merged in, for a server that serves that; as a list of none or one."""
         given = self.systems[system]
         spec = self.model(given.model)
-        if given.recipe is None or not isinstance(spec, Endpoint) or spec.managed is None or spec.managed.lora:
+        if (
+            given.recipe is None
+            or not isinstance(spec, Endpoint)
+            or spec.managed is None
+            or spec.managed.lora
+        ):
             return []
         return [f"results/merged/{spec.managed.model}/{given.recipe}"]
 
@@ -381,7 +347,9 @@ class Plan:
     def leaf_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """What stage 1 reads."""
         stage = self._stage(wildcards.system, "leaf")
-        return self._asking_inputs(wildcards, stage.constrained or stage.condition == "gold" or stage.choose == "best")
+        return self._asking_inputs(
+            wildcards, stage.constrained or stage.condition == "gold" or stage.choose == "best"
+        )
 
     def _asking_inputs(self, wildcards: Wildcards, taxa: bool) -> dict[str, Any]:
         """What a stage reads that a model answers, and the taxonomy where it needs that."""
@@ -410,7 +378,9 @@ class Plan:
             shards = self.leaf_shards(wildcards.system, data)
             inputs["leaves"] = shards if len(shards) == 1 else [str(Path(shards[0]).with_name("shards.json"))]
         if stage.by == "similarity":
-            inputs["vectors"] = [f"results/embeddings/{given.model}/{data}/{kind}.parquet" for kind in ("images", "taxa")]
+            inputs["vectors"] = [
+                f"results/embeddings/{given.model}/{data}/{kind}.parquet" for kind in ("images", "taxa")
+            ]
         return inputs
 
     def shards(self, system: str, dataset: str, name: str) -> int:
@@ -430,14 +400,26 @@ class Plan:
         """Stage, prompt, words and model of a prediction job."""
         given, stage = self.systems[wildcards.system], self._stage(wildcards.system, name)
         word = self.word(wildcards.dataset, given.recipe, given.word)
-        variant, count = given.variant_for(wildcards.dataset), self.shards(wildcards.system, wildcards.dataset, name)
-        values = self._stage_values(stage, wildcards.dataset, given.model, word, variant, given.rotation, count)
+        variant, count = (
+            given.variant_for(wildcards.dataset),
+            self.shards(wildcards.system, wildcards.dataset, name),
+        )
+        values = self._stage_values(
+            stage, wildcards.dataset, given.model, word, variant, given.rotation, count
+        )
         return values | ({"repeat": given.repeat} if given.repeat else {})
 
     def _stage_values(
-        self, stage: Stage, dataset: str, model: str, word: str, variant: int | None = None, rotation: int = 0, count: int = 1
+        self,
+        stage: Stage,
+        dataset: str,
+        model: str,
+        word: str,
+        variant: int | None = None,
+        rotation: int = 0,
+        count: int = 1,
     ) -> Values:
-        values: Values = {"stage": stage.model_dump(mode="json"), "seed": self.config.seed, "shards": count}
+        values: Values = {"stage": stage.shaping(), "seed": self.config.seed, "shards": count}
         if stage.prompt is not None:
             asks = "{question}" in self.experiment.prompts[stage.prompt].text
             values |= {
@@ -454,31 +436,29 @@ class Plan:
     def needs_gpu(self, wildcards: Wildcards, name: str) -> int:
         """Devices a prediction job wants: those of the model where one generates."""
         stage = self.stage(wildcards.system, name)
-        return self.gpus(self.systems[wildcards.system].model) if stage is not None and stage.by == "model" else 0
+        return (
+            self.gpus(self.systems[wildcards.system].model)
+            if stage is not None and stage.by == "model"
+            else 0
+        )
 
     def gpus(self, model: str) -> int:
-        """Devices that hold a model's weights: none of one behind a url, as many as its servers need of one that we serve."""
-        spec = self.model(model)
-        if isinstance(spec, Endpoint):
-            return spec.managed.replicas * self.gpus(spec.managed.model) if spec.managed is not None else 0
-        return int(getattr(spec, "gpus", 1))
+        return self.models.gpus(model)
 
     def train_gpus(self, model: str) -> int:
-        """Devices of a training job: one for each of its processes, or those that hold the weights of one."""
-        spec = self.model(model)
-        return int(spec.processes if spec.processes > 1 else spec.gpus)
+        return self.models.train_gpus(model)
 
     def memory(self, model: str) -> int:
-        """MB of main memory of a job that runs or trains a model; of one behind a url, what any job takes."""
-        spec = self.model(model)
-        if isinstance(spec, Endpoint) and spec.managed is not None:
-            return spec.managed.replicas * self.memory(spec.managed.model)
-        return 1000 * int(getattr(spec, "memory", _MEMORY))
+        return self.models.memory(model)
 
     def prediction_memory(self, wildcards: Wildcards, name: str) -> int:
         """The same for a prediction job, whose answers may need no model."""
         stage = self.stage(wildcards.system, name)
-        return self.memory(self.systems[wildcards.system].model) if stage is not None and stage.by == "model" else 1000 * _MEMORY
+        return (
+            self.memory(self.systems[wildcards.system].model)
+            if stage is not None and stage.by == "model"
+            else 1000 * _MEMORY
+        )
 
     def settings(self, wildcards: Wildcards) -> str:
         """The file of a system's model, read by its jobs for what does not shape results."""
@@ -521,7 +501,9 @@ class Plan:
     def questions(self, scope: Scope | None = None) -> dict[tuple[str, str], str]:
         """Tables of questions by (dataset, choices)."""
         asked = (scope or self.main).asked
-        return {(dataset, choices): f"results/questions/{dataset}/{choices}.parquet" for dataset, choices in asked}
+        return {
+            (dataset, choices): f"results/questions/{dataset}/{choices}.parquet" for dataset, choices in asked
+        }
 
     def exports(self) -> list[str]:
         """All questions and answers in the benchmark's formats."""
@@ -545,7 +527,11 @@ class Plan:
         """Stage 1 tables by (system that ran it, dataset); a table may serve several systems."""
         scope = scope or self.main
         owners = dict.fromkeys(self.leaf_systems[system] for system in self._with(scope, "leaf"))
-        return {(owner, dataset): self.leaf_shards(owner, dataset) for owner in owners for dataset in scope.datasets}
+        return {
+            (owner, dataset): self.leaf_shards(owner, dataset)
+            for owner in owners
+            for dataset in scope.datasets
+        }
 
     def score_inputs(self, scope: Scope | None = None) -> dict[str, Any]:
         """The files that are scored."""
@@ -587,9 +573,14 @@ class Plan:
                 "data sets": ", ".join(given.datasets),
                 "choices": ", ".join(given.choices),
                 "distractors mined by": given.encoder,
-                "trained on": given.training.model_dump(mode="json", exclude={"settings"}),  # the records have whole steps
+                "trained on": given.training.model_dump(
+                    mode="json", exclude={"settings"}
+                ),  # the records have whole steps
                 "resamples of an interval": given.bootstrap,
-                **{f"model {name}": self.model_values(name) for name in sorted({s.model for s in given.shown.values()})},
+                **{
+                    f"model {name}": self.model_values(name)
+                    for name in sorted({s.model for s in given.shown.values()})
+                },
             },
         }
 
@@ -599,7 +590,10 @@ class Plan:
 
     def labels(self, systems: Iterable[str] | None = None) -> Mapping[str, str]:
         """Names of systems in tables and figures; of those of the main table where not said."""
-        return {name: self.systems[name].label or name for name in (self.config.shown if systems is None else systems)}
+        return {
+            name: self.systems[name].label or name
+            for name in (self.config.shown if systems is None else systems)
+        }
 
     # -- the paper's tables and figures, sweeps and repeats ----------------------------------------------------------------
 
@@ -643,9 +637,14 @@ class Plan:
         given = self._tables()
         return {
             "datasets": {role: getattr(given, role) for role in ROLES},
-            "comparable": {role: getattr(given, role) == name and given.choices != "random" for role, name in ROLES.items()},
+            "comparable": {
+                role: getattr(given, role) == name and given.choices != "random"
+                for role, name in ROLES.items()
+            },
             "choices": given.choices,
-            "systems": {name: self._described(self.config.systems[name]) for name in self.table_scope(table).systems},
+            "systems": {
+                name: self._described(self.config.systems[name]) for name in self.table_scope(table).systems
+            },
         }
 
     @staticmethod
@@ -685,7 +684,9 @@ class Plan:
         """
         if not self.config.sweeps:
             raise UserError("The target sweep needs `sweeps` in the config: NAME: {system: SYSTEM}")
-        return Scope(tuple(chain.from_iterable(map(self.config.swept, self.config.sweeps))), tuple(self.asked()))
+        return Scope(
+            tuple(chain.from_iterable(map(self.config.swept, self.config.sweeps))), tuple(self.asked())
+        )
 
     def sweep_values(self) -> Values:
         """What each sweep is: its system, and its members by wording and rotation."""
@@ -705,7 +706,9 @@ class Plan:
             UserError: the config repeats no system.
         """
         if not self.config.repeats:
-            raise UserError("The target repeats needs `repeats` in the config: NAME: {system: SYSTEM, times: 3}")
+            raise UserError(
+                "The target repeats needs `repeats` in the config: NAME: {system: SYSTEM, times: 3}"
+            )
         runs = chain.from_iterable(values["answers"].values() for values in self.repeat_values().values())
         return sorted(set(chain.from_iterable(chain.from_iterable(runs))))
 

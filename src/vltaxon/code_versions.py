@@ -1,0 +1,102 @@
+"""Versions of code, so that an edit runs again what it can change: Snakemake does not see edits in imported modules."""
+
+import ast
+import functools
+from pathlib import Path
+
+import vltaxon
+from vltaxon.provenance import digest_text
+
+# Their code cannot change a result: values reach a job by `params`, and the others only say or stamp things.
+# Modules, and whole packages of them.
+_NO_RESULTS = (
+    *("code_versions", "config", "devices", "errors", "gpu", "layout", "logs"),
+    *("plan", "plugins", "processes", "provenance", "tasks", "versions"),
+)
+_SCHEMAS = "vltaxon.schemas"
+
+
+def _bare(tree: ast.AST) -> str:
+    """Dump a syntax tree without docstrings, so that words do not count as code."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    """Return the modules of ours that a module imports, and those of every folder in which it looks for plugins."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_plugins"):
+            names |= _plugins(ast.literal_eval(node.args[0]))
+    return {name for name in names if name.startswith("vltaxon.") and name.split(".")[1] not in _NO_RESULTS}
+
+
+def _plugins(package: str) -> set[str]:
+    folder = _source(package)
+    assert folder is not None, f"{package} is a package"
+    return {f"{package}.{path.stem}" for path in folder.parent.glob("*.py") if path.stem != "__init__"}
+
+
+def _source(name: str) -> Path | None:
+    """File of a module, None where the name is not a module (an attribute, say)."""
+    stem = Path(vltaxon.__file__).parent.joinpath(*name.split(".")[1:])
+    path = stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
+    return path if path.exists() else None
+
+
+@functools.cache
+def _module(name: str) -> tuple[str, frozenset[str], frozenset[str]] | None:
+    """Dumped tree, own imports and the schemas named by a module, None where there is no such module."""
+    if (path := _source(name)) is None:
+        return None
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value).split(".")[-1] == "schemas"}
+    return _bare(tree), frozenset(_imports(tree)), frozenset(named)
+
+
+def _schemas(named: set[str]) -> str:
+    """Dump of schemas.py with the tables that are named, and what they name, without all others."""
+    path = _source(_SCHEMAS)
+    assert path is not None, "a module imports it"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kept: list[ast.stmt] = []
+    for node in sorted(reversed(tree.body), key=lambda node: isinstance(node, ast.Assign)):  # who names before who is named
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        if isinstance(target, ast.Name) and target.id.isupper() and target.id not in named:
+            continue
+        named = named | {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+        kept.append(node)
+    tree.body = kept
+    return _bare(tree)
+
+
+@functools.cache
+def code_version(name: str) -> str:
+    """Hash of a module's code and of all modules of ours it imports, however deep; comments and docstrings left out.
+
+    Snakemake does not see edits in imported modules; a rule carries this in its `params` instead. Of the schemas only those count
+    that the code names, or a new column of the scores would train all adapters anew.
+    """
+    seen: dict[str, str] = {}
+    named: set[str] = set()
+    queue = [name]
+    while queue:
+        current = queue.pop()
+        if current in seen or (found := _module(current)) is None:
+            continue
+        seen[current], own, schemas = found
+        queue.extend(own)
+        named |= schemas
+    if name not in seen:
+        raise ValueError(f"{name}: no such module")
+    if _SCHEMAS in seen:
+        seen[_SCHEMAS] = _schemas(named)
+    return digest_text(*(f"{key}\n{seen[key]}" for key in sorted(seen)))

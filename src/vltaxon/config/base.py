@@ -1,0 +1,165 @@
+"""What every file of the config is made of: closed models, names, raw files, and which fields shape a result."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+
+Choices = Literal["similar", "random", "published"]
+
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
+MOVING = "main"  # the one revision that is no commit and may be named all the same
+
+
+class Mark:
+    """What a field is for, written where it is declared: `Annotated[int, HOW]`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def on(self, field: FieldInfo) -> bool:
+        """Whether a field has the mark."""
+        return self in field.metadata
+
+
+HOW = Mark(
+    "HOW"
+)  # a field that says how a job runs, or describes it: a change of its value runs nothing again
+
+
+class Closed(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def shaping(self) -> dict[str, Any]:
+        """Return what of it shapes a result, as plain values.
+
+        Left out are fields that are marked as something else (HOW, for one), and values that equal their default: so a new
+        field with a default runs nothing again. tests/data/defaults.json records the defaults, and a test asks for a decision
+        when one of them changes.
+        """
+        return {
+            name: plain(value)
+            for name, field in type(self).model_fields.items()
+            if not any(isinstance(mark, Mark) for mark in field.metadata)
+            and ((value := getattr(self, name)) != default_of(field) or field.is_required())
+        }
+
+
+def default_of(field: FieldInfo) -> Any:
+    """Return the default of a field, None where it has none."""
+    return None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+
+
+def plain(value: Any) -> Any:
+    """Return a value as nothing but dicts, lists, texts and numbers."""
+    if isinstance(value, Closed):
+        return value.shaping()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+TAGS = ("(raw)", "(path)", "(number)", "(word)")  # of alternatives, which errors are not to name
+
+
+class Source(Closed):
+    """Where a raw file is to be had: one of the two."""
+
+    url: str | None = Field(None, description="http(s) address: the original or a mirror.")
+    path: Path | None = Field(None, description="A local copy.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.url is None) == (self.path is None):
+            raise ValueError("needs one of url and path")
+        if self.url is not None and not re.fullmatch(r"https?://[^/\s]+/\S*", self.url):
+            raise ValueError(f'url: "{self.url}" is no http or https address')
+        return self
+
+    def __str__(self) -> str:
+        return str(self.url or self.path)
+
+
+class RawFile(Closed):
+    """A raw file with its checksum, verified before anything reads it: downloaded, or linked where it is here already."""
+
+    source: Source
+    md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)] | None = None
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)] | None = None
+    bytes: PositiveInt | None = Field(
+        None, description="Exact size, where known: another is refused before the download starts."
+    )
+    gigabytes: PositiveFloat | None = Field(
+        None, description="About how large it is, where no more is known, for `snakemake plan`."
+    )
+    file: str | None = Field(None, description="Name of the file, where the address does not end in it.")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if not (self.md5 or self.sha256):
+            raise ValueError("needs md5 or sha256; a local file without checksum is given by its path alone")
+        if not re.fullmatch(r"\w[\w+-]*\.[\w.+-]*\w", self.name):
+            raise ValueError(
+                f'file: "{self.name}" (of {self.source}) is no file name with an ending; give one as `file`'
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the file, from its address unless given."""
+        address = unquote(urlsplit(self.source.url).path) if self.source.url else str(self.source.path)
+        return self.file or address.rpartition("/")[2]
+
+    @property
+    def path(self) -> Path:
+        """Where it lies once it is verified, whatever its source."""
+        return Path("results/raw") / self.name
+
+    @property
+    def checksum(self) -> str:
+        """What makes it this file and no other."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
+
+
+def _path_or_raw(value: Any) -> str:
+    """Which of the two a value means, so that an error is about that one."""
+    return "(raw)" if isinstance(value, Mapping | RawFile) else "(path)"
+
+
+Shards = Annotated[
+    Annotated[PositiveInt, Tag("(number)")] | Annotated[Literal["auto"], Tag("(word)")],
+    Discriminator(lambda value: "(word)" if isinstance(value, str) else "(number)"),
+]
+
+Raw = Annotated[
+    Annotated[RawFile, Tag("(raw)")] | Annotated[Path, Tag("(path)")], Discriminator(_path_or_raw)
+]
+
+
+def local(file: Path | RawFile) -> Path:
+    """Path of a raw file on this machine, once it is there."""
+    return file.path if isinstance(file, RawFile) else file

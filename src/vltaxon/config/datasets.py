@@ -1,0 +1,187 @@
+"""Data sets: where they come from, their ranks, how their questions are worded."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, StringConstraints, model_validator
+
+from vltaxon import prompts
+from vltaxon.config.base import HOW, Closed, Name, Raw, RawFile
+
+CUB200_CLASSES = (
+    Path(__file__).parents[1] / "data" / "sources" / "cub200_classes.csv"
+)  # the 200 classes of CUB, with their ranks
+
+
+class Split(Closed):
+    """Where one split of a data set comes from."""
+
+    archive: Raw | None = Field(
+        None, description="The raw archive (inat21, cub200): a path, or its source and checksum."
+    )
+    annotations: Raw | None = Field(None, description="The JSON archive beside it (inat21), likewise.")
+    folder: Path | None = Field(None, description="The data set's folder, as downloaded (terra_incognita).")
+    table: Path | None = Field(
+        None,
+        description="CSV or Parquet: path (from the table's folder), a column per rank, and split where one table serves both "
+        "splits (folder).",
+    )
+    images_per_leaf: PositiveInt | None = Field(
+        None, description="Draw this many images per leaf, seeded; all where absent."
+    )
+
+    @property
+    def stem(self) -> str:
+        """Name of the archive without its endings: `val` for `val.tar.gz`; none where there is no archive."""
+        return (
+            ""
+            if self.archive is None
+            else self.archive.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+        )
+
+    @property
+    def raw(self) -> dict[str, RawFile]:
+        """The files with a source, by key."""
+        given = {"archive": self.archive, "annotations": self.annotations}
+        return {key: file for key, file in given.items() if isinstance(file, RawFile)}
+
+    def here(self) -> Self:
+        """The same, with the paths of the verified files in place of their sources."""
+        return self.model_copy(update={key: file.path for key, file in self.raw.items()})
+
+
+class Published(Closed):
+    """The benchmark's own questions about a data set's test images."""
+
+    annotations: Path = Field(description="The benchmark's JSON lines, as downloaded.")
+    blob: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")] | None = Field(
+        None, description="Its git blob digest (git hash-object FILE), verified before use."
+    )
+    taxonomy: Path | None = Field(
+        None, description="The benchmark's JSON of leaf -> path; rows and options must be of it."
+    )
+    parts: PositiveInt = Field(
+        2,
+        description="How many last parts of an image's path tell it: 2 are class folder and file, 1 is the file name.",
+    )
+
+
+class Size(Closed):
+    """How large a data set is, said for the estimate of costs; once it is read, what was read is counted."""
+
+    leaves: PositiveInt = Field(description="Leaves that it has.")
+    test: PositiveInt = Field(description="Test images, before any draw.")
+    pixels: PositiveInt = Field(description="Pixels of a typical image.")
+
+
+class RawDataset(Closed):
+    """What of a data set shapes its images and taxa."""
+
+    source: Literal["inat21", "cub200", "terra_incognita", "folder"] = Field(
+        description="The reader of the raw data."
+    )
+    kingdom: str | None = Field(None, description="Keep this kingdom only (inat21).")
+    classes: Path | None = Field(
+        None,
+        description="CSV with class_name, order, family, genus, species (cub200); where absent, the one of the "
+        "package.",
+    )
+    subset: Literal["known", "novel"] | None = Field(
+        None, description="Which of the two halves (terra_incognita)."
+    )
+    max_rejected: float = Field(
+        0.001,
+        ge=0,
+        le=1,
+        description="Share of the chosen images that may be broken or absent; beyond it ingest stops.",
+    )
+    ranks: tuple[str, ...] = Field(min_length=1, description="Names of the levels, root first.")
+    train: Split | None = Field(None, description="Images to learn from.")
+    test: Split = Field(description="Images to be scored on.")
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Return the splits that it has."""
+        both = (("train", self.train), ("test", self.test))
+        return {name: split for name, split in both if split is not None}
+
+    def here(self) -> Self:
+        """Return the same with the paths of verified files in place of their sources, as jobs see it."""
+        return self.model_copy(update={name: split.here() for name, split in self.splits.items()})
+
+    @model_validator(mode="after")
+    def _source_has_what_it_reads(self) -> Self:
+        if len(set(self.ranks)) < len(self.ranks):
+            raise ValueError(f"ranks: {list(self.ranks)} names a rank twice")
+        splits = self.splits.values()
+        if self.source == "inat21" and any(split.annotations is None for split in splits):
+            raise ValueError("annotations: inat21 needs the JSON archive of every split")
+        wanted = {"terra_incognita": "folder", "folder": "table"}.get(self.source, "archive")
+        for split in splits:
+            given = [key for key in ("archive", "folder", "table") if getattr(split, key) is not None]
+            if given != [wanted]:
+                raise ValueError(
+                    f"train and test: {self.source} takes `{wanted}`, and was given "
+                    f"{', '.join(given) or 'none'}"
+                )
+        if (self.source == "terra_incognita") != (self.subset is not None):
+            raise ValueError("subset: terra_incognita needs one, known or novel; no other source has any")
+        if self.source == "terra_incognita" and self.train is not None:
+            raise ValueError("train: terra_incognita has no training split")
+        if self.train is not None and self.train.archive == self.test.archive and self.source == "inat21":
+            raise ValueError("train and test name the same archive")
+        return self
+
+
+class Dataset(RawDataset):
+    """A data set: where it comes from, its ranks, and how its questions are worded."""
+
+    description: Annotated[str, HOW] = ""
+    word: str = Field(description="What the prompts call the organism: plant, animal, bird.")
+    scored_levels: tuple[PositiveInt, ...] = Field(min_length=1, description="1-based levels that count.")
+    questions: Name = Field(description="File of question wordings in config/questions.")
+    variant: int = Field(0, ge=0, description="Which of the wordings is asked.")
+    published: Published | None = Field(
+        None, description="The benchmark's own questions, where it has any about these images."
+    )
+    size: Annotated[Size | None, HOW] = Field(
+        None, description="What is known of it before it is here, for `snakemake plan`."
+    )
+    licence: Annotated[str, HOW] = Field(description="Terms of use of the images.")
+
+    @property
+    def tested(self) -> int | None:
+        """Return how many test images there are, as the file says before they are read; None where it does not."""
+        if self.size is None:
+            return None
+        each = self.test.images_per_leaf
+        return self.size.test if each is None else min(each * self.size.leaves, self.size.test)
+
+    @property
+    def raw(self) -> RawDataset:
+        """Return what shapes its images and taxa, alone."""
+        return RawDataset(**{name: getattr(self, name) for name in RawDataset.model_fields})
+
+    @model_validator(mode="after")
+    def _levels_exist(self) -> Self:
+        if wrong := [level for level in self.scored_levels if level > len(self.ranks)]:
+            raise ValueError(f"scored_levels {wrong}: out of range, there are {len(self.ranks)} ranks")
+        if list(self.scored_levels) != sorted(set(self.scored_levels)):
+            raise ValueError("scored_levels: must rise, without repetition")
+        return self
+
+
+class Questions(Closed):
+    """Wordings of the benchmark's question, by variant. Placeholders: word, rank."""
+
+    source: str
+    variants: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _known_fields(self) -> Self:
+        for text in self.variants:
+            if odd := prompts.fields(text) - {"word", "rank"}:
+                raise ValueError(
+                    f"variants: placeholder {sorted(odd)} is unknown; there are ['rank', 'word']"
+                )
+        return self

@@ -1,0 +1,251 @@
+"""config.yaml: the experiment, which names everything else."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from vltaxon.config.base import Choices, Closed, Name, Shards
+from vltaxon.config.datasets import Dataset, Questions
+from vltaxon.config.models import Chance, Clip, Endpoint, Vlm
+from vltaxon.config.protocols import Prompt, Protocol
+from vltaxon.config.recipes import Recipe
+
+
+class Calibration(Closed):
+    """The texts that may have mined the published similar choices, which the target `calibrate` compares."""
+
+    templates: tuple[str, ...] = Field(default=("{}", "a photo of a {}.", "a photo of {}."), min_length=1)
+    cases: tuple[Literal["keep", "lower"], ...] = Field(default=("keep", "lower"), min_length=1)
+
+    @model_validator(mode="after")
+    def _one_label(self) -> Self:
+        if wrong := [template for template in self.templates if template.count("{}") != 1]:
+            raise ValueError(f'templates: {wrong} must each hold "{{}}" once')
+        return self
+
+
+class System(Closed):
+    """A row of the table: model, adapter or none, protocol."""
+
+    model: Name
+    recipe: Name | None = None
+    protocol: Name
+    label: str | None = Field(None, description="Name in tables and figures.")
+    word: str | None = Field(
+        None,
+        description="What the prompts call the organism; where absent the recipe's word, then the data set's.",
+    )
+    variant: NonNegativeInt | dict[Name, NonNegativeInt] | None = Field(
+        None,
+        description="Which wording of the question is asked, or which by data set; the data set's own where absent.",
+    )
+    rotation: NonNegativeInt = Field(
+        0, description="By how many places the options are rotated before they are shown."
+    )
+    repeat: NonNegativeInt = Field(
+        0, description="Which run of the same this is; answers are kept apart by it, and asked anew."
+    )
+
+    def variant_for(self, dataset: str) -> int | None:
+        """The wording asked about a data set, None for the data set's own."""
+        return self.variant.get(dataset) if isinstance(self.variant, dict) else self.variant
+
+
+class Sweep(Closed):
+    """A system asked in every combination of question wordings and rotations of the options."""
+
+    system: Name
+    variants: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    rotations: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3), min_length=1)
+
+
+class Repeats(Closed):
+    """A system asked several times over, to see how many of its answers change from run to run."""
+
+    system: Name
+    times: int = Field(3, ge=2)
+
+
+class Tables(Closed):
+    """Which data sets of the experiment stand for those of the paper's tables and figures."""
+
+    animal: Name
+    plant: Name
+    bird: Name
+    choices: Choices = "similar"
+
+
+class Partition(Closed):
+    """How species are parted."""
+
+    held_out: int = Field(ge=0, description="Species never trained on.")
+    sft_share: float = Field(0.5, gt=0, lt=1, description="Share of the others that goes to the sft part.")
+
+
+class Training(Closed):
+    """What recipes learn from."""
+
+    dataset: Name
+    choices: Literal["similar", "random"] = "similar"
+    partition: Partition
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Values of steps that this experiment replaces, by kind (sft, grpo), by recipe, or by step (vl_taxon/1-sft); "
+        "the later wins, and recipes based on one take its values too.",
+    )
+
+
+class Report(Closed):
+    """What the report page is about."""
+
+    dataset: Name = Field(description="Data set of the headline and of the examples.")
+    choices: Choices = "similar"
+    system: Name = Field(description="System that the headline is about.")
+    baseline: Name = Field(description="System that it is compared with.")
+    examples: PositiveInt = Field(20, description="Images shown.")
+
+
+class Demo(Closed):
+    """Size of the embedded data: images drawn per species."""
+
+    train: PositiveInt = 10
+    test: PositiveInt = 5
+
+
+class Config(Closed):
+    """config.yaml: the experiment."""
+
+    seed: int = Field(0, ge=0)
+    datasets: tuple[Name, ...] = Field(min_length=1)
+    choices: tuple[Choices, ...] = Field(
+        ("similar",),
+        min_length=1,
+        description="Kinds of options; `published` are asked of the data sets that have them.",
+    )
+    encoder: Name = Field(description="Model file (engine zero_shot) that mines the similar distractors.")
+    calibration: Calibration = Calibration()
+    training: Training
+    systems: dict[Name, System] = Field(min_length=1)
+    main: tuple[Name, ...] = Field(
+        (),
+        description="Systems of the main table, figures and report, in their order; all where empty. The others are run for "
+        "the paper's tables.",
+    )
+    tables: Tables | None = Field(
+        None, description="Data sets of the paper's tables and figures (targets table1 ... paper)."
+    )
+    comparisons: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Further tables like the main one, by name, each of some systems (target comparisons).",
+    )
+    sweeps: dict[Name, Sweep] = Field(
+        default_factory=dict, description="Sweeps over wordings and rotations (target sweep)."
+    )
+    repeats: dict[Name, Repeats] = Field(
+        default_factory=dict, description="Systems asked several times (target repeats)."
+    )
+    shards: Shards = Field(
+        "auto",
+        description="Jobs that each prediction is cut into, of equal expected cost; auto: as many as suit `devices` and the size "
+        "that the data set's file says. Where the number changes, tables are written anew, from the journal.",
+    )
+    devices: PositiveInt = Field(
+        1,
+        description="Devices that the run may expect, for `shards: auto`. What it uses is said to Snakemake, --resources gpu=N.",
+    )
+    bootstrap: PositiveInt = Field(1000, description="Resamples for the intervals.")
+    report: Report
+
+    @model_validator(mode="after")
+    def _no_doubles(self) -> Self:
+        labels = [system.label or name for name, system in self.systems.items()]
+        for key, names in (
+            ("datasets", self.datasets),
+            ("choices", self.choices),
+            ("main", self.main),
+            ("labels of systems", labels),
+        ):
+            if double := sorted({name for name in names if list(names).count(name) > 1}):
+                raise ValueError(f"{key}: {', '.join(double)} stands twice")
+        return self
+
+    demo: Demo = Demo()
+
+    @property
+    def shown(self) -> dict[str, System]:
+        """The systems of the main table, in its order."""
+        return {name: self.systems[name] for name in self.main or self.systems}
+
+    def swept(self, sweep: str) -> dict[str, System]:
+        """The systems that a sweep consists of, by name."""
+        given = self.sweeps[sweep]
+        system = self.systems[given.system]
+        return {
+            f"{sweep}.v{variant}.r{rotation}": system.model_copy(
+                update={
+                    "variant": variant,
+                    "rotation": rotation,
+                    "label": f"{sweep}, wording {variant}, rotation {rotation}",
+                }
+            )
+            for variant in given.variants
+            for rotation in given.rotations
+        }
+
+    def repeated(self, name: str) -> dict[str, System]:
+        """The runs of a system that is asked several times, by name; the first is the same run as the system's own."""
+        given = self.repeats[name]
+        system = self.systems[given.system]
+        return {
+            f"{name}.n{run}": system.model_copy(update={"repeat": run, "label": f"{name}, run {run}"})
+            for run in range(given.times)
+        }
+
+    @property
+    def asked(self) -> dict[str, System]:
+        """All systems: those of the config, and those of its sweeps and repeats."""
+        every = dict(self.systems)
+        for sweep in self.sweeps:
+            every |= self.swept(sweep)
+        for name in self.repeats:
+            every |= self.repeated(name)
+        return every
+
+
+class Experiment(Closed):
+    """The validated whole: config.yaml and every file that it names."""
+
+    config: Config
+    datasets: dict[str, Dataset]
+    models: dict[str, Vlm | Endpoint | Clip | Chance]
+    questions: dict[str, Questions]
+    prompts: dict[str, Prompt]
+    protocols: dict[str, Protocol]
+    recipes: dict[str, Recipe]
+
+    def leaf_systems(self) -> dict[str, str]:
+        """Whose stage 1 serves each system: of those alike in model, recipe, word, repeat and leaf stage the first by name.
+
+        By name, so that their order in the config moves no table, and a variant `vl_taxon_open` does not take that of `vl_taxon`.
+        Those of sweeps and repeats come last.
+        """
+        first: dict[tuple[Any, ...], str] = {}
+        found: dict[str, str] = {}
+        for name, system in sorted(
+            self.config.asked.items(), key=lambda item: (item[0] not in self.config.systems, item[0])
+        ):
+            stage = self.protocols[system.protocol].stage("leaf")
+            found[name] = first.setdefault(
+                (system.model, system.recipe, system.word, system.repeat, stage), name
+            )
+        return found
+
+    def step_recipe(self, recipe: str, step: str) -> str:
+        """The recipe that trains a step: the furthest that `recipe` is based on with the same steps up to it, so it runs once."""
+        mine = self.recipes[recipe]
+        upto = mine.step_names.index(step) + 1
+        if mine.based_on is None:
+            return recipe
+        base = self.recipes[mine.based_on]
+        same = (base.word, base.steps[:upto]) == (mine.word, mine.steps[:upto])
+        return self.step_recipe(mine.based_on, step) if same else recipe

@@ -1,0 +1,62 @@
+"""How a rule asks the plan for its task: as functions of its wildcards, which build each task once."""
+
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+from vltaxon.tasks.base import Task
+
+T = TypeVar("T", bound=Task)
+P = TypeVar("P")
+
+
+class Wildcards(Protocol):
+    """Snakemake's wildcards: the parts of a path."""
+
+    def __getattr__(self, name: str) -> str: ...
+
+
+class Planned(Generic[T]):
+    """The tasks of a rule: called with wildcards, the task itself; its methods are what the directives of the rule take."""
+
+    def __init__(self, build: Callable[[Wildcards], T]) -> None:
+        self._build = build
+        self._built: dict[tuple[tuple[str, str], ...], T] = {}
+
+    def __call__(self, wildcards: Wildcards) -> T:
+        """Return the task of a job (`params: task=...`; Snakemake compares no objects, so it runs nothing again)."""
+        parts: Any = wildcards
+        key = tuple(parts.items() if hasattr(parts, "items") else vars(parts).items())
+        if key not in self._built:
+            self._built[key] = self._build(wildcards)
+        return self._built[key]
+
+    def reads(self, wildcards: Wildcards) -> dict[str, str | list[str]]:
+        """Return its inputs, by name (`input: unpack(...)`)."""
+        return self(wildcards).reads()
+
+    def shaping(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Return what runs it again when it changes (`params: shaping=...`)."""
+        return self(wildcards).shaping()
+
+
+class planned(Generic[P, T]):  # noqa: N801  # a decorator
+    """Make a method that builds a rule's task by its wildcards into a `Planned` of its object."""
+
+    def __init__(self, build: Callable[[P, Wildcards], T]) -> None:
+        self._build = build
+        self.__doc__ = build.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, part: None, owner: type) -> "planned[P, T]": ...
+    @overload
+    def __get__(self, part: P, owner: type) -> Planned[T]: ...
+    def __get__(self, part: P | None, owner: type) -> "planned[P, T] | Planned[T]":
+        if part is None:
+            return self
+        mine = part  # for the closure, which mypy would widen again
+        made: Planned[T] = Planned(lambda wildcards: self._build(mine, wildcards))
+        vars(part)[self._name] = made  # found there from now on, instead of here
+        return made

@@ -1,0 +1,87 @@
+"""What all tasks have in common: a frozen record that the plan builds and that a job's function takes.
+
+A field is what its mark says: READS and WRITES are files, which Snakemake watches itself; HOW says how a job runs; all
+others shape the result, and a change of them runs the job again.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from vltaxon.config.base import Closed, Mark
+from vltaxon.code_versions import code_version
+from vltaxon.versions import VERSIONS
+
+READS, WRITES = Mark("READS"), Mark("WRITES")
+
+Read = Annotated[Path, READS]
+ReadIfAny = Annotated[Path | None, READS]
+ReadMany = Annotated[tuple[Path, ...], READS]
+Write = Annotated[Path, WRITES]
+WriteMany = Annotated[tuple[Path, ...], WRITES]
+
+
+class Task(Closed):
+    """What one job reads, writes and needs.
+
+    `module` is where its function stands: its code, or its number in `versions.py` where it has one, shapes the
+    result too. None where it makes the same file whatever its code.
+    """
+
+    module: ClassVar[str | None]
+
+    def shaping(self) -> dict[str, Any]:
+        """Return what makes the job run again when it changes, files aside: values, and the version of the code."""
+        return self.version() | super().shaping()
+
+    @classmethod
+    def version(cls) -> dict[str, str | int]:
+        """Return the number of its module in `versions.py`, or the hash of its code."""
+        if cls.module is None:
+            return {}
+        number = VERSIONS.get(cls.module)
+        return {"code": code_version(cls.module)} if number is None else {"version": number}
+
+    def reads(self) -> dict[str, str | list[str]]:
+        """Return the files that it reads, as the named inputs of a rule."""
+        files: dict[str, str | list[str]] = {}
+        for name, field in type(self).model_fields.items():
+            if READS.on(field):
+                value = getattr(self, name)
+                files[name] = list(map(str, value or ())) if _several(field.annotation) else str(value)
+        return files
+
+    @classmethod
+    def of(cls, snakemake: Any) -> Self:
+        """Return the task of a running job: files, devices and threads as Snakemake gives them, all else as planned.
+
+        Args:
+            snakemake: the object of a script, whose params have the planned `task`.
+        """
+        planned: Self = snakemake.params.task
+        if type(planned) is not cls:
+            raise TypeError(f"the rule plans a {type(planned).__name__}, its script wants a {cls.__name__}")
+        given: dict[str, Any] = dict(snakemake.resources.items()) | {"threads": snakemake.threads}
+        given |= {"log": next(iter(snakemake.log), None)}
+        for name, field in cls.model_fields.items():
+            if READS.on(field):
+                given[name] = snakemake.input[name]
+            elif WRITES.on(field):
+                given[name] = snakemake.output[name]
+        values = {name: getattr(planned, name) for name in cls.model_fields}
+        for name in cls.model_fields.keys() & given.keys():
+            values[name] = _as_declared(given[name], cls.model_fields[name].annotation)
+        return cls(**values)
+
+
+def _several(kind: Any) -> bool:
+    """Whether an input stands for a list of files: of any number, or of none or one."""
+    return kind is not Path
+
+
+def _as_declared(value: Any, kind: Any) -> Any:
+    """Return Snakemake's files as the field has them: one path, a tuple, or none or one."""
+    if kind == Path | None:
+        return next(map(Path, [value] if isinstance(value, str) else value or ()), None)
+    if kind == tuple[Path, ...]:
+        return tuple(map(Path, [value] if isinstance(value, str) else value))
+    return Path(value) if kind is Path else value

@@ -1,0 +1,69 @@
+"""Tasks that bring raw data in: downloads, archives, images and taxa, and the archives of the embedded demo."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from vltaxon.config.base import HOW, RawFile
+from vltaxon.config.datasets import RawDataset
+from vltaxon.config.experiment import Demo
+from vltaxon.tasks.base import Read, ReadMany, Task, Write, WriteMany
+
+
+class DownloadTask(Task):
+    """A raw file with its checksum, which alone is what it is: where it comes from is no part of it.
+
+    So a mirror, or a move of the local copy, runs nothing again.
+    """
+
+    module: ClassVar = None  # a verified file is the same, whatever code got it
+    md5: str | None
+    sha256: str | None
+    file: Annotated[RawFile, HOW]
+    licence: Annotated[str, HOW]
+    unpacked: Annotated[Path | None, HOW]  # folder that it will be unpacked to, if it will
+    state: Annotated[Path, HOW]
+    target: Write
+
+
+class UnpackTask(Task):
+    """An archive of images, to be unpacked into a tar with an index of its members."""
+
+    module: ClassVar = "vltaxon.data.archives"
+    archive: Read
+    tar: Write
+    index: Write
+
+
+class IngestTask(Task):
+    """A data set: its raw files in, its taxa and images out."""
+
+    module: ClassVar = "vltaxon.data.ingest"
+    dataset: RawDataset
+    seed: int
+    archives: Annotated[Path, HOW]  # folder of the unpacked archives
+    threads: Annotated[int, HOW] = 1
+    tars: ReadMany
+    indexes: ReadMany
+    tables: ReadMany
+    taxa: Write
+    images: Write
+    rejected: Write
+
+
+class DemoArchivesTask(Task):
+    """The synthetic clades, drawn into archives as those of iNat21 and CUB-200."""
+
+    module: ClassVar = "vltaxon.demo.archives"
+    sizes: Demo
+    seed: int
+    archives: WriteMany
+    cub: Write
+    classes: Write
+
+
+class DemoSiglipTask(Task):
+    """The tiny dual encoder, trained from nothing."""
+
+    module: ClassVar = "vltaxon.demo.tiny_siglip"
+    config: Write
+    weights: Write
