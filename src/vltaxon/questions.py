@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from vltaxon import schemas
 from vltaxon.provenance import read_parquet, write_parquet
 from vltaxon.seeded import draw_numbers, stretch
+from vltaxon.tasks.questions import DrawTask
 from vltaxon.taxonomy import Taxonomy
 
 WRONG = 3  # distractors of a question
@@ -57,7 +57,9 @@ def levels(taxonomy: Taxonomy, leaves: Sequence[str]) -> Iterator[Level]:
     for number, rank in enumerate(taxonomy.ranks, start=1):
         labels = taxonomy.labels(number)
         index: dict[str | None, int] = {label: place for place, label in enumerate(labels)}
-        truth = np.array([index.get(taxonomy.taxon(leaf, number), -1) for leaf in kinds], dtype=np.int64)[kind]
+        truth = np.array([index.get(taxonomy.taxon(leaf, number), -1) for leaf in kinds], dtype=np.int64)[
+            kind
+        ]
         rows = np.flatnonzero(truth >= 0)
         yield Level(number, rank, labels, rows, truth[rows])
 
@@ -96,7 +98,9 @@ def assemble(
         count = candidates.shape[1]
         order = np.argsort(stretch(draw_numbers("options", seed, names), count), axis=1, kind="stable")
         offsets = pa.array(np.arange(0, candidates.size + 1, count), pa.int32())
-        shown = pa.array(level.labels, pa.string()).take(pa.array(np.take_along_axis(candidates, order, axis=1).ravel()))
+        shown = pa.array(level.labels, pa.string()).take(
+            pa.array(np.take_along_axis(candidates, order, axis=1).ravel())
+        )
         similarity = pa.nulls(len(names), pa.list_(pa.float32()))
         if picked.similarity is not None:
             near = np.take_along_axis(picked.similarity, order, axis=1).ravel()
@@ -132,19 +136,11 @@ def drawn(level: Level, image_ids: Sequence[str], seed: int) -> Chosen:
     return Chosen(taken[:, 1:])
 
 
-def draw(taxa: Path, images: Path, scored_levels: Sequence[int], seed: int, questions: Path) -> None:
-    """Write a data set's questions with random choices.
-
-    Args:
-        taxa: table of the data set.
-        images: table of the data set; all splits are asked.
-        scored_levels: 1-based levels that count.
-        seed: of choices and order.
-        questions: written, schema `QUESTIONS`, source `drawn`.
-    """
-    table = read_parquet(images, schemas.IMAGES)
+def draw(task: DrawTask) -> None:
+    """Write a data set's questions with random choices, of all its splits: schema `QUESTIONS`, source `drawn`."""
+    table = read_parquet(task.images, schemas.IMAGES)
     chosen = []
-    for level in levels(Taxonomy.read(taxa), table["leaf"].to_pylist()):
-        chosen.append((level, drawn(level, table["image_id"].take(level.rows).to_pylist(), seed)))
-    made = assemble(table, chosen, scored_levels, seed, source="drawn")
-    write_parquet(made, questions, schemas.QUESTIONS, rule="draw", seed=seed)
+    for level in levels(Taxonomy.read(task.taxa), table["leaf"].to_pylist()):
+        chosen.append((level, drawn(level, table["image_id"].take(level.rows).to_pylist(), task.seed)))
+    made = assemble(table, chosen, task.scored_levels, task.seed, source="drawn")
+    write_parquet(made, task.questions, schemas.QUESTIONS, rule="draw", seed=task.seed)

@@ -12,6 +12,7 @@ from scipy.stats import chisquare
 from vltaxon import schemas
 from vltaxon.provenance import read_parquet, write_parquet
 from vltaxon.questions import Chosen, assemble, draw, drawn, levels
+from vltaxon.tasks.questions import DrawTask
 from vltaxon.taxonomy import Taxonomy
 
 RANKS = ("kingdom", "order", "species")
@@ -37,7 +38,8 @@ def _taxa() -> pa.Table:
 def _drawn(folder: Path, images: pa.Table, seed: int = 0, scored: tuple[int, ...] = (1, 2, 3)) -> pa.Table:
     write_parquet(_taxa(), folder / "taxa.parquet", schemas.TAXA)
     write_parquet(images, folder / "images.parquet", schemas.IMAGES)
-    draw(folder / "taxa.parquet", folder / "images.parquet", scored, seed, folder / "q.parquet")
+    files = {"taxa": folder / "taxa.parquet", "images": folder / "images.parquet", "questions": folder / "q.parquet"}
+    draw(DrawTask(scored_levels=scored, seed=seed, **files))
     return read_parquet(folder / "q.parquet", schemas.QUESTIONS)
 
 

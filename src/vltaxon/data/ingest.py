@@ -2,10 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,21 +13,13 @@ from vltaxon import config, schemas
 from vltaxon.data.archives import Archive, Folder, located
 from vltaxon.data.download import demand_unchanged
 from vltaxon.data.images import BrokenImage, ImageStore, decode
-from vltaxon.data.labels import Labelled, Lineage
-from vltaxon.data.sources import cub200, folder, inat21, terra_incognita
+from vltaxon.data.labels import Labelled
 from vltaxon.data.taxa import taxa_table
 from vltaxon.errors import UserError
 from vltaxon.provenance import write_parquet
 from vltaxon.seeded import draw_numbers
 from vltaxon.tasks.data import IngestTask
 
-_Read = Callable[[config.RawDataset, Any], tuple[dict[str, Lineage], list[Labelled]]]
-_SOURCES: dict[str, _Read] = {
-    "inat21": inat21.read,
-    "cub200": cub200.read,
-    "terra_incognita": terra_incognita.read,
-    "folder": folder.read,
-}
 _BATCH = 4096  # images whose futures are in memory at once
 
 
@@ -47,7 +37,7 @@ def ingest(task: IngestTask) -> None:
     for table in task.tables:
         demand_unchanged(table)
     dataset, archives = task.dataset, located(task.dataset, task.archives)
-    lineages, labelled = _SOURCES[dataset.source](dataset, archives)
+    lineages, labelled = dataset.reader.read(dataset, archives)
     chosen = _chosen(dataset, labelled, task.seed)
     rows, lost = _placed(chosen, archives)
     measured, broken = _measured(rows, task.threads)

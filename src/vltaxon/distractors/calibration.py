@@ -4,9 +4,8 @@ The benchmark says which model and which rule chose its similar distractors, but
 files are absent, its distractors can be mined again only with the right text; this measures it where they are present.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +15,13 @@ import pyarrow.csv
 from tabulate import tabulate
 
 from vltaxon import schemas
-from vltaxon.config import Clip
-from vltaxon.distractors.embedding import vectors_of
-from vltaxon.distractors.encoder import Encoder
 from vltaxon.distractors.mining import nearest_wrong
+from vltaxon.encoders.embedding import vectors_of
+from vltaxon.encoders.towers import Encoder
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic, facts, read_parquet, write_parquet
 from vltaxon.questions import WRONG, Indices, Level, levels
+from vltaxon.tasks.questions import CalibrateTask
 from vltaxon.taxonomy import Taxonomy, normalise
 
 
@@ -44,36 +43,20 @@ class Compared(NamedTuple):
     total: Indices
 
 
-def calibrate_templates(
-    spec: Clip,
-    taxa: Path,
-    images: Path,
-    image_vectors: Path,
-    questions: Path,
-    templates: Sequence[str],
-    cases: Sequence[str],
-    table: Path,
-    text: Path,
-) -> None:
+def calibrate_templates(task: CalibrateTask) -> None:
     """Measure how many of the published distractors each template and case finds among the top three.
 
-    Args:
-        spec: model file of the encoder; its own template and case do not matter.
-        taxa: table of the data set.
-        images: table of the data set.
-        image_vectors: what `embed` wrote for the images with the same encoder.
-        questions: the benchmark's, as `import_published` wrote them.
-        templates: texts of a label, `{}` the taxon.
-        cases: keep, lower or both.
-        table: written, schema `CALIBRATION`.
-        text: the same, written as CSV.
+    The encoder's own template and case do not matter. The table has the schema `CALIBRATION`; `text` is the same as CSV.
 
     Raises:
         UserError: the images were embedded with other weights, or no question has a wrong option.
     """
-    stored, tree, encoder = read_parquet(images, schemas.IMAGES), Taxonomy.read(taxa), Encoder(spec)
+    spec, questions, image_vectors = task.encoder, task.questions, task.image_vectors
+    stored, tree, encoder = read_parquet(task.images, schemas.IMAGES), Taxonomy.read(task.taxa), Encoder(spec)
     if facts(image_vectors).get("weights") != encoder.digest:
-        raise UserError(f"{image_vectors}: embedded with other weights than those of {spec.name}; delete it and run again")
+        raise UserError(
+            f"{image_vectors}: embedded with other weights than those of {spec.name}; delete it and run again"
+        )
     compared = list(_compared(read_parquet(questions, schemas.QUESTIONS), stored, tree))
     if not compared:
         raise UserError(f"{questions}: no question has a wrong option, so there is nothing to compare")
@@ -81,18 +64,29 @@ def calibrate_templates(
     place = {name: row for row, name in enumerate(names)}
     pictures = vectors_of(image_vectors, stored["image_id"].to_pylist())
     rows = []
-    for template, case in product(templates, cases):
+    for template, case in product(task.texts.templates, task.texts.cases):
         texts = encoder.texts(names, template, case).astype(np.float16).astype(np.float32)
         for level, asked, truth, wanted, total in compared:
-            found = nearest_wrong(pictures[asked], texts[[place[name] for name in level.labels]], truth).labels
+            found = nearest_wrong(
+                pictures[asked], texts[[place[name] for name in level.labels]], truth
+            ).labels
             shared = (wanted[:, :, None] == found[:, None, :]).any(axis=2).sum(axis=1)
             chance = found.shape[1] / (len(level.labels) - 1)
             shares = [float((shared / total).mean()), float((shared == total).mean()), chance]
             rows.append([template, case, level.number, level.rank, len(asked), *shares])
-    made = pa.Table.from_pylist([dict(zip(schemas.CALIBRATION.names, row, strict=True)) for row in rows], schemas.CALIBRATION)
+    made = pa.Table.from_pylist(
+        [dict(zip(schemas.CALIBRATION.names, row, strict=True)) for row in rows], schemas.CALIBRATION
+    )
     print(tabulate(made.to_pydict(), headers="keys", floatfmt=".3f"))
-    write_parquet(made, table, schemas.CALIBRATION, rule="calibrate_templates", encoder=spec.name, weights=encoder.digest)
-    with atomic(text) as part:
+    write_parquet(
+        made,
+        task.table,
+        schemas.CALIBRATION,
+        rule="calibrate_templates",
+        encoder=spec.name,
+        weights=encoder.digest,
+    )
+    with atomic(task.text) as part:
         pa.csv.write_csv(made, part)
 
 
@@ -106,7 +100,9 @@ def _compared(questions: pa.Table, images: pa.Table, tree: Taxonomy) -> Iterator
         kept = []
         for question in several.filter(pc.equal(several["level"], level.number)).to_pylist():
             row, right = place[question["image_id"]], question["answer_index"]
-            wrong = [index.get(normalise(name), -1) for at, name in enumerate(question["options"]) if at != right]
+            wrong = [
+                index.get(normalise(name), -1) for at, name in enumerate(question["options"]) if at != right
+            ]
             kept.append((row, own[row], (wrong + [-1] * WRONG)[:WRONG], len(wrong)))
         if kept:
             yield Compared(level, *(np.array(column, dtype=np.int64) for column in zip(*kept, strict=True)))

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tests.unit.data.conftest import ingest_into
 from vltaxon import schemas
 from vltaxon.config import Dataset, Split
-from vltaxon.data.archives import Archive, Folder, located, unpack
+from vltaxon.data.archives import Archive, Folder, unpack
 from vltaxon.data.images import ImageStore
-from vltaxon.data.ingest import ingest
 from vltaxon.data.sources import folder as folder_source
 from vltaxon.data.sources import inat21
 from vltaxon.errors import UserError
@@ -236,8 +236,7 @@ def _ingested(folder: Path, data: bytes) -> str:
     (folder / "good.jpg").write_bytes(JPEG)
     (folder / "t.csv").write_text("path,genus,species\nx.jpg,G,G x\ngood.jpg,G,G x\n")
     dataset = _collection(folder, max_rejected=1)
-    paths = [folder / f"{name}.parquet" for name in ("taxa", "images", "rejected")]
-    ingest(dataset, located(dataset, folder), 0, *paths)
+    paths = list(ingest_into(folder, dataset, folder).values())
     for row in read_parquet(paths[2], schemas.REJECTED).to_pylist():
         assert row["archive"] == str(folder / "x.jpg")
         return f"rejected: {row['reason']}"

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from tests.data import endpoint as fake
-from tests.unit.conftest import PROMPTS, WORDING, World
+from tests.unit.conftest import PROMPTS, World
+from tests.unit.inference.tasks import answer_task, asking
 from vltaxon import provenance, schemas
 from vltaxon.config import Endpoint, Stage, Vlm
 from vltaxon.data.images import ImageStore
@@ -380,19 +381,13 @@ def test_settings_that_shape_answers_are_in_the_digest_and_how_to_ask_is_not(wor
 ANSWER = Stage(name="answer", prompt="direct", form="bare", max_new_tokens=5)
 
 
-def job(world: World, given: dict[str, Any], output: Path, **settings: Any) -> run.Around:
+def job(world: World, given: dict[str, Any], output: Path, **settings: Any) -> None:
     """Answer the questions of a world as a job does."""
     file = world.folder / "models" / "m.yaml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(given | settings))
-    around = run.Around(Path("results/logs/answer_questions/s/d/0.log"), file, state=world.folder / ".state")
-    shaping = Endpoint.model_validate(given).model_dump(mode="json", include=set(Endpoint.shaping))
-    values = {
-        "stage": ANSWER.model_dump(), "prompt": PROMPTS["direct"].model_dump(), "wording": WORDING, "word": "plant", "seed": 0,
-        "ranks": ["kingdom", "order", "genus", "species"], "model": shaping, "shards": 1, "rotation": 0,
-    }  # fmt: skip
-    run.answer_questions(values, world.tables["images"], world.tables["questions"], output, 0, 1, around=around)
-    return around
+    around = {"log": Path("results/logs/answer_questions/s/d/0.log"), "settings": file}
+    run.answer_questions(answer_task(world, output, asking(ANSWER, PROMPTS["direct"], Endpoint.model_validate(given)), **around))
 
 
 def test_errors_fail_the_job_with_a_summary_are_recorded_and_never_wrong_answers(

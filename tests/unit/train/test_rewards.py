@@ -4,7 +4,8 @@ import pytest
 
 from vltaxon import parsing
 from vltaxon.taxonomy import normalise
-from vltaxon.train.rewards import accuracy_reward, format_reward
+from vltaxon.train.rewards.accuracy import reward as accuracy_reward
+from vltaxon.train.rewards.format import reward as format_reward
 
 LEAF = "Rosa canina"
 OPTIONS = ["Rosaceae", "Fabaceae", "Poaceae", "Rosa"]  # right: B

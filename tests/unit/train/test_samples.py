@@ -23,7 +23,7 @@ GOLD = Samples(task="answer", prompt="stage2", condition="gold")
 
 
 def draw(world: World, *specs: Samples, seed: int = 0, **changes: Any) -> list[Sample]:
-    return samples.draw(step(samples=specs, **changes), **world.words, seed=seed)
+    return samples.draw(world.task(step(samples=specs, **changes), seed=seed))
 
 
 def of(found: list[Sample], image_id: str) -> list[Sample]:
@@ -126,7 +126,7 @@ def test_an_unknown_prompt(world: World) -> None:
 
 def test_braces_in_names_are_no_placeholders(world: World) -> None:
     odd = PROMPTS | {"stage1": Prompt(source="test", text="{word}")}
-    found = samples.draw(step(samples=(LEAF,)), **(world.words | {"prompts": odd, "word": "{leaf}"}), seed=0)
+    found = samples.draw(world.task(step(samples=(LEAF,)), prompts=odd, word="{leaf}"))
     assert found[0].text == "{leaf}"
 
 
@@ -175,8 +175,8 @@ def test_the_whole_lineage_before_the_answer(world: World) -> None:
 def test_a_listing_is_the_lineage_alone(world: World, condition: str) -> None:
     prompt = "stage1" if condition == "none" else "given"
     spec = Samples(task="leaf", prompt=prompt, form="listing", condition=condition)
-    words = world.words | {"prompts": PROMPTS | {"given": Prompt(source="test", text='It is "{leaf}".')}}
-    (sample,) = of(samples.draw(step(samples=(spec,)), **words, seed=0), "train/3_0")
+    prompts = PROMPTS | {"given": Prompt(source="test", text='It is "{leaf}".')}
+    (sample,) = of(samples.draw(world.task(step(samples=(spec,)), prompts=prompts)), "train/3_0")
     assert sample.target == "Kingdom: Plantina; Order: Ordo0; Genus: Genus1; Species: Genus1 epithet3"
     assert condition == "none" or sample.text == 'It is "Genus1 epithet3".'
 
@@ -184,7 +184,7 @@ def test_a_listing_is_the_lineage_alone(world: World, condition: str) -> None:
 def test_own_names_are_what_stage_1_gave_and_no_name_is_no_sample(world: World) -> None:
     own = _named(world, i3_0="Genus0 epithet0", i3_1=None)
     spec = GOLD.model_copy(update={"condition": "own"})
-    found = samples.draw(step(samples=(LEAF, spec)), **world.words, seed=0, own=own)
+    found = samples.draw(world.task(step(samples=(LEAF, spec)), own=own))
     (wrong,) = {sample.text.split(".")[0] for sample in of(found, "train/3_0") if sample.task == "answer"}
     assert wrong == 'It is "Genus0 epithet0"', "the name is given as it was named"
     assert {sample.target[-10] for sample in of(found, "train/3_0") if sample.options[:1] == ("Genus0",)} == {"B"}, (
@@ -201,7 +201,7 @@ def test_mixed_is_gold_or_own_by_the_image(world: World) -> None:
     spec = GOLD.model_copy(update={"condition": "mixed"})
 
     def given(seed: int) -> dict[str, set[bool]]:
-        found = samples.draw(step(samples=(LEAF, spec), part="all"), **world.words, seed=seed, own=own)
+        found = samples.draw(world.task(step(samples=(LEAF, spec), part="all"), seed=seed, own=own))
         answers = [sample for sample in found if sample.task == "answer"]
         return {i: {"someone else" in s.text for s in answers if s.image_id == i} for i in {s.image_id for s in answers}}
 
@@ -226,7 +226,7 @@ def test_several_turns_ask_all_levels_of_an_image(world: World) -> None:
 
 
 def test_another_word(world: World) -> None:
-    found = samples.draw(step(samples=(LEAF,)), **(world.words | {"word": "organism"}), seed=0)
+    found = samples.draw(world.task(step(samples=(LEAF,)), word="organism"))
     assert all(sample.text.startswith("Name the organism") for sample in found)
 
 

@@ -20,8 +20,8 @@ import torch
 from tests.unit.conftest import LETTERS, RIGHT_LETTERS, World, step, train
 from vltaxon import provenance, schemas
 from vltaxon.config import Step, Vlm
-from vltaxon.train import checkpoints
-from vltaxon.train.launch import Task
+from vltaxon.tasks.training import TrainTask
+from vltaxon.train import trainer_state
 
 ROOT = Path(__file__).parents[3]
 SFT = step(samples=(LETTERS,), epochs=2, checkpoint_minutes=0)
@@ -44,24 +44,27 @@ class Job:
     """A training as a process of its own, that is killed and started again."""
 
     folder: Path
-    task: Task
-    processes: int = 1
+    task: TrainTask
+
+    @property
+    def output(self) -> Path:
+        return self.task.adapter.parent
 
     @property
     def log(self) -> Path:
-        return self.folder / f"{self.task.output.name}.log"
+        return self.folder / f"{self.output.name}.log"
 
     @property
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are sealed."""
-        sealed = (path.parent.name for path in self.task.state.glob(f"checkpoint-*/{checkpoints.SEAL}"))
+        sealed = (path.parent.name for path in self.task.state.glob(f"checkpoint-*/{trainer_state.SEAL}"))
         return sorted(int(name.rpartition("-")[2]) for name in sealed)
 
     def start(self) -> "subprocess.Popen[bytes]":
-        file = self.folder / f"{self.task.output.name}.json"
+        file = self.folder / f"{self.output.name}.json"
         file.write_text(self.task.model_dump_json())
         self.log.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "tests.unit.train.door", str(file), str(self.processes), str(self.log)]
+        command = [sys.executable, "-m", "tests.unit.train.door", str(file), str(self.log)]
         environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
 
@@ -78,13 +81,11 @@ class Job:
     def finish(self) -> Path:
         process = self.start()
         assert process.wait(400) == 0, self.log.read_text()
-        return self.task.output
+        return self.output
 
 
 def job(world: World, vlm: Vlm, what: Step, previous: Path | None, name: str, processes: int = 1) -> Job:
-    output, state = world.folder / name, world.folder / ".state" / name
-    task = Task(step=what, model=vlm, previous=previous, **world.words, output=output, state=state, seed=0, own=None)
-    return Job(world.folder, task, processes)
+    return Job(world.folder, world.task(what, vlm, name, previous, processes=processes))
 
 
 def result(folder: Path) -> tuple[object, object, bytes]:
@@ -101,7 +102,7 @@ def test_a_killed_training_ends_the_same(world: World, vlm: Vlm, lettered: Path)
     process.kill()
     process.wait()
     kept = hurt.steps[-1]
-    assert not hurt.task.output.exists() and kept < int(str(expected[0]))
+    assert not hurt.output.exists() and kept < int(str(expected[0]))
     newest = hurt.task.state / f"checkpoint-{kept}"  # and then the disk loses half of a file
     (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:100])
     assert result(hurt.finish()) == expected
@@ -131,7 +132,7 @@ def test_ten_times_at_random(world: World, vlm: Vlm, lettered: Path, kind: str, 
             points.append(max(hurt.steps, default=int(str(expected[0]))))  # none: it was past its last step
             process = hurt.start()
         assert process.wait(400) == 0, hurt.log.read_text()
-        assert result(hurt.task.output) == expected
+        assert result(hurt.output) == expected
         rounds += 1
     print(f"{kind} {number.name}: stopped after steps {points} of {expected[0]} in {rounds} trainings, all ended the same")
 
@@ -198,12 +199,12 @@ def test_two_processes_die_together_stop_together_and_end_the_same(world: World,
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= files
 
     assert result(hurt.finish()) == expected
-    assert json.loads((hurt.task.output / "record.json").read_text())["devices"] == 2
+    assert json.loads((hurt.output / "record.json").read_text())["devices"] == 2
     if kind == "grpo":
-        rewards, lengths = curve(hurt.task.output, "reward"), curve(hurt.task.output, "completion_length")
+        rewards, lengths = curve(hurt.output, "reward"), curve(hurt.output, "completion_length")
         assert all(0 <= reward <= 2 for reward in rewards) and len(set(rewards)) > 1
         assert all(1 <= length <= what.max_new_tokens for length in lengths)
-        shares = curve(hurt.task.output, "frac_zero_variance")  # of two groups, both whole
+        shares = curve(hurt.output, "frac_zero_variance")  # of two groups, both whole
         assert set(shares) <= {0, 0.5, 1} and min(shares) < 1
 
 
@@ -216,12 +217,13 @@ rule train:
 SCRIPT = """
 from pathlib import Path
 from typing import Any
-from vltaxon.logs import job
-from vltaxon.train.launch import Task, train
+from vltaxon.logs import logged
+from vltaxon.tasks.training import TrainTask
+from vltaxon.train.launch import train
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], 1):
-        train(Task.model_validate_json(Path("hurt.json").read_text()))
+    with logged(snakemake.log[0], 1):
+        train(TrainTask.model_validate_json(Path("hurt.json").read_text()))
 """
 
 
@@ -262,10 +264,10 @@ def test_under_snakemake(world: World, vlm: Vlm, tell: Any, number: signal.Signa
     at = re.fullmatch(rf"error: {number.name} has stopped this training after step (\d+) of {expected[0]}\. .*step \1\.", last)
     assert (at is not None) == stops, said
     if at is not None:
-        assert status != 0 and not hurt.task.output.exists()
-        assert hurt.steps[-1] == int(at[1]) and len(hurt.steps) <= checkpoints.KEPT
+        assert status != 0 and not hurt.output.exists()
+        assert hurt.steps[-1] == int(at[1]) and len(hurt.steps) <= trainer_state.MOST
         assert snakemake().wait(240) == 0, said
-    assert result(hurt.task.output) == expected
+    assert result(hurt.output) == expected
 
 
 def heeds_ctrl_c() -> None:
