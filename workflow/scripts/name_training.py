@@ -1,4 +1,4 @@
-"""Stage 1 of training images."""
+"""Names the training images of a part, for the samples of the next step."""
 
 from vltaxon.logs import job
 from vltaxon.tasks.training import NameTrainingTask

@@ -6,12 +6,14 @@ from typing import Any
 from vltaxon import prompts
 from vltaxon.config.base import RawFile
 from vltaxon.config.datasets import Dataset
+from vltaxon.config.engines import SPECS
 from vltaxon.config.experiment import Config, System
-from vltaxon.config.models import Chance, Clip, Endpoint, Vlm
+from vltaxon.config.models import ModelSpec
 from vltaxon.config.protocols import Stage
 from vltaxon.config.recipes import STEPS
 from vltaxon.config.steps import Samples, Step
 from vltaxon.errors import UserError, suggest
+from vltaxon.papers import papers
 
 
 def gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
@@ -48,9 +50,9 @@ def gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
         *((f"repeats.{name}.system", repeats.system, top.systems) for name, repeats in top.repeats.items()),
     ]
     if top.tables is not None:
-        named += [
-            (f"tables.{key}", getattr(top.tables, key), top.datasets) for key in ("animal", "plant", "bird")
-        ]
+        roles = {role for paper in papers().values() for role in paper.roles}
+        named += [("tables", role, roles) for role in top.tables.datasets]
+        named += [(f"tables.{role}", name, top.datasets) for role, name in top.tables.datasets.items()]
         named.append(("tables.choices", top.tables.choices, top.choices))
     problems += [
         f'{where}: {key}: "{name}" is not {suggest(name, known)}'
@@ -68,8 +70,8 @@ def gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
                 f"{where}: report.{key}: {name} answers no questions (protocol {top.systems[name].protocol})"
             )
     encoder = fetch("models", top.encoder, f"{where}: encoder")
-    if encoder is not None and not isinstance(encoder, Clip):
-        problems.append(f"{where}: encoder: {top.encoder} is of engine {encoder.engine}, needed is zero_shot")
+    if encoder is not None and not encoder.encodes:
+        problems.append(_wrong_engine(f"{where}: encoder", top.encoder, encoder, "encodes"))
     for name, system in top.systems.items():
         gather_system(f"{where}: systems.{name}", system, fetch, problems)
     _wordings(top, where, fetch, problems)
@@ -166,11 +168,11 @@ def gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> N
     model = fetch("models", system.model, f"{at}.model")
     protocol = fetch("protocols", system.protocol, f"{at}.protocol")
     name, trained = system.model, model
-    if isinstance(model, Endpoint) and model.managed is not None:
-        where, name = f"config/models/{system.model}.yaml: managed.model", model.managed.model
+    if model is not None and model.serves is not None:
+        where, name = f"config/models/{system.model}.yaml: managed.model", model.serves
         trained = fetch("models", name, where)
-        if trained is not None and not isinstance(trained, Vlm):
-            problems.append(f"{where}: {name} is of engine {trained.engine}, needed is transformers")
+        if trained is not None and not trained.trainable:
+            problems.append(_wrong_engine(where, name, trained, "trainable"))
     if protocol is not None:
         _prompts(protocol.stages, f"config/protocols/{system.protocol}.yaml: stages", fetch, problems)
         if model is not None and model.engine not in protocol.engines:
@@ -178,34 +180,18 @@ def gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> N
             problems.append(
                 f"{at}: protocol {system.protocol} is for {wanted}, not for engine {model.engine}"
             )
-        if (
-            isinstance(model, Endpoint)
-            and model.url
-            and any(stage.repetition_penalty != 1 for stage in protocol.stages)
-        ):
-            problems.append(
-                f"{at}: protocol {system.protocol} has a repetition_penalty, which an endpoint may not know"
-            )
-        if isinstance(model, Endpoint) and any(stage.temperature for stage in protocol.stages):
-            fixed = {"temperature", "top_p", "top_k", "seed", "n"} & set(model.body)
-            if model.temperature is None or fixed:
-                what = f"body sets {', '.join(sorted(fixed))}" if fixed else "temperature is null"
-                problems.append(
-                    f"{at}: protocol {system.protocol} draws samples, and config/models/{system.model}.yaml: {what}"
-                )
+        if model is not None:
+            for lack in model.lacks(protocol, f"config/models/{system.model}.yaml"):
+                problems.append(f"{at}: protocol {system.protocol} {lack}")
     if system.recipe is not None:
         recipe = fetch("recipes", system.recipe, f"{at}.recipe")
-        if isinstance(model, Endpoint) and model.managed is None:
-            problems.append(
-                f"{at}: recipe: a model behind a url is not trained; name one with `managed`, which serves adapters"
-            )
-        elif isinstance(model, Clip | Chance):
-            problems.append(f"{at}: recipe: engine {model.engine} is not trained")
+        if model is not None and model.untrained is not None:
+            problems.append(f"{at}: recipe: {model.untrained}")
         for number, step in enumerate(recipe.steps if recipe else (), start=1):
             _prompts(
                 step.samples, f"config/recipes/{system.recipe}.yaml: steps.{number}.samples", fetch, problems
             )
-            if isinstance(trained, Vlm):
+            if trained is not None and trained.trainable:
                 problems += [
                     line
                     for line in _shares(trained, name, step, f"{system.recipe}/{number}")
@@ -213,7 +199,13 @@ def gather_system(at: str, system: System, fetch: Any, problems: list[str]) -> N
                 ]
 
 
-def _shares(model: Vlm, name: str, step: Step, called: str) -> Iterator[str]:
+def _wrong_engine(where: str, name: str, model: ModelSpec, needed: str) -> str:
+    """Return what to say of a model that cannot do what it is named for, with the engines that can."""
+    can = " and ".join(sorted(engine for engine, spec in SPECS.items() if getattr(spec, needed)))
+    return f"{where}: {name} is of engine {model.engine}, needed is {can}"
+
+
+def _shares(model: ModelSpec, name: str, step: Step, called: str) -> Iterator[str]:
     """What is wrong with a step on as many devices as the model is trained on."""
     try:
         step.accumulation(model.processes)

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from vltaxon.config.base import Choices, Closed, Name, Shards
 from vltaxon.config.datasets import Dataset, Questions
-from vltaxon.config.models import Chance, Clip, Endpoint, Vlm
+from vltaxon.config.engines import Spec
 from vltaxon.config.protocols import Prompt, Protocol
 from vltaxon.config.recipes import Recipe
 
@@ -67,12 +67,17 @@ class Repeats(Closed):
 
 
 class Tables(Closed):
-    """Which data sets of the experiment stand for those of the paper's tables and figures."""
+    """Which data sets of the experiment stand for those of the papers' tables and figures: a data set by role."""
 
-    animal: Name
-    plant: Name
-    bird: Name
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Name]
+
     choices: Choices = "similar"
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """Return the data set in each role."""
+        return dict(self.__pydantic_extra__)
 
 
 class Partition(Closed):
@@ -132,7 +137,7 @@ class Config(Closed):
         "the paper's tables.",
     )
     tables: Tables | None = Field(
-        None, description="Data sets of the paper's tables and figures (targets table1 ... paper)."
+        None, description="Data sets of the papers' tables and figures, by role (targets table1 ... paper)."
     )
     comparisons: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
         default_factory=dict,
@@ -217,7 +222,7 @@ class Experiment(Closed):
 
     config: Config
     datasets: dict[str, Dataset]
-    models: dict[str, Vlm | Endpoint | Clip | Chance]
+    models: dict[str, Spec]
     questions: dict[str, Questions]
     prompts: dict[str, Prompt]
     protocols: dict[str, Protocol]

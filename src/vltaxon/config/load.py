@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 from vltaxon.config.base import Closed
 from vltaxon.config.check import gather, gather_system
 from vltaxon.config.datasets import Dataset, Questions
+from vltaxon.config.engines import Model
 from vltaxon.config.experiment import Config, Experiment, System
 from vltaxon.config.messages import problems_of
-from vltaxon.config.models import Model
 from vltaxon.config.protocols import Prompt, Protocol
 from vltaxon.config.recipes import STEPS, Recipe
 from vltaxon.config.steps import Step

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from vltaxon.config.base import TAGS
-from vltaxon.config.models import Model
+from vltaxon.config.engines import Model
 from vltaxon.errors import suggest
 
 Node = Mapping[str, Any]  # of a JSON schema

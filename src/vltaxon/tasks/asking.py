@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field
-
 from vltaxon import layout
+from vltaxon.config import Vlm
 from vltaxon.config.base import HOW, Closed
-from vltaxon.config.models import Endpoint, Vlm
+from vltaxon.config.models import GenerativeSpec
 from vltaxon.config.protocols import Prompt, Stage
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 
@@ -31,7 +30,7 @@ class Asking(Answering):
     wording: str
     word: str
     ranks: tuple[str, ...]
-    model: Annotated[Vlm | Endpoint, Field(discriminator="engine")]
+    model: GenerativeSpec
     served: Vlm | None = None
     repeat: int = 0
     rotation: int = 0

@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from vltaxon import gpu, provenance
-from vltaxon.children import with_its_parent
 from vltaxon.errors import UserError
 from vltaxon.logs import THREADS
+from vltaxon.processes import signal_when_parent_dies
 from vltaxon.tasks.training import TrainTask
 from vltaxon.train import trainer_state
 
@@ -127,7 +127,7 @@ def _only_we_stop_it() -> None:
 
 
 def _die_with_parent() -> None:
-    if (heed := with_its_parent(signal.SIGKILL)) is not None:
+    if (heed := signal_when_parent_dies(signal.SIGKILL)) is not None:
         heed()
 
 

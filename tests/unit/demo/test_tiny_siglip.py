@@ -9,8 +9,9 @@ import torch
 
 from vltaxon.config import Clip
 from vltaxon.demo import tiny_siglip
-from vltaxon.demo.clades import draw, stream, world
-from vltaxon.distractors.encoder import Encoder
+from vltaxon.demo.clades import world
+from vltaxon.demo.organisms import draw, stream
+from vltaxon.encoders.towers import Encoder
 
 
 def _trained(folder: Path, steps: int, seed: int = 0, images: int = 1) -> Path:

@@ -25,7 +25,8 @@ from vltaxon.errors import UserError
 from vltaxon.inference import managed
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.ledger import Ledger
-from vltaxon.inference.server_engine import Patience, ServerEngine
+from vltaxon.inference.served import Patience
+from vltaxon.inference.server_engine import ServerEngine
 from vltaxon.inference.transformers_engine import TransformersEngine
 
 ROOT = Path(__file__).parents[3]

@@ -19,12 +19,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.data.builder import score_task
 from vltaxon import schemas
 from vltaxon.config import Prompt, Stage
 from vltaxon.inference import stages
 from vltaxon.inference.engine import Request, Response
-from vltaxon.metrics.run import Sources, score
+from vltaxon.metrics.score import score
 from vltaxon.provenance import write_parquet
+from vltaxon.tasks.scoring import Sources
 from vltaxon.taxonomy import normalise
 from vltaxon.train.rewards.accuracy import reward as accuracy_reward
 
@@ -139,10 +141,10 @@ def counted(cases: Sequence[Case]) -> dict[tuple[str, str, str], list[bool]]:
         stages.predict_leaf(engine, ids, leaf, asking, leaves[system, "d"][0], seed=0)
         stages.answer_by_model(engine, ids, answer, asking, paths["asked"], [], answers[system, "d", "similar"][0], seed=0)
     sources = Sources(
-        {("d", "similar"): paths["asked"]}, {"d": paths["images"]}, {"d": paths["taxa"]}, answers, leaves,
-        {system: system for system, _ in leaves}, paths["parts"], "d",
+        questions={("d", "similar"): paths["asked"]}, images={"d": paths["images"]}, taxa={"d": paths["taxa"]}, answers=answers,
+        leaves=leaves, leaf_systems={system: system for system, _ in leaves}, partition=paths["parts"], training="d",
     )  # fmt: skip
-    score(sources, 1, 0, Path("scores.parquet"), Path("b.duckdb"))
+    score(score_task(sources, 1, 0, Path("scores.parquet"), Path("b.duckdb")))
     with duckdb.connect("b.duckdb", read_only=True) as connection:
         found = connection.sql(
             "SELECT metric, system, image_id, value FROM per_image WHERE metric IN ('hca', 'open_leaf') ORDER BY image_id"

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from tests.unit.conftest import LETTERS, RIGHT_LETTERS, World, step, train
 from vltaxon import provenance, schemas
@@ -26,6 +28,15 @@ SFT = step(samples=(LETTERS,), epochs=2, checkpoint_minutes=0)
 ONE_LEVEL = RIGHT_LETTERS.model_copy(update={"levels": "one"})
 GRPO = step("grpo", samples=(ONE_LEVEL,), epochs=2, batch_size=8, device_batch_size=4, checkpoint_minutes=0)
 STEPS = {"sft": SFT, "grpo": GRPO}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A test's own training has one thread, as all jobs here: by how many a sum is shared out changes how it rounds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @dataclass
