@@ -21,8 +21,8 @@ import pyarrow as pa
 from tabulate import tabulate
 
 from vltaxon import schemas
-from vltaxon.distractors.encoder import Vectors
 from vltaxon.distractors.mining import _ROWS, nearest_wrong
+from vltaxon.encoders.towers import Vectors
 from vltaxon.provenance import write_parquet
 from vltaxon.questions import Chosen, Level, assemble, levels
 from vltaxon.taxonomy import Taxonomy

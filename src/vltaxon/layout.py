@@ -20,7 +20,8 @@ TAXON_VECTORS = "results/embeddings/{encoder}/{dataset}/taxa.parquet"
 QUESTIONS = "results/questions/{dataset}/{choices}.parquet"
 RECORDS = "results/questions/{dataset}/published_records.parquet"
 PARTS = "results/splits/{dataset}.parquet"
-CALIBRATION = "results/calibration/{dataset}/{encoder}"
+CALIBRATION = "results/calibration/{dataset}/{encoder}.parquet"
+CALIBRATION_TEXT = "results/calibration/{dataset}/{encoder}.csv"
 
 # the benchmark's formats
 PUBLISHED_TAXA = "results/published/{dataset}/taxa.parquet"
@@ -31,6 +32,9 @@ ANSWERS_EXPORT = "results/published/{system}/{dataset}/{choices}.json"
 ADAPTER = "results/adapters/{model}/{recipe}/{step}/{file}"
 ADAPTERS = Path("results/adapters")
 WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+RECORD = "record.json"
+CURVE = "curve.parquet"
 OWN = "results/own/{model}/{recipe}/{step}.parquet"
 MERGED = "results/merged/{model}/{recipe}"
 
@@ -40,12 +44,12 @@ LEAF = "results/predictions/{system}/{dataset}/leaf/{shard}.parquet"
 LEAF_SHARDS = "results/predictions/{system}/{dataset}/leaf/shards.json"
 ANSWERS = "results/predictions/{system}/{dataset}/{choices}/{shard}.parquet"
 
-# scores, tables, figures, report
-SCORES = "results/metrics/scores.parquet"
-DATABASE = "results/benchmark.duckdb"
-FIGURE = "results/figures/{name}.{suffix}"
-FIGURES = Path("results/figures")
-TABLE = "results/tables/{name}.{suffix}"
+# scores, tables, figures, report; of the main scope, `of` is empty, of any other `.` and its name
+SCORES = "results/metrics/scores{of}.parquet"
+DATABASE = "results/benchmark{of}.duckdb"
+TABLE = "results/tables/{scope}"
+FIGURE = "results/figures/{name}"
+PAPER_FIGURE = "results/figures/{paper}.{figure}"
 REPORT = "results/report/index.html"
 BENCHMARKS = Path("results/benchmarks")
 
@@ -66,6 +70,13 @@ SPENT = STATE / "spent"
 def fill(pattern: str, **values: object) -> Path:
     """Return the path of a pattern with all its wildcards in place."""
     return Path(pattern.format(**values))
+
+
+def fix(pattern: str, **values: object) -> str:
+    """Return a pattern with some of its wildcards in place."""
+    for name, value in values.items():
+        pattern = pattern.replace(f"{{{name}}}", str(value))
+    return pattern
 
 
 def log(name: str, suffix: str = "log") -> str:

@@ -2,62 +2,74 @@
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
 
-from vltaxon import config, schemas
+from vltaxon import schemas
 from vltaxon.errors import UserError
-from vltaxon.provenance import read_parquet, write_parquet
+from vltaxon.provenance import read_frame, write_frame
 from vltaxon.seeded import draw_numbers
+from vltaxon.tasks.questions import PartitionTask
 from vltaxon.taxonomy import Taxonomy
 
 
-def partition(taxa: Path, images: Path, parts: config.Partition, seed: int, split: Path) -> None:
-    """Put each species of the training data set into one of sft, grpo and held_out.
+def partition(task: PartitionTask) -> None:
+    """Put each species of the training data set into one of sft, grpo and held_out: schema `PARTS`, ordered by leaf.
 
-    Args:
-        taxa: table of the data set.
-        images: table of the data set; a species without training image is held out, beside those asked for.
-        parts: how many are held out, and the share of the others that is for SFT.
-        seed: of the draw.
-        split: written, schema `PARTS`, ordered by leaf.
+    A species without training image is held out, beside those asked for.
 
     Raises:
         UserError: fewer than one species each would be left for SFT and GRPO.
     """
-    table = read_parquet(images, schemas.IMAGES, columns=["leaf", "split"])
-    seen = set(table.filter(pc.equal(table["split"], "train"))["leaf"].to_pylist())
-    leaves = Taxonomy.read(taxa).leaves
-    names = [leaf for leaf in leaves if leaf in seen]
-    order = [name for _, name in sorted(zip(draw_numbers("partition", seed, names).tolist(), names, strict=True))]
-    rest = order[parts.held_out :]
+    parts = task.partition
+    images = read_frame(task.images, schemas.IMAGES, ["leaf", "split"])
+    trained = images.filter(pl.col("split") == "train").select("leaf")
+    leaves = pl.DataFrame({"leaf": Taxonomy.read(task.taxa).leaves})
+    names = leaves.join(trained, on="leaf", how="semi", maintain_order="left")["leaf"]
+    drawn = pl.DataFrame({"leaf": names, "drawn": draw_numbers("partition", task.seed, names)}).sort("drawn", "leaf")
+    rest = drawn.select("leaf")[parts.held_out :]
     share = round(parts.sft_share * len(rest))
     if share < 1 or share >= len(rest):
         raise UserError(
-            f"training.partition: held_out {parts.held_out} and sft_share {parts.sft_share} leave {share} species for sft and "
-            f"{len(rest) - share} for grpo, of {len(names)} with training images; each needs at least one"
+            f"training.partition: held_out {parts.held_out} and sft_share {parts.sft_share} leave {share} species for "
+            f"sft and {len(rest) - share} for grpo, of {len(names)} with training images; each needs at least one"
         )
-    part = dict.fromkeys(leaves, "held_out") | dict.fromkeys(rest[:share], "sft") | dict.fromkeys(rest[share:], "grpo")
-    rows = {"leaf": leaves, "part": [part[leaf] for leaf in leaves], "seed": [seed] * len(leaves)}
-    write_parquet(pa.table(rows), split, schemas.PARTS, rule="partition", seed=seed)
+    sft, grpo = rest[:share].with_columns(part=pl.lit("sft")), rest[share:].with_columns(part=pl.lit("grpo"))
+    table = leaves.join(pl.concat([sft, grpo]), on="leaf", how="left", maintain_order="left")
+    table = table.with_columns(pl.col("part").fill_null("held_out"), seed=pl.lit(task.seed))
+    write_frame(table, task.parts, schemas.PARTS, rule="partition", seed=task.seed)
 
 
 def allowed_parts(part: str) -> frozenset[str]:
-    """Species parts that `Step.part` means; the held-out species are in none."""
+    """Return the species parts that `Step.part` means; the held-out species are in none."""
     return frozenset({"sft", "grpo"} if part == "all" else {part})
 
 
 def training_images(images: Path, parts: Path, allowed: frozenset[str]) -> list[tuple[str, str]]:
-    """(image_id, leaf) of the training images in the allowed parts, by image_id."""
-    table = read_parquet(images, schemas.IMAGES, ["image_id", "split", "leaf"])
-    train = table.filter(pc.equal(table["split"], "train")).to_pylist()
-    tested = set(table.filter(pc.equal(table["split"], "test"))["image_id"].to_pylist())
-    if both := sorted(tested.intersection(row["image_id"] for row in train)):
-        raise UserError(f"{images}: {len(both)} images are of both splits, {both[0]} for one; the test split is never trained on")
-    part_of: dict[str, str] = {}
-    for row in read_parquet(parts, schemas.PARTS).to_pylist():
-        if part_of.setdefault(row["leaf"], row["part"]) != row["part"]:
-            raise UserError(f"{parts}: {row['leaf']} is in two parts; delete the file and run the workflow again")
-    if lost := sorted({row["leaf"] for row in train} - part_of.keys()):
-        raise UserError(f"{parts}: {len(lost)} leaves of {images} have no part, {lost[0]} for one; delete it and run again")
-    return sorted((row["image_id"], row["leaf"]) for row in train if part_of[row["leaf"]] in allowed)
+    """Return (image_id, leaf) of the training images in the allowed parts, by image_id.
+
+    Args:
+        images: table of the training data set.
+        parts: what `partition` wrote of it.
+        allowed: parts, as `allowed_parts` gives them.
+
+    Raises:
+        UserError: an image is of both splits, a species is in two parts, or one is in none.
+    """
+    table = read_frame(images, schemas.IMAGES, ["image_id", "split", "leaf"])
+    part_of = read_frame(parts, schemas.PARTS)
+    train, test = (table.filter(pl.col("split") == split) for split in ("train", "test"))
+    both = train.join(test, on="image_id", how="semi")["image_id"].unique().sort()
+    if len(both):
+        raise UserError(
+            f"{images}: {len(both)} images are of both splits, {both[0]} for one; the test split is never trained on"
+        )
+    several = part_of.filter(pl.col("part").n_unique().over("leaf") > 1)["leaf"]
+    if len(several):
+        raise UserError(f"{parts}: {several[0]} is in two parts; delete the file and run the workflow again")
+    lost = train.join(part_of, on="leaf", how="anti")["leaf"].unique().sort()
+    if len(lost):
+        raise UserError(
+            f"{parts}: {len(lost)} leaves of {images} have no part, {lost[0]} for one; delete it and run again"
+        )
+    taken = train.join(part_of.filter(pl.col("part").is_in(allowed)), on="leaf", how="semi")
+    return list(taken.select("image_id", "leaf").sort("image_id", "leaf").iter_rows())

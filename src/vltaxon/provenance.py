@@ -16,9 +16,11 @@ import vltaxon
 from vltaxon.errors import UserError
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow as pa
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "open_clip_torch", "pyarrow", "duckdb", "pillow", "numpy")
+_ROWS = 1 << 20  # of a frame that are converted at once
 
 
 @contextmanager
@@ -157,6 +159,26 @@ def read_parquet(
 
     _expect(path, schema)
     return pq.read_table(path, columns=columns, filters=rows)
+
+
+def read_frame(
+    path: Path | str, schema: "pa.Schema | None" = None, columns: list[str] | None = None, rows: Any = None
+) -> "pl.DataFrame":
+    """Read the same as a frame of polars."""
+    import polars as pl
+
+    frame = pl.from_arrow(read_parquet(path, schema, columns, rows))
+    assert isinstance(frame, pl.DataFrame), "a table is no series"
+    return frame
+
+
+def write_frame(frame: "pl.DataFrame", path: Path | str, schema: "pa.Schema", **facts: Any) -> None:
+    """Write a frame of polars whole: see `parquet_writer`."""
+    import polars as pl
+
+    with parquet_writer(path, schema, **facts) as write:
+        for part in frame.iter_slices(_ROWS):
+            write(part.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
 def parquet_batches(

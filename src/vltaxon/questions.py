@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
 
 from vltaxon import schemas
-from vltaxon.provenance import read_parquet, write_parquet
+from vltaxon.provenance import read_frame, write_frame
 from vltaxon.seeded import draw_numbers, stretch
+from vltaxon.tasks.questions import DrawTask
 from vltaxon.taxonomy import Taxonomy
 
 WRONG = 3  # distractors of a question
@@ -51,26 +50,29 @@ class Chosen:
     similarity: npt.NDArray[np.float32] | None = None
 
 
-def levels(taxonomy: Taxonomy, leaves: Sequence[str]) -> Iterator[Level]:
+def levels(taxonomy: Taxonomy, leaves: Sequence[str] | pl.Series) -> Iterator[Level]:
     """The levels of a taxonomy for images with these leaves; an image without taxon at a level is not asked there."""
-    kinds, kind = np.unique(np.array(leaves, dtype=object), return_inverse=True)
+    column = pl.Series("leaf", leaves, pl.String)
+    kinds = column.unique().sort()
+    kind = column.cast(pl.Enum(kinds)).to_physical().to_numpy()
     for number, rank in enumerate(taxonomy.ranks, start=1):
         labels = taxonomy.labels(number)
         index: dict[str | None, int] = {label: place for place, label in enumerate(labels)}
-        truth = np.array([index.get(taxonomy.taxon(leaf, number), -1) for leaf in kinds], dtype=np.int64)[kind]
+        places = [index.get(taxonomy.taxon(leaf, number), -1) for leaf in kinds]
+        truth = np.array(places, dtype=np.int64)[kind]
         rows = np.flatnonzero(truth >= 0)
         yield Level(number, rank, labels, rows, truth[rows])
 
 
 def assemble(
-    images: pa.Table,
+    images: pl.DataFrame,
     chosen: Iterable[tuple[Level, Chosen]],
     scored_levels: Sequence[int],
     seed: int,
     source: str,
     encoder: str | None = None,
     template: str | None = None,
-) -> pa.Table:
+) -> pl.DataFrame:
     """Build the table of questions.
 
     The order of the options depends on the question's id and the seed alone, so the right letter of a question is the same
@@ -90,35 +92,35 @@ def assemble(
     """
     parts = []
     for level, picked in chosen:
-        mine = images.take(level.rows).select(["image_id", "split"])
-        names = [f"{image_id}:{level.number}" for image_id in mine["image_id"].to_pylist()]
+        mine = images[level.rows].select("image_id", "split")
+        names = mine["image_id"] + f":{level.number}"
         candidates = np.column_stack([level.truth, picked.labels])
         count = candidates.shape[1]
         order = np.argsort(stretch(draw_numbers("options", seed, names), count), axis=1, kind="stable")
-        offsets = pa.array(np.arange(0, candidates.size + 1, count), pa.int32())
-        shown = pa.array(level.labels, pa.string()).take(pa.array(np.take_along_axis(candidates, order, axis=1).ravel()))
-        similarity = pa.nulls(len(names), pa.list_(pa.float32()))
+        shown = pl.Series(level.labels, dtype=pl.String)[
+            np.take_along_axis(candidates, order, axis=1).ravel()
+        ]
+        similarity: pl.Expr | pl.Series = pl.lit(None, pl.List(pl.Float32))
         if picked.similarity is not None:
-            near = np.take_along_axis(picked.similarity, order, axis=1).ravel()
-            similarity = pa.ListArray.from_arrays(offsets, pa.array(near, pa.float32()))
-        fixed = {"rank": level.rank, "source": source, "encoder": encoder, "template": template}
-        columns = {
-            "question_id": pa.array(names, pa.string()),
-            "image_id": mine["image_id"],
-            "split": mine["split"],
-            "level": pa.array(np.full(len(names), level.number), pa.int8()),
-            "options": pa.ListArray.from_arrays(offsets, shown),
-            "answer_index": pa.array(np.argmin(order, axis=1), pa.int8()),
-            "scored": pa.array(np.full(len(names), level.number in scored_levels and count > 1)),
+            near = pl.Series(np.take_along_axis(picked.similarity, order, axis=1).ravel())
+            similarity = near.reshape((len(names), count)).arr.to_list()
+        columns: dict[str, pl.Expr | pl.Series] = {
+            "question_id": names,
+            "level": pl.lit(level.number, pl.Int8),
+            "rank": pl.lit(level.rank),
+            "options": shown.reshape((len(names), count)).arr.to_list(),
+            "answer_index": pl.Series(np.argmin(order, axis=1), dtype=pl.Int8),
+            "scored": pl.lit(level.number in scored_levels and count > 1),
+            "source": pl.lit(source),
+            "encoder": pl.lit(encoder, pl.String),
+            "template": pl.lit(template, pl.String),
             "similarity": similarity,
-            **{name: pa.repeat(pa.scalar(value, pa.string()), len(names)) for name, value in fixed.items()},
         }
-        parts.append(pa.table(columns).select(schemas.QUESTIONS.names).cast(schemas.QUESTIONS))
-    table = pa.concat_tables(parts)
-    return table.take(pc.sort_indices(table, sort_keys=[("image_id", "ascending"), ("level", "ascending")]))
+        parts.append(mine.with_columns(**columns).select(schemas.QUESTIONS.names))
+    return pl.concat(parts).sort("image_id", "level")
 
 
-def drawn(level: Level, image_ids: Sequence[str], seed: int) -> Chosen:
+def drawn(level: Level, image_ids: Iterable[str], seed: int) -> Chosen:
     """Wrong labels at random, uniform without repetition, each image's from a stream of its own."""
     wrong = min(WRONG, len(level.labels) - 1)
     numbers = stretch(draw_numbers(f"distractors of level {level.number}", seed, image_ids), max(wrong, 1))
@@ -132,19 +134,12 @@ def drawn(level: Level, image_ids: Sequence[str], seed: int) -> Chosen:
     return Chosen(taken[:, 1:])
 
 
-def draw(taxa: Path, images: Path, scored_levels: Sequence[int], seed: int, questions: Path) -> None:
-    """Write a data set's questions with random choices.
-
-    Args:
-        taxa: table of the data set.
-        images: table of the data set; all splits are asked.
-        scored_levels: 1-based levels that count.
-        seed: of choices and order.
-        questions: written, schema `QUESTIONS`, source `drawn`.
-    """
-    table = read_parquet(images, schemas.IMAGES)
-    chosen = []
-    for level in levels(Taxonomy.read(taxa), table["leaf"].to_pylist()):
-        chosen.append((level, drawn(level, table["image_id"].take(level.rows).to_pylist(), seed)))
-    made = assemble(table, chosen, scored_levels, seed, source="drawn")
-    write_parquet(made, questions, schemas.QUESTIONS, rule="draw", seed=seed)
+def draw(task: DrawTask) -> None:
+    """Write a data set's questions with random choices, of all its splits: schema `QUESTIONS`, source `drawn`."""
+    images = read_frame(task.images, schemas.IMAGES, ["image_id", "split", "leaf"])
+    chosen = [
+        (level, drawn(level, images["image_id"][level.rows], task.seed))
+        for level in levels(Taxonomy.read(task.taxa), images["leaf"])
+    ]
+    made = assemble(images, chosen, task.scored_levels, task.seed, source="drawn")
+    write_frame(made, task.questions, schemas.QUESTIONS, rule="draw", seed=task.seed)

@@ -33,16 +33,14 @@ class Taxonomy:
     @classmethod
     def from_table(cls, taxa: "pa.Table") -> "Taxonomy":
         """Build from a `taxa` table (one row per leaf and level, schema `vltaxon.schemas.TAXA`)."""
-        ranks: dict[int, str] = {}
-        lineages: dict[str, dict[int, str]] = {}
-        for row in taxa.select(["leaf", "level", "rank", "taxon"]).to_pylist():
-            ranks[row["level"]] = row["rank"]
-            lineages.setdefault(row["leaf"], {})[row["level"]] = row["taxon"]
-        levels = sorted(ranks)
-        return cls(
-            ranks=tuple(ranks[level] for level in levels),
-            lineages={leaf: tuple(path.get(lv) for lv in levels) for leaf, path in lineages.items()},
-        )
+        import polars as pl
+
+        table = pl.DataFrame(taxa).sort("level", maintain_order=True)
+        ranks = table.unique("level", keep="last", maintain_order=True)["rank"]
+        paths = table.pivot("level", index="leaf", values="taxon", aggregate_function="last")
+        leaves = pl.DataFrame(taxa)["leaf"].unique(maintain_order=True)
+        lineages = {leaf: path for leaf, *path in paths.iter_rows()}
+        return cls(tuple(ranks), {leaf: tuple(lineages[leaf]) for leaf in leaves})
 
     @classmethod
     def read(cls, path: Path | str) -> "Taxonomy":

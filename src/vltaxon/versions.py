@@ -5,7 +5,7 @@ with the hash recorded in tests/data/versions.json and asks for a decision: rais
 """
 
 VERSIONS = {
-    "vltaxon.distractors.embedding": 1,
-    "vltaxon.train.run": 3,
+    "vltaxon.encoders.embedding": 1,
+    "vltaxon.train.step": 3,
     "vltaxon.inference.run": 2,
 }

@@ -11,6 +11,7 @@ from vltaxon.config import Partition
 from vltaxon.errors import UserError
 from vltaxon.partition import partition
 from vltaxon.provenance import read_parquet, write_parquet
+from vltaxon.tasks.questions import PartitionTask
 
 
 def _parts(folder: Path, species: int = 40, untrained: int = 0, seed: int = 0, **asked: float) -> dict[str, str]:
@@ -23,7 +24,8 @@ def _parts(folder: Path, species: int = 40, untrained: int = 0, seed: int = 0, *
     ]
     write_parquet(pa.Table.from_pylist(taxa, schema=schemas.TAXA), folder / "taxa.parquet", schemas.TAXA)
     write_parquet(pa.Table.from_pylist(images, schema=schemas.IMAGES), folder / "images.parquet", schemas.IMAGES)
-    partition(folder / "taxa.parquet", folder / "images.parquet", Partition(**asked), seed, folder / "parts.parquet")
+    files = {name: folder / f"{name}.parquet" for name in ("taxa", "images", "parts")}
+    partition(PartitionTask(partition=Partition(**asked), seed=seed, **files))
     table = read_parquet(folder / "parts.parquet", schemas.PARTS)
     assert set(table["seed"].to_pylist()) == {seed}
     leaves = table["leaf"].to_pylist()

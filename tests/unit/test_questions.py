@@ -5,6 +5,7 @@ from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from scipy.stats import chisquare
@@ -12,6 +13,7 @@ from scipy.stats import chisquare
 from vltaxon import schemas
 from vltaxon.provenance import read_parquet, write_parquet
 from vltaxon.questions import Chosen, assemble, draw, drawn, levels
+from vltaxon.tasks.questions import DrawTask
 from vltaxon.taxonomy import Taxonomy
 
 RANKS = ("kingdom", "order", "species")
@@ -37,7 +39,8 @@ def _taxa() -> pa.Table:
 def _drawn(folder: Path, images: pa.Table, seed: int = 0, scored: tuple[int, ...] = (1, 2, 3)) -> pa.Table:
     write_parquet(_taxa(), folder / "taxa.parquet", schemas.TAXA)
     write_parquet(images, folder / "images.parquet", schemas.IMAGES)
-    draw(folder / "taxa.parquet", folder / "images.parquet", scored, seed, folder / "q.parquet")
+    files = {"taxa": folder / "taxa.parquet", "images": folder / "images.parquet", "questions": folder / "q.parquet"}
+    draw(DrawTask(scored_levels=scored, seed=seed, **files))
     return read_parquet(folder / "q.parquet", schemas.QUESTIONS)
 
 
@@ -94,15 +97,15 @@ def test_draws_and_letters_are_uniform(tmp_path: Path) -> None:
 def test_random_choices_and_letters_are_uniform() -> None:
     """All 336 ordered triples of eight wrong labels, as far from the right one; all 24 orders of four options."""
     count, tree = 33_600, Taxonomy(("species",), {f"s{n}": (f"s{n}",) for n in range(9)})
-    images = pa.table({"image_id": [f"i{n}" for n in range(count)], "split": ["test"] * count})
+    images = pl.DataFrame({"image_id": [f"i{n}" for n in range(count)], "split": ["test"] * count})
     [level] = levels(tree, [f"s{n % 9}" for n in range(count)])
-    chosen = drawn(level, images["image_id"].to_pylist(), 0)
+    chosen = drawn(level, images["image_id"].to_list(), 0)
     triples = Counter(map(tuple, ((chosen.labels - level.truth[:, None]) % 9).tolist()))
     assert set(triples) == set(permutations(range(1, 9), 3))
     assert 0.001 < chisquare(list(triples.values())).pvalue < 0.999
     table = assemble(images, [(level, chosen)], [1], 0, "drawn")  # ordered by image_id
     labels = np.column_stack([level.truth, chosen.labels])[np.argsort(images["image_id"].to_numpy())]
-    shown = np.array([[int(option[1:]) for option in options] for options in table["options"].to_pylist()])
+    shown = np.array([[int(option[1:]) for option in options] for options in table["options"].to_list()])
     orders = Counter(map(tuple, (shown[:, :, None] == labels[:, None, :]).argmax(axis=2).tolist()))
     assert len(orders) == 24
     assert 0.001 < chisquare(list(orders.values())).pvalue < 0.999
@@ -130,9 +133,9 @@ def test_small_label_sets(size: int) -> None:
 def test_similarities_follow_their_options() -> None:
     [level] = levels(Taxonomy(("species",), {f"s{n}": (f"s{n}",) for n in range(5)}), ["s2", "s0"])
     chosen = Chosen(np.array([[4, 3, 1], [1, 2, 3]]), np.array([[0.2, 0.4, 0.3, 0.1], [0.0, 0.1, 0.2, 0.3]], np.float32))
-    images = pa.table({"image_id": ["b", "a"], "split": ["test", "train"]})
+    images = pl.DataFrame({"image_id": ["b", "a"], "split": ["test", "train"]})
     table = assemble(images, [(level, chosen)], [1], 0, "mined", "enc", "a {}")
-    one, two = table.to_pylist()
+    one, two = table.to_dicts()
     assert (one["image_id"], one["split"], one["encoder"], one["template"]) == ("a", "train", "enc", "a {}")
     found = [{o: round(s, 3) for o, s in zip(q["options"], q["similarity"], strict=True)} for q in (one, two)]
     assert found == [{"s0": 0.0, "s1": 0.1, "s2": 0.2, "s3": 0.3}, {"s1": 0.1, "s2": 0.2, "s3": 0.3, "s4": 0.4}]
@@ -140,6 +143,6 @@ def test_similarities_follow_their_options() -> None:
 
 def test_a_level_that_no_image_has() -> None:
     tree = Taxonomy(("order", "species"), {"s": (None, "s"), "t": ("o", "t")})
-    images = pa.table({"image_id": ["a"], "split": ["test"]})
+    images = pl.DataFrame({"image_id": ["a"], "split": ["test"]})
     chosen = [(level, drawn(level, ["a"] if len(level.rows) else [], 0)) for level in levels(tree, ["s"])]
-    assert assemble(images, chosen, [1, 2], 0, "drawn").column("level").to_pylist() == [2]
+    assert assemble(images, chosen, [1, 2], 0, "drawn")["level"].to_list() == [2]

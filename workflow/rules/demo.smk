@@ -44,11 +44,14 @@ rule demo_siglip:
 # Makes again, from its seed, the checkpoint that is shipped in src/vltaxon/demo/base.
 rule demo_base:
     output:
-        "results/demo/base/model.safetensors",
+        weights=layout.DEMO_BASE,
     log:
-        "results/logs/demo_base.log",
+        layout.log("demo_base"),
     benchmark:
-        "results/benchmarks/demo_base.jsonl"
+        layout.benchmark("demo_base")
+    params:
+        task=plan.data.demo_base,
+        shaping=plan.data.demo_base.shaping,
     message:
         "Pre-training the tiny vision-language model"
     script:

@@ -1,15 +1,15 @@
 rule load_taxonomy:
     input:
-        plan.taxonomy,
+        unpack(plan.questions.load_taxonomy.reads),
     output:
-        "results/published/{dataset}/taxa.parquet",
+        taxa=layout.PUBLISHED_TAXA,
     log:
-        "results/logs/load_taxonomy/{dataset}.log",
+        layout.log("load_taxonomy/{dataset}"),
     benchmark:
-        "results/benchmarks/load_taxonomy/{dataset}.jsonl"
+        layout.benchmark("load_taxonomy/{dataset}")
     params:
-        code=code_version("vltaxon.data.taxa"),
-        ranks=lambda wildcards: list(plan.dataset(wildcards.dataset).ranks),
+        task=plan.questions.load_taxonomy,
+        shaping=plan.questions.load_taxonomy.shaping,
     message:
         "Reading the benchmark's taxonomy of {wildcards.dataset}"
     script:
@@ -18,17 +18,17 @@ rule load_taxonomy:
 
 rule import_published:
     input:
-        unpack(plan.published_inputs),
+        unpack(plan.questions.import_published.reads),
     output:
-        questions="results/questions/{dataset}/published.parquet",
-        records="results/questions/{dataset}/published_records.parquet",
+        questions=layout.fix(layout.QUESTIONS, choices="published"),
+        records=layout.RECORDS,
     log:
-        "results/logs/import_published/{dataset}.log",
+        layout.log("import_published/{dataset}"),
     benchmark:
-        "results/benchmarks/import_published/{dataset}.jsonl"
+        layout.benchmark("import_published/{dataset}")
     params:
-        code=code_version("vltaxon.distractors.published"),
-        values=plan.published_values,
+        task=plan.questions.import_published,
+        shaping=plan.questions.import_published.shaping,
     message:
         "Importing the benchmark's questions about {wildcards.dataset}"
     script:
@@ -37,15 +37,16 @@ rule import_published:
 
 rule export_questions:
     input:
-        unpack(plan.question_files),
+        unpack(plan.questions.export_questions.reads),
     output:
-        "results/published/{dataset}/{choices}.jsonl",
+        output=layout.QUESTIONS_EXPORT,
     log:
-        "results/logs/export_questions/{dataset}/{choices}.log",
+        layout.log("export_questions/{dataset}/{choices}"),
     benchmark:
-        "results/benchmarks/export_questions/{dataset}/{choices}.jsonl"
+        layout.benchmark("export_questions/{dataset}/{choices}")
     params:
-        code=code_version("vltaxon.distractors.published"),
+        task=plan.questions.export_questions,
+        shaping=plan.questions.export_questions.shaping,
     message:
         "Writing {wildcards.choices} questions of {wildcards.dataset} in the benchmark's format"
     script:
@@ -54,16 +55,16 @@ rule export_questions:
 
 rule export_predictions:
     input:
-        unpack(plan.question_files),
-        answers=plan.answer_shards,
+        unpack(plan.questions.export_predictions.reads),
     output:
-        "results/published/{system}/{dataset}/{choices}.json",
+        output=layout.ANSWERS_EXPORT,
     log:
-        "results/logs/export_predictions/{system}/{dataset}/{choices}.log",
+        layout.log("export_predictions/{system}/{dataset}/{choices}"),
     benchmark:
-        "results/benchmarks/export_predictions/{system}/{dataset}/{choices}.jsonl"
+        layout.benchmark("export_predictions/{system}/{dataset}/{choices}")
     params:
-        code=code_version("vltaxon.distractors.published"),
+        task=plan.questions.export_predictions,
+        shaping=plan.questions.export_predictions.shaping,
     message:
         "Writing answers of {wildcards.system} to {wildcards.choices} questions of {wildcards.dataset} in the benchmark's format"
     script:

@@ -1,23 +1,22 @@
 rule embed:
     input:
-        model=plan.encoder_files,
-        images="results/data/{dataset}/images.parquet",
-        taxa="results/data/{dataset}/taxa.parquet",
+        unpack(plan.questions.embed.reads),
     output:
-        images="results/embeddings/{encoder}/{dataset}/images.parquet",
-        taxa="results/embeddings/{encoder}/{dataset}/taxa.parquet",
+        image_vectors=layout.IMAGE_VECTORS,
+        taxon_vectors=layout.TAXON_VECTORS,
     log:
-        "results/logs/embed/{encoder}/{dataset}.log",
+        layout.log("embed/{encoder}/{dataset}"),
     benchmark:
-        "results/benchmarks/embed/{encoder}/{dataset}.jsonl"
-    threads: lambda wildcards: plan.model(wildcards.encoder).threads
+        layout.benchmark("embed/{encoder}/{dataset}")
+    threads: lambda wildcards: plan.questions.embed(wildcards).threads
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: attempt * plan.memory(wildcards.encoder),
-        batch_size=lambda wildcards: plan.model(wildcards.encoder).batch_size,
+        mem_mb=lambda wildcards, attempt: attempt
+        * plan.models.memory(wildcards.encoder),
+        batch_size=lambda wildcards: plan.questions.embed(wildcards).batch_size,
     params:
-        version=VERSIONS["vltaxon.distractors.embedding"],
-        encoder=lambda wildcards: plan.model_values(wildcards.encoder),
+        task=plan.questions.embed,
+        shaping=plan.questions.embed.shaping,
     message:
         "Embedding images and taxa of {wildcards.dataset} with {wildcards.encoder}"
     script:
@@ -26,20 +25,17 @@ rule embed:
 
 rule mine:
     input:
-        images="results/data/{dataset}/images.parquet",
-        taxa="results/data/{dataset}/taxa.parquet",
-        image_vectors=f"results/embeddings/{plan.config.encoder}/{{dataset}}/images.parquet",
-        taxon_vectors=f"results/embeddings/{plan.config.encoder}/{{dataset}}/taxa.parquet",
+        unpack(plan.questions.mine.reads),
     output:
-        "results/questions/{dataset}/similar.parquet",
+        questions=layout.fix(layout.QUESTIONS, choices="similar"),
     log:
-        "results/logs/mine/{dataset}.log",
+        layout.log("mine/{dataset}"),
     benchmark:
-        "results/benchmarks/mine/{dataset}.jsonl"
+        layout.benchmark("mine/{dataset}")
     threads: 8
     params:
-        code=code_version("vltaxon.distractors.mining"),
-        values=plan.mining_values,
+        task=plan.questions.mine,
+        shaping=plan.questions.mine.shaping,
     message:
         "Mining similar distractors for {wildcards.dataset}"
     script:
@@ -48,21 +44,21 @@ rule mine:
 
 rule calibrate_templates:
     input:
-        unpack(plan.calibration_inputs),
+        unpack(plan.questions.calibrate_templates.reads),
     output:
-        table="results/calibration/{dataset}/{encoder}.parquet",
-        text="results/calibration/{dataset}/{encoder}.csv",
+        table=layout.CALIBRATION,
+        text=layout.CALIBRATION_TEXT,
     log:
-        "results/logs/calibrate_templates/{encoder}/{dataset}.log",
+        layout.log("calibrate_templates/{encoder}/{dataset}"),
     benchmark:
-        "results/benchmarks/calibrate_templates/{encoder}/{dataset}.jsonl"
+        layout.benchmark("calibrate_templates/{encoder}/{dataset}")
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: attempt * plan.memory(wildcards.encoder),
+        mem_mb=lambda wildcards, attempt: attempt
+        * plan.models.memory(wildcards.encoder),
     params:
-        code=code_version("vltaxon.distractors.calibration"),
-        encoder=lambda wildcards: plan.model_values(wildcards.encoder),
-        texts=plan.config.calibration.model_dump(mode="json"),
+        task=plan.questions.calibrate_templates,
+        shaping=plan.questions.calibrate_templates.shaping,
     message:
         "Comparing templates of {wildcards.encoder} with the published distractors of {wildcards.dataset}"
     script:
@@ -71,17 +67,16 @@ rule calibrate_templates:
 
 rule draw:
     input:
-        images="results/data/{dataset}/images.parquet",
-        taxa="results/data/{dataset}/taxa.parquet",
+        unpack(plan.questions.draw.reads),
     output:
-        "results/questions/{dataset}/random.parquet",
+        questions=layout.fix(layout.QUESTIONS, choices="random"),
     log:
-        "results/logs/draw/{dataset}.log",
+        layout.log("draw/{dataset}"),
     benchmark:
-        "results/benchmarks/draw/{dataset}.jsonl"
+        layout.benchmark("draw/{dataset}")
     params:
-        code=code_version("vltaxon.questions"),
-        values=plan.question_values,
+        task=plan.questions.draw,
+        shaping=plan.questions.draw.shaping,
     message:
         "Drawing random distractors for {wildcards.dataset}"
     script:
@@ -90,18 +85,16 @@ rule draw:
 
 rule partition:
     input:
-        taxa="results/data/{dataset}/taxa.parquet",
-        images="results/data/{dataset}/images.parquet",
+        unpack(plan.questions.partition.reads),
     output:
-        "results/splits/{dataset}.parquet",
+        parts=layout.PARTS,
     log:
-        "results/logs/partition/{dataset}.log",
+        layout.log("partition/{dataset}"),
     benchmark:
-        "results/benchmarks/partition/{dataset}.jsonl"
+        layout.benchmark("partition/{dataset}")
     params:
-        code=code_version("vltaxon.partition"),
-        partition=plan.config.training.partition.model_dump(),
-        seed=plan.config.seed,
+        task=plan.questions.partition,
+        shaping=plan.questions.partition.shaping,
     message:
         "Parting the species of {wildcards.dataset}"
     script:

@@ -1,17 +1,10 @@
 """Writes questions in the benchmark's format."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from vltaxon.logs import job
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from vltaxon.tasks.questions import ExportTask
 
 if __name__ == "__main__":
     with job(snakemake):
-        from vltaxon.distractors.published import export_questions
+        from vltaxon.exchange.export import export_questions
 
-        files = [Path(snakemake.input[name]) for name in ("questions", "images", "taxa")]
-        records = next(map(Path, snakemake.input.get("records", [])), None)
-        export_questions(*files, records, Path(snakemake.output[0]))
+        export_questions(ExportTask.of(snakemake))

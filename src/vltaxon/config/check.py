@@ -10,8 +10,10 @@ from vltaxon.config.engines import SPECS
 from vltaxon.config.experiment import Config, System
 from vltaxon.config.models import ModelSpec
 from vltaxon.config.protocols import Stage
-from vltaxon.config.recipes import Samples, Step
+from vltaxon.config.recipes import STEPS
+from vltaxon.config.steps import Samples, Step
 from vltaxon.errors import UserError, suggest
+from vltaxon.papers import papers
 
 
 def gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
@@ -48,9 +50,9 @@ def gather(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
         *((f"repeats.{name}.system", repeats.system, top.systems) for name, repeats in top.repeats.items()),
     ]
     if top.tables is not None:
-        named += [
-            (f"tables.{key}", getattr(top.tables, key), top.datasets) for key in ("animal", "plant", "bird")
-        ]
+        roles = {role for paper in papers().values() for role in paper.roles}
+        named += [("tables", role, roles) for role in top.tables.datasets]
+        named += [(f"tables.{role}", name, top.datasets) for role, name in top.tables.datasets.items()]
         named.append(("tables.choices", top.tables.choices, top.choices))
     problems += [
         f'{where}: {key}: "{name}" is not {suggest(name, known)}'
@@ -138,7 +140,7 @@ def _settings(top: Config, where: str, fetch: Any, problems: list[str]) -> None:
     """Settings of steps are for a kind, a recipe or a step that there is."""
     for key in top.training.settings:
         recipe, _, step = key.partition("/")
-        if key in ("sft", "grpo"):
+        if key in STEPS:
             continue
         found = fetch("recipes", recipe, f"{where}: training.settings")
         if found is not None and step and step not in found.step_names:

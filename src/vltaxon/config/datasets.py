@@ -1,16 +1,31 @@
 """Data sets: where they come from, their ranks, how their questions are worded."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from types import ModuleType
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, StringConstraints, model_validator
 
 from vltaxon import prompts
 from vltaxon.config.base import HOW, Closed, Name, Raw, RawFile
+from vltaxon.errors import suggest
+from vltaxon.plugins import find_plugins
 
-CUB200_CLASSES = (
-    Path(__file__).parents[1] / "data" / "sources" / "cub200_classes.csv"
-)  # the 200 classes of CUB, with their ranks
+
+def readers() -> Mapping[str, ModuleType]:
+    """Return the readers of raw data by the name that `source` gives: each is a file of `vltaxon.data.sources`."""
+    return find_plugins("vltaxon.data.sources")
+
+
+def _known(source: str) -> str:
+    if source not in readers():
+        raise ValueError(f'"{source}" is not {suggest(source, readers())}')
+    return source
+
+
+def _list_readers(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(readers())
 
 
 class Split(Closed):
@@ -77,8 +92,8 @@ class Size(Closed):
 class RawDataset(Closed):
     """What of a data set shapes its images and taxa."""
 
-    source: Literal["inat21", "cub200", "terra_incognita", "folder"] = Field(
-        description="The reader of the raw data."
+    source: Annotated[str, AfterValidator(_known)] = Field(
+        description="The reader of the raw data.", json_schema_extra=_list_readers
     )
     kingdom: str | None = Field(None, description="Keep this kingdom only (inat21).")
     classes: Path | None = Field(
@@ -109,27 +124,27 @@ class RawDataset(Closed):
         """Return the same with the paths of verified files in place of their sources, as jobs see it."""
         return self.model_copy(update={name: split.here() for name, split in self.splits.items()})
 
+    @property
+    def reader(self) -> ModuleType:
+        """Return the module that reads it: see `vltaxon.data.sources.Reader`."""
+        return readers()[self.source]
+
     @model_validator(mode="after")
-    def _source_has_what_it_reads(self) -> Self:
+    def _has_what_its_reader_needs(self) -> Self:
         if len(set(self.ranks)) < len(self.ranks):
             raise ValueError(f"ranks: {list(self.ranks)} names a rank twice")
-        splits = self.splits.values()
-        if self.source == "inat21" and any(split.annotations is None for split in splits):
-            raise ValueError("annotations: inat21 needs the JSON archive of every split")
-        wanted = {"terra_incognita": "folder", "folder": "table"}.get(self.source, "archive")
-        for split in splits:
+        for split in self.splits.values():
             given = [key for key in ("archive", "folder", "table") if getattr(split, key) is not None]
-            if given != [wanted]:
+            if given != [self.reader.TAKES]:
                 raise ValueError(
-                    f"train and test: {self.source} takes `{wanted}`, and was given "
+                    f"train and test: {self.source} takes `{self.reader.TAKES}`, and was given "
                     f"{', '.join(given) or 'none'}"
                 )
-        if (self.source == "terra_incognita") != (self.subset is not None):
-            raise ValueError("subset: terra_incognita needs one, known or novel; no other source has any")
-        if self.source == "terra_incognita" and self.train is not None:
-            raise ValueError("train: terra_incognita has no training split")
-        if self.train is not None and self.train.archive == self.test.archive and self.source == "inat21":
-            raise ValueError("train and test name the same archive")
+        for reader in readers().values():
+            for key, problem in reader.NEEDS.items():
+                if (getattr(self, key) is not None) != (key in self.reader.NEEDS):
+                    raise ValueError(f"{key}: {problem}")
+        self.reader.check(self)
         return self
 
 

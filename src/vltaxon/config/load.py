@@ -18,7 +18,8 @@ from vltaxon.config.engines import Model
 from vltaxon.config.experiment import Config, Experiment, System
 from vltaxon.config.messages import problems_of
 from vltaxon.config.protocols import Prompt, Protocol
-from vltaxon.config.recipes import Recipe
+from vltaxon.config.recipes import STEPS, Recipe
+from vltaxon.config.steps import Step
 from vltaxon.errors import UserError, suggest
 
 M = TypeVar("M", bound=BaseModel)
@@ -172,11 +173,19 @@ def _whole_recipe(
             else:
                 named[step] = _merged(named[step], change)
         given = {"word": base.word} | {key: value for key, value in given.items() if key != "changes"}
-    for step in named:
-        named[step] = _merged(
-            _merged(named[step], settings.get(name, {})), settings.get(f"{name}/{step}", {})
-        )
+    for step, values in named.items():
+        whole = _for_step(settings.get(name, {}), values, named.values())
+        named[step] = _merged(_merged(values, whole), settings.get(f"{name}/{step}", {}))
     return {**given, "steps": list(named.values())}
+
+
+def _for_step(
+    settings: Mapping[str, Any], step: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what of a recipe's settings is for a step: fields of its kind, and what no step of the recipe has."""
+    kinds = [STEPS.get(str(each.get("kind")), Step).model_fields for each in steps]
+    mine = STEPS.get(str(step.get("kind")), Step).model_fields
+    return {key: value for key, value in settings.items() if key in mine or not any(key in kind for kind in kinds)}
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,20 +11,24 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import IO, Protocol, Self
 
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from isal import igzip_threaded
 from tqdm import tqdm
 
 from vltaxon import config, schemas
 from vltaxon.data.download import demand_unchanged
 from vltaxon.errors import UserError
-from vltaxon.provenance import atomic, read_parquet, write_parquet
+from vltaxon.provenance import atomic, read_frame, write_parquet
 from vltaxon.tasks.data import UnpackTask
 
 _BLOCK = 1 << 20
-_PLAUSIBLE = 20  # times its size, to which an archive of images and tables unpacks at most; a bomb reaches 1,032
+_PLAUSIBLE = (
+    20  # times its size, to which an archive of images and tables unpacks at most; a bomb reaches 1,032
+)
 _FREE = 1 << 26  # bytes below which the ratio is not looked at: a tar of a few small files is mostly padding
+_PLACE = {"archive": pl.String, "offset": pl.Int64, "size": pl.Int64}
+_TEXTS = {"archive": pl.String, "member": pl.String}
 _LONGEST = 1 << 20  # bytes of a header's extension (a long name), which tarfile takes into memory
 
 
@@ -40,15 +44,14 @@ class Archive:
         return str(self.tar)
 
     @cached_property
-    def members(self) -> pa.Table:
+    def members(self) -> pl.DataFrame:
         """The index: member, offset, size."""
-        return read_parquet(self.index, schemas.ARCHIVE)
+        return read_frame(self.index, schemas.ARCHIVE)
 
-    def find(self, members: Sequence[str]) -> pa.Table:
-        """Archive, offset and size of each member; the offset and size of an absent one are null."""
-        found = pc.index_in(pa.array(members, pa.string()), value_set=self.members["member"].combine_chunks())
-        places = {name: self.members[name].take(found) for name in ("offset", "size")}
-        return pa.table({"archive": pa.array([self.tar.as_posix()] * len(members), pa.string()), **places})
+    def find(self, members: Sequence[str] | pl.Series) -> pl.DataFrame:
+        """Return archive, offset and size of each member; the offset and size of an absent one are null."""
+        asked = pl.DataFrame({"archive": self.tar.as_posix(), "member": members}, schema_overrides=_TEXTS)
+        return asked.join(self.members, on="member", how="left", maintain_order="left").drop("member")
 
     def read(self, member: str) -> bytes:
         """The bytes of one member.
@@ -56,11 +59,13 @@ class Archive:
         Raises:
             UserError: the archive has no such member.
         """
-        found = self.members.filter(pc.equal(self.members["member"], member)).to_pylist()
-        if not found:
-            raise UserError(f"{self.tar}: has no member {member}; is it the archive that the data set file names?")
+        found = self.members.filter(pl.col("member") == member)
+        if found.is_empty():
+            raise UserError(
+                f"{self.tar}: has no member {member}; is it the archive that the data set file names?"
+            )
         with open(self.tar, "rb") as file:
-            return os.pread(file.fileno(), found[0]["size"], found[0]["offset"])
+            return os.pread(file.fileno(), found["size"][0], found["offset"][0])
 
 
 @dataclass(frozen=True)
@@ -73,16 +78,11 @@ class Folder:
     def __str__(self) -> str:
         return str(self.root)
 
-    def find(self, members: Sequence[str]) -> pa.Table:
-        """Archive, offset and size of each file; the offset and size of an absent one are null."""
-        sizes = [_size(self.root / member) for member in members]
-        return pa.table(
-            {
-                "archive": pa.array([(self.root / member).as_posix() for member in members], pa.string()),
-                "offset": pa.array([None if size is None else 0 for size in sizes], pa.int64()),
-                "size": pa.array(sizes, pa.int64()),
-            }
-        )
+    def find(self, members: Sequence[str] | pl.Series) -> pl.DataFrame:
+        """Return archive, offset and size of each file; the offset and size of an absent one are null."""
+        files = [self.root / member for member in members]
+        places = [(path.as_posix(), None if (size := _size(path)) is None else 0, size) for path in files]
+        return pl.DataFrame(places, schema=_PLACE, orient="row")
 
 
 def _size(path: Path) -> int | None:
@@ -178,7 +178,9 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
             with open(part, "w+b") as copy, igzip_threaded.open(archive, "rb") as source:
                 passing = _Passing(source, copy, limit)
                 with tarfile.open(fileobj=passing, mode="r:", tarinfo=_Header) as stream:  # type: ignore[call-overload]
-                    for info in tqdm(_members(stream), desc=f"unpack {archive.name}", unit=" members", mininterval=5):
+                    for info in tqdm(
+                        _members(stream), desc=f"unpack {archive.name}", unit=" members", mininterval=5
+                    ):
                         current = f"member {info.name!a}"
                         name = _checked(info, archive, limit)
                         if info.isdir():
@@ -195,11 +197,19 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
         except OSError as error:
             if error.errno is None:  # gzip's own
                 raise _damaged(archive, current, error) from error
-            raise UserError(f"{archive}: cannot be unpacked to {tar}, at {current}: {error.strerror}") from error
+            raise UserError(
+                f"{archive}: cannot be unpacked to {tar}, at {current}: {error.strerror}"
+            ) from error
         except Exception as error:  # damaged bytes make tarfile raise nearly anything
             raise _damaged(archive, current, error) from error
         columns = [list(rows), [offset for offset, _ in rows.values()], [size for _, size in rows.values()]]
-        write_parquet(pa.table(columns, schema=schemas.ARCHIVE), index, schemas.ARCHIVE, rule="unpack", archive=archive.name)
+        write_parquet(
+            pa.table(columns, schema=schemas.ARCHIVE),
+            index,
+            schemas.ARCHIVE,
+            rule="unpack",
+            archive=archive.name,
+        )
 
 
 def _damaged(archive: Path, current: str, error: Exception) -> UserError:
@@ -225,7 +235,9 @@ def _checked(info: tarfile.TarInfo, archive: Path, limit: int) -> str:
     elif not 0 <= info.size <= limit:
         problem = f"claims {info.size} bytes, more than {_PLAUSIBLE} times the whole archive"
     if problem:
-        raise UserError(f"{archive}: member {info.name!a}: {problem}; data sets have none, so it is not trusted")
+        raise UserError(
+            f"{archive}: member {info.name!a}: {problem}; data sets have none, so it is not trusted"
+        )
     return name
 
 

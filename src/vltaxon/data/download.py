@@ -20,7 +20,12 @@ _UNPACKED = 1.1  # size of a tar over that of its tar.gz: JPEG hardly shrinks
 
 
 def download(
-    file: RawFile, target: Path, state: Path, licence: str, unpacked: Path | None = None, patience: Patience | None = None
+    file: RawFile,
+    target: Path,
+    state: Path,
+    licence: str,
+    unpacked: Path | None = None,
+    patience: Patience | None = None,
 ) -> None:
     """Put a verified raw file at `target`: download it, or link to the local file of `source.path`.
 
@@ -52,7 +57,13 @@ def download(
 
 
 def _fetch(
-    file: RawFile, url: str, target: Path, state: Path, licence: str, unpacked: Path | None, patience: Patience | None
+    file: RawFile,
+    url: str,
+    target: Path,
+    state: Path,
+    licence: str,
+    unpacked: Path | None,
+    patience: Patience | None,
 ) -> None:
     aside = state / f"{target.name}.wrong"
     aside.unlink(missing_ok=True)
@@ -61,7 +72,9 @@ def _fetch(
     def accept(size: int | None, have: int) -> None:
         others = sum(remaining(note) for note in state.glob("*.json") if note != transfer.note)
         _announce(file, url, size, licence)
-        _demand_room({"this file": (state, (size or have) - have), "other downloads": (state, others)}, size, unpacked)
+        _demand_room(
+            {"this file": (state, (size or have) - have), "other downloads": (state, others)}, size, unpacked
+        )
 
     transfer.fetch(accept)
     if wrong := _mismatch(transfer.part, file):
@@ -86,21 +99,27 @@ def _alone(lock: Path) -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{lock}: another process is downloading this file; wait for it, or end it") from error
+            raise UserError(
+                f"{lock}: another process is downloading this file; wait for it, or end it"
+            ) from error
         yield
 
 
 def _link(file: RawFile, source: Path, target: Path, licence: str, unpacked: Path | None) -> None:
     """Verify a local file and link to it: no copy, and no second look until it changes."""
     if not source.is_file():
-        raise UserError(f"{source}: no such file; source.path of {file.name} names it: put it there, or give a source.url")
+        raise UserError(
+            f"{source}: no such file; source.path of {file.name} names it: put it there, or give a source.url"
+        )
     stamp, size = _stamp(source), source.stat().st_size
     _announce(file, str(source.absolute()), size, licence)
     _demand_room({}, size, unpacked)
     if wrong := _mismatch(source, file):
         raise UserError(f"{source}: not the file that the data set names: {wrong}")
     if _stamp(source) != stamp:
-        raise UserError(f"{source}: was written to while its checksum was taken; run again when it is complete")
+        raise UserError(
+            f"{source}: was written to while its checksum was taken; run again when it is complete"
+        )
     with atomic(_record(target)) as part:
         part.write_text(stamp)
     with atomic(target) as part:
@@ -180,7 +199,11 @@ def _mismatch(path: Path, file: RawFile) -> str:
                     one.update(block)
                 bar.update(len(block))
     got = {name: one.hexdigest() for name, one in sums.items()}
-    wrong = [f"its {name} is {got[name]}, expected is {value}" for name, value in expected.items() if got[name] != value]
+    wrong = [
+        f"its {name} is {got[name]}, expected is {value}"
+        for name, value in expected.items()
+        if got[name] != value
+    ]
     page = "; it is a web page" if head.startswith((b"<!doctype html", b"<html")) else ""
     return f"{', '.join(wrong)}; it has {size:,} bytes{page}" if wrong else ""
 

@@ -4,14 +4,17 @@ import io
 import os
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from PIL import Image, ImageOps
 
 from vltaxon import schemas
 from vltaxon.errors import UserError
-from vltaxon.provenance import read_parquet
+from vltaxon.provenance import read_frame
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
 
 # What cameras and the web give. Pillow knows more, among them PostScript, which it would have another program execute.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")
@@ -64,10 +67,13 @@ def fit(image: Image.Image, pixels: int, min_pixels: int) -> Image.Image:
 class ImageStore:
     """The images of a table, read where they lie. Safe to fork and to pickle: files open on first use, reads keep no position."""
 
-    def __init__(self, images: Path | pa.Table) -> None:
-        table = images if isinstance(images, pa.Table) else read_parquet(images, schemas.IMAGES)
-        places = (table[column].to_pylist() for column in ("archive", "offset", "size"))
-        self._places = dict(zip(table["image_id"].to_pylist(), zip(*places, strict=True), strict=True))
+    def __init__(self, images: "Path | pa.Table | pl.DataFrame") -> None:
+        import polars as pl
+
+        table = read_frame(images, schemas.IMAGES) if isinstance(images, Path) else pl.DataFrame(images)
+        # of Python's own, since a forked child must not use polars: its threads are not there
+        places = table.select("archive", "offset", "size").iter_rows()
+        self._places = dict(zip(table["image_id"], places, strict=True))
         self._files: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,7 +105,9 @@ class ImageStore:
                 f"{archive}: {error.strerror}, but {image_id} lies in it; {again}, then run the workflow again"
             ) from error
         if len(data) != size and offset == 0:
-            raise UserError(f"{archive}: has changed since it was ingested; run the workflow again with --forcerun ingest")
+            raise UserError(
+                f"{archive}: has changed since it was ingested; run the workflow again with --forcerun ingest"
+            )
         if len(data) != size:
             raise UserError(
                 f"{archive}: ends before {image_id}; delete it, make it again by `snakemake --cores all {archive}`, then run the "
@@ -116,7 +124,7 @@ class ImageStore:
         return fit(self.open(image_id), pixels, min_pixels)
 
 
-def digests(images: pa.Table) -> dict[str, str]:
+def digests(images: "pa.Table") -> dict[str, str]:
     """The digest of each image's bytes, as ingest took it."""
     found = dict(zip(images["image_id"].to_pylist(), images["sha256"].to_pylist(), strict=True))
     assert all(found.values()), "images without a digest cannot be told apart"

@@ -10,7 +10,7 @@ from vltaxon.errors import UserError
 Lineage = tuple[str | None, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Labelled:
     """A member of a split's archive and its leaf."""
 
@@ -68,7 +68,9 @@ def tree(lineages: Iterable[tuple[str, Lineage]], ranks: tuple[str, ...]) -> dic
             for other, first in known.items():
                 if not _in_two_kingdoms(other, path, ranks):
                     one, two = (_written(names) for names in (other, path[:level]))
-                    raise UserError(f'{ranks[level - 1]} "{taxon}" has two lineages: {one} ({first}), and {two} ({origin})')
+                    raise UserError(
+                        f'{ranks[level - 1]} "{taxon}" has two lineages: {one} ({first}), and {two} ({origin})'
+                    )
             known[path[:level]] = origin
         paths[path] = origin
     names = {path: next(taxon for taxon in reversed(path) if taxon is not None) for path in paths}

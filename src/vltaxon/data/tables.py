@@ -22,7 +22,9 @@ def rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, Row]]:
         for name in needed:
             if header.count(name) != 1:
                 problem = "twice a column" if name in header else "no column"
-                raise UserError(f'{path}: has {problem} "{name}"; its columns are {", ".join(header) or "none"}')
+                raise UserError(
+                    f'{path}: has {problem} "{name}"; its columns are {", ".join(header) or "none"}'
+                )
         for where, cells in lines:
             if len(cells) != len(header):
                 raise UserError(f"{where}: has {len(cells)} cells, but there are {len(header)} columns")
@@ -40,7 +42,9 @@ def _csv(path: Path) -> Iterator[tuple[str, list[str]]]:
                 if cells:
                     yield f"{path}, line {reader.line_num}", [cell.strip() for cell in cells]
         except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not readable as CSV in UTF-8, after line {reader.line_num}: {error}") from error
+            raise UserError(
+                f"{path}: not readable as CSV in UTF-8, after line {reader.line_num}: {error}"
+            ) from error
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -53,7 +57,9 @@ def _parquet(path: Path) -> Iterator[tuple[str, list[str]]]:
             table = pq.read_table(file)
             columns = [column.cast(pa.string()).fill_null("").to_pylist() for column in table.columns]
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise UserError(f"{path}: not readable as Parquet with columns of text: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"{path}: not readable as Parquet with columns of text: {str(error).splitlines()[0]}"
+            ) from error
     yield str(path), list(table.column_names)
     for number, cells in enumerate(zip(*columns, strict=True), start=1):
         yield f"{path}, row {number}", [cell.strip() for cell in cells]

@@ -42,7 +42,11 @@ def taxa_table(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> pa.Ta
 
 def is_name(value: object) -> TypeGuard[str]:
     """Whether something read from JSON is text that can name a taxon: not blank, and free of lone surrogates."""
-    return isinstance(value, str) and normalise(value) != "" and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return (
+        isinstance(value, str)
+        and normalise(value) != ""
+        and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    )
 
 
 def read_hierarchy(path: Path) -> dict[str, Lineage]:
@@ -66,7 +70,9 @@ def read_hierarchy(path: Path) -> dict[str, Lineage]:
         raise UserError(f"{path}: not readable as JSON in UTF-8: {error}") from error
     pairs = found if isinstance(found, list) and all(isinstance(pair, tuple) for pair in found) else []
     if not pairs:
-        raise UserError(f"{path}: is no taxonomy; it must be a JSON object: leaf -> list of taxa from the root to the leaf")
+        raise UserError(
+            f"{path}: is no taxonomy; it must be a JSON object: leaf -> list of taxa from the root to the leaf"
+        )
     known: dict[str, tuple[str, ...]] = {}
     for leaf, taxa in pairs:
         if not isinstance(taxa, list) or not taxa or not all(map(is_name, taxa)):
@@ -97,6 +103,10 @@ def load_taxonomy(hierarchy: Path, ranks: tuple[str, ...], taxa: Path) -> None:
     lineages = read_hierarchy(hierarchy)
     depth = len(next(iter(lineages.values())))
     if depth > len(ranks):
-        raise UserError(f"{hierarchy}: has {depth} levels, but the data set has {len(ranks)} ranks: {', '.join(ranks)}")
+        raise UserError(
+            f"{hierarchy}: has {depth} levels, but the data set has {len(ranks)} ranks: {', '.join(ranks)}"
+        )
     padded = {leaf: path + (None,) * (len(ranks) - depth) for leaf, path in lineages.items()}
-    write_parquet(taxa_table(padded, ranks), taxa, schemas.TAXA, rule="load_taxonomy", hierarchy=hierarchy.name)
+    write_parquet(
+        taxa_table(padded, ranks), taxa, schemas.TAXA, rule="load_taxonomy", hierarchy=hierarchy.name
+    )

@@ -70,7 +70,9 @@ class _MayPass(Exception):
 class Transfer:
     """A file on its way. Its bytes are only ever appended to `part`, and belong to what the note beside it says."""
 
-    def __init__(self, url: str, part: Path, identity: str, size: int | None = None, patience: Patience | None = None) -> None:
+    def __init__(
+        self, url: str, part: Path, identity: str, size: int | None = None, patience: Patience | None = None
+    ) -> None:
         """Look at what is there.
 
         Args:
@@ -100,14 +102,19 @@ class Transfer:
         vain, most = 0, -1
         with open(self.part, "ab", buffering=0) as out, requests.Session() as session:
             session.max_redirects = 10
-            session.headers.update({"User-Agent": f"vltaxon/{vltaxon.__version__}", "Accept-Encoding": "identity"})
+            session.headers.update(
+                {"User-Agent": f"vltaxon/{vltaxon.__version__}", "Accept-Encoding": "identity"}
+            )
             if self._begun is None:
                 out.truncate(0)
             while (trouble := self._attempt(session, out, accept)) is not None:
                 have = _length(out)
                 vain, most = (1, have) if have > most else (vain + 1, most)
                 wait = self._pause(vain, trouble, have)
-                print(f"{self.url}: {trouble}; {have:,} bytes are kept, next attempt in {wait:.1f} s", flush=True)
+                print(
+                    f"{self.url}: {trouble}; {have:,} bytes are kept, next attempt in {wait:.1f} s",
+                    flush=True,
+                )
                 time.sleep(wait)
 
     def _attempt(self, session: requests.Session, out: IO[bytes], accept: Accept) -> _MayPass | None:
@@ -124,12 +131,18 @@ class Transfer:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise UserError(f"{self.url}: its certificate is not trusted: {_root(error)}") from error
             return _MayPass(_root(error))
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        except (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        ) as error:
             return _MayPass(_root(error))
         except urllib3.exceptions.HTTPError as error:  # while the body came
             return _MayPass(_root(error))
         except requests.RequestException as error:
-            raise UserError(f"{self.url}: cannot be followed: {error}; name a mirror in source.url") from error
+            raise UserError(
+                f"{self.url}: cannot be followed: {error}; name a mirror in source.url"
+            ) from error
         return None
 
     def _pause(self, vain: int, trouble: _MayPass, have: int) -> float:
@@ -161,7 +174,10 @@ class Transfer:
             begun = self._answered(response, have if headers else 0)
             if response.status_code == 200:
                 if have:
-                    print(f"{self.url}: begins again: the file has changed there, or the server cannot resume", flush=True)
+                    print(
+                        f"{self.url}: begins again: the file has changed there, or the server cannot resume",
+                        flush=True,
+                    )
                 out.truncate(0)  # before the note says that the bytes are of the new file
             self._tell(accept, begun.total, _length(out))
             self._begun = begun
@@ -179,11 +195,15 @@ class Transfer:
     def _copy(self, response: requests.Response, total: int | None, out: IO[bytes]) -> None:
         """Append the body, as sent: not decoded, since some servers call a .tar.gz an encoding."""
         have, name = _length(out), self.part.stem
-        with tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=f"download {name}", mininterval=5) as bar:
+        with tqdm(
+            total=total, initial=have, unit="B", unit_scale=True, desc=f"download {name}", mininterval=5
+        ) as bar:
             while block := response.raw.read1(_BLOCK, decode_content=False):
                 if total is not None and have + len(block) > total:
                     out.truncate(0)
-                    raise UserError(f"{self.url}: sends more than {total:,} bytes: not the file that the data set names")
+                    raise UserError(
+                        f"{self.url}: sends more than {total:,} bytes: not the file that the data set names"
+                    )
                 try:
                     written = out.write(block)
                 except OSError as error:
@@ -193,7 +213,9 @@ class Transfer:
                 have += written
                 if written < len(block):
                     kept = f"{have:,} bytes are kept"
-                    raise UserError(f"{self.part}: the disk is full; {kept}: free some space and run again to go on")
+                    raise UserError(
+                        f"{self.part}: the disk is full; {kept}: free some space and run again to go on"
+                    )
                 bar.update(written)
         if total is not None and have < total:
             raise _MayPass(f"the connection ended after {have:,} of {total:,} bytes")
@@ -210,7 +232,9 @@ class Transfer:
             continued = self._continued(response, have, self._begun)
             if continued is None:
                 self._ranges = False
-                raise _MayPass(f"its range does not continue the {have:,} bytes that are here, so the whole is asked for")
+                raise _MayPass(
+                    f"its range does not continue the {have:,} bytes that are here, so the whole is asked for"
+                )
             return self._sized(continued)
         if status == 200:
             if response.headers.get("Content-Type", "").startswith("text/html"):
@@ -218,10 +242,14 @@ class Transfer:
                     f"{self.url}: answers with a web page, not with the file; see it in a browser: it may want a login or terms "
                     f"accepted. Then {_BY_HAND}"
                 )
-            return self._sized(Begun(self.url, self.identity, response.raw.length_remaining, _validator(response)))
+            return self._sized(
+                Begun(self.url, self.identity, response.raw.length_remaining, _validator(response))
+            )
         if status in _PASSING:
             raise _MayPass(said, urllib3.Retry().get_retry_after(response.raw))
-        raise UserError(f"{response.url}: {_WORDS.get(status, 'cannot be fetched; name a mirror in source.url')} ({said})")
+        raise UserError(
+            f"{response.url}: {_WORDS.get(status, 'cannot be fetched; name a mirror in source.url')} ({said})"
+        )
 
     def _continued(self, response: requests.Response, have: int, begun: Begun) -> Begun | None:
         """`begun` as an answer to a range goes on with it; None where the answer is no continuation."""
@@ -232,7 +260,11 @@ class Transfer:
         if response.status_code == 416:  # says */total: nothing is missing after all, if that is what is here
             return replace(begun, total=total) if total == have else None
         validator = _validator(response)
-        other = begun.url == self.url and None not in (validator, begun.validator) and validator != begun.validator
+        other = (
+            begun.url == self.url
+            and None not in (validator, begun.validator)
+            and validator != begun.validator
+        )
         if span[1] != str(have) or begun.total not in (None, total) or other:
             return None
         return Begun(self.url, self.identity, total, validator)
@@ -240,7 +272,9 @@ class Transfer:
     def _sized(self, begun: Begun) -> Begun:
         """Refuse a file of another size than the one meant; fill the size in where the server says none."""
         if self.size is not None and begun.total not in (None, self.size):
-            raise UserError(f"{self.url}: has {begun.total:,} bytes; the file that the data set names has {self.size:,}")
+            raise UserError(
+                f"{self.url}: has {begun.total:,} bytes; the file that the data set names has {self.size:,}"
+            )
         return replace(begun, total=begun.total or self.size)
 
 
@@ -256,7 +290,9 @@ def _recall(note: Path, identity: str | None = None, size: int | None = None) ->
         begun = Begun(**json.loads(note.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    other = identity not in (None, begun.identity) or (None not in (size, begun.total) and size != begun.total)
+    other = identity not in (None, begun.identity) or (
+        None not in (size, begun.total) and size != begun.total
+    )
     return None if other else begun
 
 

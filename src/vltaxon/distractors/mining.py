@@ -1,17 +1,15 @@
 """Mine distractors: per image and level, the nearest wrong labels."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from vltaxon import schemas
-from vltaxon.distractors.embedding import vectors_of
-from vltaxon.distractors.encoder import Vectors
-from vltaxon.provenance import facts, read_parquet, write_parquet
+from vltaxon.encoders.embedding import vectors_of
+from vltaxon.encoders.towers import Vectors
+from vltaxon.provenance import facts, read_frame, write_frame
 from vltaxon.questions import WRONG, Chosen, Indices, Level, assemble, levels
+from vltaxon.tasks.questions import MineTask
 from vltaxon.taxonomy import Taxonomy
 
 _ROWS, _COLUMNS = 1024, 8192  # a block of similarities: 32 MiB
@@ -21,7 +19,9 @@ _PAIRS = 128  # pairs multiplied together: their vectors stay in the cache
 Exact = npt.NDArray[np.float64]
 
 
-def nearest_wrong(images: Vectors, labels: Vectors, truth: Indices, rows: int = _ROWS, columns: int = _COLUMNS) -> Chosen:
+def nearest_wrong(
+    images: Vectors, labels: Vectors, truth: Indices, rows: int = _ROWS, columns: int = _COLUMNS
+) -> Chosen:
     """The three wrong labels of highest cosine per image; of equals, the first in label order. Exact, and memory is a block's.
 
     Cosines are sums of products of float16 numbers, which float64 holds without rounding: no block size, machine or BLAS changes
@@ -42,17 +42,23 @@ def nearest_wrong(images: Vectors, labels: Vectors, truth: Indices, rows: int = 
     options = np.empty((len(images), asked), dtype=np.int64)
     score = np.empty((len(images), asked), dtype=np.float32)
     longest = _lengths(labels).max()
-    for start in tqdm(range(0, len(images), rows), desc=f"mine among {len(labels)} labels", unit=" blocks", mininterval=5):
+    for start in tqdm(
+        range(0, len(images), rows), desc=f"mine among {len(labels)} labels", unit=" blocks", mininterval=5
+    ):
         block = slice(start, start + rows)
         mine, own = images[block], truth[block]
-        reach = _lengths(mine) * longest  # block by block, in the processor's cache: over all images it costs a tenth of mining
+        reach = (
+            _lengths(mine) * longest
+        )  # block by block, in the processor's cache: over all images it costs a tenth of mining
         row, column, cosine = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
         for first in range(0, len(labels), columns):
             part = labels[first : first + columns]
             some_row, some = _contenders(mine, part, own - first, reach)
             row, column = np.append(row, some_row), np.append(column, some + first)
             cosine = np.append(cosine, _cosines(mine, part, some_row, some))
-            order = np.lexsort((np.where(column == own[row], -np.inf, -cosine), row))  # its own label, then the nearest; stable
+            order = np.lexsort(
+                (np.where(column == own[row], -np.inf, -cosine), row)
+            )  # its own label, then the nearest; stable
             row = row[order]
             kept = np.arange(len(row)) - np.searchsorted(row, row) < 1 + WRONG
             row, column, cosine = row[kept], column[order][kept], cosine[order][kept]
@@ -85,9 +91,13 @@ def _contenders(images: Vectors, labels: Vectors, own: Indices, reach: Exact) ->
     near[here, own[here]] = -np.inf
     third = np.full(len(images), -np.inf)
     if count >= WRONG:
-        fold = max(1, count // 256)  # the third best of the maxima of sets of labels is no higher, and sooner found
+        fold = max(
+            1, count // 256
+        )  # the third best of the maxima of sets of labels is no higher, and sooner found
         folded = near[:, : count // fold * fold].reshape(len(near), fold, -1).max(axis=1)
-        third = np.partition(np.hstack([folded, near[:, count // fold * fold :]]), -WRONG, axis=1)[:, -WRONG].astype(np.float64)
+        third = np.partition(np.hstack([folded, near[:, count // fold * fold :]]), -WRONG, axis=1)[
+            :, -WRONG
+        ].astype(np.float64)
     near[here, own[here]] = np.inf
     floor = (third - 2 * unit / (1 - unit) * reach).astype(np.float32)
     row, column = np.divmod(np.flatnonzero(near >= floor[:, None]), count)
@@ -104,37 +114,15 @@ def _cosines(images: Vectors, labels: Vectors, row: Indices, column: Indices) ->
     return np.concatenate([np.add.reduce(product, axis=1, dtype=np.float64) for product in products])
 
 
-def mine(
-    taxa: Path,
-    images: Path,
-    image_vectors: Path,
-    taxon_vectors: Path,
-    encoder: str,
-    template: str,
-    scored_levels: Sequence[int],
-    seed: int,
-    questions: Path,
-) -> None:
-    """Write a data set's questions with similar choices.
-
-    Args:
-        taxa: table of the data set.
-        images: table of the data set; all splits are asked.
-        image_vectors: what `embed` wrote for the images.
-        taxon_vectors: what `embed` wrote for the taxa.
-        encoder: name of the model file.
-        template: its text of a label.
-        scored_levels: 1-based levels that count.
-        seed: of the order of the options; the choice itself has none.
-        questions: written, schema `QUESTIONS`, source `mined`.
-    """
-    table = read_parquet(images, schemas.IMAGES)
-    pictures = vectors_of(image_vectors, table["image_id"].to_pylist())
+def mine(task: MineTask) -> None:
+    """Write a data set's questions with similar choices, of all its splits: schema `QUESTIONS`, source `mined`."""
+    images = read_frame(task.images, schemas.IMAGES, ["image_id", "split", "leaf"])
+    pictures = vectors_of(task.image_vectors, images["image_id"].to_list())
 
     def nearest(level: Level) -> Chosen:
-        return nearest_wrong(pictures[level.rows], vectors_of(taxon_vectors, level.labels), level.truth)
+        return nearest_wrong(pictures[level.rows], vectors_of(task.taxon_vectors, level.labels), level.truth)
 
-    chosen = [(level, nearest(level)) for level in levels(Taxonomy.read(taxa), table["leaf"].to_pylist())]
-    made = assemble(table, chosen, scored_levels, seed, "mined", encoder, template)
-    weights = facts(image_vectors).get("weights", "")
-    write_parquet(made, questions, schemas.QUESTIONS, rule="mine", seed=seed, weights=weights)
+    chosen = [(level, nearest(level)) for level in levels(Taxonomy.read(task.taxa), images["leaf"])]
+    made = assemble(images, chosen, task.scored_levels, task.seed, "mined", task.encoder, task.template)
+    weights = facts(task.image_vectors).get("weights", "")
+    write_frame(made, task.questions, schemas.QUESTIONS, rule="mine", seed=task.seed, weights=weights)

@@ -23,8 +23,9 @@ from vltaxon.inference.stages.leaf import name_leaves
 from vltaxon.inference.stages.lookup import answer_by_lookup
 from vltaxon.inference.stages.similarity import answer_by_similarity
 from vltaxon.partition import allowed_parts, training_images
-from vltaxon.tasks.asking import Asking, AskingTask, LeafTask, NameTrainingTask
+from vltaxon.tasks.asking import Asking, AskingTask, LeafTask
 from vltaxon.tasks.prediction import AnswerTask, PredictLeafTask, PruneJournalTask
+from vltaxon.tasks.training import NameTrainingTask
 
 
 @contextmanager

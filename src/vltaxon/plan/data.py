@@ -1,14 +1,20 @@
 """The plan of the data: raw files, archives, and the images and taxa of each data set."""
 
-import os
 import re
 from pathlib import Path
 
 from vltaxon import layout
-from vltaxon.config import CUB200_CLASSES, Dataset, Experiment, RawFile, local
+from vltaxon.config import Dataset, Experiment, RawFile, local
 from vltaxon.errors import UserError
 from vltaxon.plan.planned import Wildcards, planned
-from vltaxon.tasks.data import DemoArchivesTask, DemoSiglipTask, DownloadTask, IngestTask, UnpackTask
+from vltaxon.tasks.data import (
+    DemoArchivesTask,
+    DemoBaseTask,
+    DemoSiglipTask,
+    DownloadTask,
+    IngestTask,
+    UnpackTask,
+)
 
 
 class DataPlan:
@@ -87,7 +93,7 @@ class DataPlan:
             archives=layout.ARCHIVES,
             tars=tuple(layout.fill(layout.TAR, archive=stem) for stem in stems),
             indexes=tuple(layout.fill(layout.INDEX, archive=stem) for stem in stems),
-            tables=_tables(dataset),
+            tables=tuple(dict.fromkeys(dataset.reader.tables(dataset))),
             taxa=layout.fill(layout.TAXA, dataset=name),
             images=layout.fill(layout.IMAGES, dataset=name),
             rejected=layout.fill(layout.REJECTED, dataset=name),
@@ -118,12 +124,7 @@ class DataPlan:
             weights=layout.fill(layout.DEMO_SIGLIP, file="open_clip_model.safetensors"),
         )
 
-
-def _tables(dataset: Dataset) -> tuple[Path, ...]:
-    """Return the files of labels, beside the archives, that the reader of a data set takes."""
-    tables = [path for split in dataset.splits.values() for path in (split.annotations, split.table)]
-    if dataset.source == "cub200":
-        tables.append(dataset.classes or Path(os.path.relpath(CUB200_CLASSES)))
-    if dataset.test.folder is not None:
-        tables.append(dataset.test.folder / f"metadata_{dataset.subset}.csv")
-    return tuple(dict.fromkeys(local(path) for path in tables if path is not None))
+    @planned
+    def demo_base(self, wildcards: Wildcards) -> DemoBaseTask:
+        """Plan the tiny vision-language model of the embedded demo."""
+        return DemoBaseTask(weights=Path(layout.DEMO_BASE))

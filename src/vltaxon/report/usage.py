@@ -10,6 +10,8 @@ from typing import NamedTuple
 import duckdb
 from tabulate import tabulate
 
+from vltaxon.tasks.scoring import UsageTask
+
 HEADINGS = ("Rule", "Jobs", "Median", "Longest", "Together", "Peak memory", "Busy cores", "Device hours")
 NOTE = (
     "Every job whose figures are kept, in its latest run; waiting for a device counts as time. Snakemake samples memory and"
@@ -38,7 +40,7 @@ class Usage(NamedTuple):
     device: float | None
 
     def written(self) -> tuple[str, ...]:
-        """In the units of readers, under `HEADINGS`."""
+        """Return it in the units of readers, under `HEADINGS`."""
         memory, cores, device = (
             "-" if value is None else form.format(value / unit)
             for value, unit, form in ((self.memory, 1000, "{:.1f} GB"), (self.cores, 1, "{:.1f}"), (self.device, 3600, "{:.3f}"))
@@ -53,7 +55,7 @@ def _time(seconds: float) -> str:
 
 
 def usage(benchmarks: Path) -> list[Usage]:
-    """What the jobs took whose figures lie in a folder, by rule, the longest together first."""
+    """Return what the jobs took whose figures lie in a folder, by rule, the longest together first."""
     files = [str(path) for path in sorted(benchmarks.rglob("*.jsonl"))]
     if not files:
         return []
@@ -62,6 +64,13 @@ def usage(benchmarks: Path) -> list[Usage]:
 
 
 def told(found: Sequence[Usage]) -> str:
-    """The table in Markdown, with its note."""
+    """Return the table in Markdown, with its note."""
     table: str = tabulate([row.written() for row in found], HEADINGS, "github", disable_numparse=True)
     return f"{table}\n\n{NOTE}\n"
+
+
+def tell(task: UsageTask) -> None:
+    """Print the table, and write it into the log."""
+    text = told(usage(task.benchmarks))
+    task.log.write_text(text, encoding="utf-8")
+    print(text)

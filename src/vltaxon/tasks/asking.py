@@ -66,10 +66,3 @@ class LeafTask(AskingTask):
 
     asking: Asking
     taxa: ReadIfAny = None
-
-
-class NameTrainingTask(LeafTask):
-    """Stage 1 of the training images of a part of the species, on which the samples of the next step are conditioned."""
-
-    part: str
-    parts: Read

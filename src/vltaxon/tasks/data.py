@@ -1,8 +1,9 @@
 """Tasks that bring raw data in: downloads, archives, images and taxa, and the archives of the embedded demo."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from vltaxon.code_versions import code_version
 from vltaxon.config.base import HOW, RawFile
 from vltaxon.config.datasets import RawDataset
 from vltaxon.config.experiment import Demo
@@ -35,7 +36,10 @@ class UnpackTask(Task):
 
 
 class IngestTask(Task):
-    """A data set: its raw files in, its taxa and images out."""
+    """A data set: its raw files in, its taxa and images out.
+
+    Of the readers in `vltaxon.data.sources` only its own counts as its code: another one reads no data set anew.
+    """
 
     module: ClassVar = "vltaxon.data.ingest"
     dataset: RawDataset
@@ -48,6 +52,12 @@ class IngestTask(Task):
     taxa: Write
     images: Write
     rejected: Write
+
+    def shaping(self) -> dict[str, Any]:
+        """Return what runs it again when it changes, the code of its reader included."""
+        shaping = super().shaping()
+        shaping["code"] += f" {code_version(self.dataset.reader.__name__)}"
+        return shaping
 
 
 class DemoArchivesTask(Task):
@@ -66,4 +76,11 @@ class DemoSiglipTask(Task):
 
     module: ClassVar = "vltaxon.demo.tiny_siglip"
     config: Write
+    weights: Write
+
+
+class DemoBaseTask(Task):
+    """The tiny vision-language model, pre-trained from its seed: made once, and shipped with the package."""
+
+    module: ClassVar = None
     weights: Write

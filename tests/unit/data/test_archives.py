@@ -48,7 +48,7 @@ def test_members_read_back(tmp_path: Path, form: int) -> None:
     contents = {"a/one.jpg": b"1" * 700, "a/empty": b"", "b/" + "long" * 60 + "/ü.jpg": bytes(range(256)) * 5000}
     members = [(_special("a/", tarfile.DIRTYPE), b""), *((_file(name), content) for name, content in contents.items())]
     archive = _unpacked(_tgz(tmp_path / "x.tar.gz", members, form))
-    assert archive.members["member"].to_pylist() == list(contents)
+    assert archive.members["member"].to_list() == list(contents)
     assert {name: archive.read(name) for name in contents} == contents
     assert archive.tar.read_bytes() == gzip.decompress((tmp_path / "x.tar.gz").read_bytes())
 
@@ -154,12 +154,12 @@ def test_no_room_is_said_before_and_while_unpacking(tmp_path: Path, monkeypatch:
 
 def test_places_of_members_and_of_files(tmp_path: Path) -> None:
     archive = _unpacked(_tgz(tmp_path / "x.tgz", [(_file("a"), b"11"), (_file("b"), b"2")]))
-    assert archive.find(["b", "c"]).to_pylist() == [
+    assert archive.find(["b", "c"]).to_dicts() == [
         {"archive": str(archive.tar), "offset": 512 * 3, "size": 1},
         {"archive": str(archive.tar), "offset": None, "size": None},
     ]
     (tmp_path / "f.jpg").write_bytes(b"123")
-    assert Folder(tmp_path).find(["f.jpg", "out", "g.jpg"]).to_pylist() == [
+    assert Folder(tmp_path).find(["f.jpg", "out", "g.jpg"]).to_dicts() == [
         {"archive": str(tmp_path / name), "offset": offset, "size": size}
         for name, offset, size in (("f.jpg", 0, 3), ("out", None, None), ("g.jpg", None, None))
     ]

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tests.unit.data.conftest import ingest_into
 from vltaxon import schemas
 from vltaxon.config import Dataset, Split
-from vltaxon.data.archives import Archive, Folder, located, unpack
+from vltaxon.data.archives import Archive, Folder, unpack
 from vltaxon.data.images import ImageStore
-from vltaxon.data.ingest import ingest
 from vltaxon.data.sources import folder as folder_source
 from vltaxon.data.sources import inat21
 from vltaxon.errors import UserError
@@ -136,7 +136,7 @@ def _unpacked(folder: Path, data: bytes) -> str:
         assert str(error).startswith(str(raw))
         assert list(out.iterdir()) == []
         return str(error)
-    return f"unpacked fine: {archive.members['member'].to_pylist()}"
+    return f"unpacked fine: {archive.members['member'].to_list()}"
 
 
 # -- images: what ingest makes of a folder that holds one ----------------------------------------------------------------------
@@ -236,8 +236,7 @@ def _ingested(folder: Path, data: bytes) -> str:
     (folder / "good.jpg").write_bytes(JPEG)
     (folder / "t.csv").write_text("path,genus,species\nx.jpg,G,G x\ngood.jpg,G,G x\n")
     dataset = _collection(folder, max_rejected=1)
-    paths = [folder / f"{name}.parquet" for name in ("taxa", "images", "rejected")]
-    ingest(dataset, located(dataset, folder), 0, *paths)
+    paths = list(ingest_into(folder, dataset, folder).values())
     for row in read_parquet(paths[2], schemas.REJECTED).to_pylist():
         assert row["archive"] == str(folder / "x.jpg")
         return f"rejected: {row['reason']}"
@@ -363,4 +362,4 @@ def test_what_bad_input_gets(tmp_path: Path, reader: Callable[[Path, Any], str],
 def test_a_file_that_is_not_there_or_no_file(tmp_path: Path) -> None:
     (tmp_path / "d.jpg").mkdir()
     found = Folder(tmp_path).find(["d.jpg", "absent.jpg", "nul\0.jpg", "x" * 5000])
-    assert found["size"].null_count == 4
+    assert found["size"].null_count() == 4

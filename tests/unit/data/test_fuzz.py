@@ -93,7 +93,7 @@ def check_tar(data: bytes) -> None:
         except UserError:
             assert list((root / "out").iterdir()) == []
             return
-        for row in archive.members.to_pylist():
+        for row in archive.members.to_dicts():
             assert len(archive.read(row["member"])) == row["size"]
             assert not row["member"].startswith("/") and ".." not in row["member"].split("/")
 

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
+from tests.unit.data.conftest import ingest_into
 from vltaxon import schemas
 from vltaxon.config import Dataset, Split
 from vltaxon.data.archives import located, unpack
 from vltaxon.data.images import ImageStore
-from vltaxon.data.ingest import ingest
 from vltaxon.demo.archives import write_cub200, write_cub_classes, write_inat21
 from vltaxon.demo.clades import BIRD_RANKS, SEVEN_RANKS, Clade, world
 from vltaxon.errors import UserError
@@ -53,8 +53,7 @@ def _ingested(dataset: Dataset, folder: Path, seed: int = 0, threads: int = 1) -
     raws = {split: part.archive for split, part in (("train", dataset.train), ("test", dataset.test)) if part}
     for split, archive in archives.items():
         unpack(raws[split], archive.tar, archive.index)
-    paths = {name: folder / f"{name}.parquet" for name in ("taxa", "images", "rejected")}
-    ingest(dataset, archives, seed, **paths, threads=threads)
+    paths = ingest_into(folder, dataset, folder, seed, threads)
     forms = (schemas.TAXA, schemas.IMAGES, schemas.REJECTED)
     return {name: read_parquet(path, form) for (name, path), form in zip(paths.items(), forms, strict=True)}
 

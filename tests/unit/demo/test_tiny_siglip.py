@@ -11,7 +11,7 @@ from vltaxon.config import Clip
 from vltaxon.demo import tiny_siglip
 from vltaxon.demo.clades import world
 from vltaxon.demo.organisms import draw, stream
-from vltaxon.distractors.encoder import Encoder
+from vltaxon.encoders.towers import Encoder
 
 
 def _trained(folder: Path, steps: int, seed: int = 0, images: int = 1) -> Path:

@@ -4,21 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.data.conftest import ingest_into
+from tests.unit.encoders.conftest import siglip
 from vltaxon.config import Clip, Dataset, Split
 from vltaxon.data.archives import Archive, unpack
-from vltaxon.data.ingest import ingest
-from vltaxon.demo import tiny_siglip
 from vltaxon.demo.archives import write_cub200, write_cub_classes
 from vltaxon.demo.clades import BIRD_RANKS, Clade, world
-from vltaxon.distractors.embedding import embed
+from vltaxon.encoders.embedding import embed
+from vltaxon.tasks.questions import EmbedTask
 
-
-@pytest.fixture(scope="session")
-def siglip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    """A barely trained encoder."""
-    folder = tmp_path_factory.mktemp("siglip")
-    tiny_siglip.train(folder, seed=0, steps=2, batch_size=8, images_per_species=1, threads=1)
-    return Clip(engine="zero_shot", name=f"local-dir:{folder}", licence="MIT")
+__all__ = ["siglip"]
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, siglip: Clip) -> dict[str, Pat
     archive = Archive(folder / "c.tar", folder / "c.parquet")
     unpack(folder / "c.tgz", archive.tar, archive.index)
     paths = {name: folder / f"{name}.parquet" for name in ("taxa", "images", "rejected", "image_vectors", "taxon_vectors")}
-    ingest(dataset, {"train": archive, "test": archive}, 0, paths["taxa"], paths["images"], paths["rejected"])
-    embed(siglip, paths["images"], paths["taxa"], paths["image_vectors"], paths["taxon_vectors"], threads=2)
+    ingest_into(folder, dataset, folder)
+    written = {name: paths[name] for name in ("images", "taxa", "image_vectors", "taxon_vectors")}
+    embed(EmbedTask(encoder=siglip, batch_size=siglip.batch_size, threads=2, model=(), **written))
     return paths

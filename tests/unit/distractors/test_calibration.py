@@ -10,19 +10,36 @@ import pytest
 
 from vltaxon import schemas
 from vltaxon.config import Clip
+from vltaxon.config.experiment import Calibration
 from vltaxon.distractors.calibration import calibrate_templates
 from vltaxon.distractors.mining import mine
 from vltaxon.errors import UserError
 from vltaxon.provenance import read_parquet, write_parquet
+from vltaxon.tasks.questions import CalibrateTask, MineTask
 
 Rows = list[dict[str, Any]]
+
+
+def _task(
+    encoder: Clip, run: dict[str, Path], folder: Path, templates: Sequence[str], cases: Sequence[str]
+) -> CalibrateTask:
+    return CalibrateTask(
+        encoder=encoder,
+        texts=Calibration(templates=tuple(templates), cases=tuple(cases)),
+        model=(),
+        **{name: run[name] for name in ("taxa", "images", "image_vectors")},
+        questions=folder / "p.parquet",
+        table=folder / "c.parquet",
+        text=folder / "c.csv",
+    )
 
 
 @pytest.fixture(scope="module")
 def published(run: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """Mined with the default text, `a photo of a {}.`, and written in lower case, as the benchmark's are."""
     out = tmp_path_factory.mktemp("mined") / "q.parquet"
-    mine(*(run[name] for name in ("taxa", "images", "image_vectors", "taxon_vectors")), "e", "-", [1], 0, out)
+    tables = {name: run[name] for name in ("taxa", "images", "image_vectors", "taxon_vectors")}
+    mine(MineTask(**tables, encoder="e", template="-", scored_levels=(1,), seed=0, questions=out))
     rows: Rows = read_parquet(out).to_pylist()
     return [row | {"options": [option.lower() for option in row["options"]], "source": "published"} for row in rows]
 
@@ -32,8 +49,7 @@ def measured(run: dict[str, Path], siglip: Clip, tmp_path: Path) -> Callable[...
     def measure(rows: Rows, templates: Sequence[str] = ("a photo of a {}.",), cases: Sequence[str] = ("keep",)) -> pa.Table:
         table = pa.Table.from_pylist(rows, schema=schemas.QUESTIONS)
         write_parquet(table, tmp_path / "p.parquet", schemas.QUESTIONS, rule="import_published")
-        files = [run["taxa"], run["images"], run["image_vectors"], tmp_path / "p.parquet"]
-        calibrate_templates(siglip, *files, templates, cases, tmp_path / "c.parquet", tmp_path / "c.csv")
+        calibrate_templates(_task(siglip, run, tmp_path, templates, cases))
         return read_parquet(tmp_path / "c.parquet", schemas.CALIBRATION)
 
     return measure
@@ -89,6 +105,5 @@ def test_vectors_of_another_encoder(run: dict[str, Path], siglip: Clip, tmp_path
 
     tiny_siglip.train(tmp_path, seed=1, steps=1, batch_size=8, images_per_species=1, threads=1)
     other = siglip.model_copy(update={"name": f"local-dir:{tmp_path}"})
-    files = [run["taxa"], run["images"], run["image_vectors"], tmp_path / "p.parquet"]
     with pytest.raises(UserError, match="embedded with other weights"):
-        calibrate_templates(other, *files, ["{}"], ["keep"], tmp_path / "c.parquet", tmp_path / "c.csv")
+        calibrate_templates(_task(other, run, tmp_path, ("{}",), ("keep",)))

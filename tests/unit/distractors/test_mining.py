@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from vltaxon import schemas
 from vltaxon.config import Clip
 from vltaxon.data.images import ImageStore
-from vltaxon.distractors.embedding import vectors_of
-from vltaxon.distractors.encoder import Encoder
 from vltaxon.distractors.mining import mine, nearest_wrong
+from vltaxon.encoders.embedding import vectors_of
+from vltaxon.encoders.towers import Encoder
 from vltaxon.provenance import facts, read_parquet, write_parquet
+from vltaxon.tasks.questions import MineTask
 from vltaxon.taxonomy import Taxonomy
 
 
@@ -122,8 +123,9 @@ def test_vectors_come_in_the_order_asked_for(tmp_path: Path) -> None:
 
 
 def _mined(run: dict[str, Path], out: Path, seed: int = 0) -> pa.Table:
-    tables = (run[name] for name in ("taxa", "images", "image_vectors", "taxon_vectors"))
-    mine(*tables, "tiny", "a photo of a {}.", [1, 2, 3, 4], seed, out)
+    tables = {name: run[name] for name in ("taxa", "images", "image_vectors", "taxon_vectors")}
+    words = {"encoder": "tiny", "template": "a photo of a {}.", "scored_levels": (1, 2, 3, 4), "seed": seed}
+    mine(MineTask(**tables, **words, questions=out))
     return read_parquet(out, schemas.QUESTIONS)
 
 

@@ -17,11 +17,13 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.builder import Bench, Lineage, tree
+from tests.data.builder import Bench, Lineage, score_task, tree
 from vltaxon import schemas
-from vltaxon.distractors.published import export_predictions
-from vltaxon.metrics.run import Sources, score
+from vltaxon.exchange.export import export_predictions
+from vltaxon.metrics.score import score
 from vltaxon.parsing import Reading, published_index, read_choice
+from vltaxon.tasks.questions import ExportAnswersTask
+from vltaxon.tasks.scoring import Sources
 
 IMAGES = 5_000  # of each of the two kinds of data set: 10,000 in all
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
@@ -158,15 +160,22 @@ def ragged(rng: random.Random, first: int) -> Bench:
 
 def exported(sources: Sources, system: str) -> list[Entry]:
     """A system's answers in the benchmark's JSON."""
-    files = sources.questions["d", "similar"], sources.images["d"], sources.taxa["d"]
-    export_predictions(*files, None, sources.answers[system, "d", "similar"], Path(f"{system}.json"))
+    task = ExportAnswersTask(
+        questions=sources.questions["d", "similar"],
+        images=sources.images["d"],
+        taxa=sources.taxa["d"],
+        records=None,
+        answers=tuple(sources.answers[system, "d", "similar"]),
+        output=Path(f"{system}.json"),
+    )
+    export_predictions(task)
     found: list[Entry] = json.loads(Path(f"{system}.json").read_text(encoding="utf-8"))
     return found
 
 
 def scored(sources: Sources) -> dict[tuple[str, str, int | None], float]:
     """Our values by system, metric and level."""
-    score(sources, 2, 0, Path("scores.parquet"), Path("b.duckdb"))
+    score(score_task(sources, 2, 0, Path("scores.parquet"), Path("b.duckdb")))
     rows = pq.read_table("scores.parquet").to_pylist()
     return {(row["system"], row["metric"], row["level"]): row["value"] for row in rows if row["subset"] == "all"}
 

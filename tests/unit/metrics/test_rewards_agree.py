@@ -19,17 +19,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.data.builder import score_task
 from tests.unit.inference.tasks import asking
 from vltaxon import schemas
 from vltaxon.config import Prompt, Stage
 from vltaxon.inference.engine import Request, Response
 from vltaxon.inference.stages.answers import ask_questions
 from vltaxon.inference.stages.leaf import name_leaves
-from vltaxon.metrics.run import Sources, score
+from vltaxon.metrics.score import score
 from vltaxon.provenance import write_parquet
 from vltaxon.tasks.prediction import AnswerTask, PredictLeafTask
+from vltaxon.tasks.scoring import Sources
 from vltaxon.taxonomy import normalise
-from vltaxon.train.rewards import accuracy_reward
+from vltaxon.train.rewards.accuracy import reward as accuracy_reward
 
 FORMS, REASONS, TASKS = ("tagged", "bare"), ("stop", "length"), ("leaf", "answer")
 NAMES = ("Rosa", "Rosa canina", "rosa canina var. alba", "A", "B common oak", "C. elegans", "Straße É", "Ælurus", "Sorry", "x.")
@@ -145,10 +147,10 @@ def counted(cases: Sequence[Case]) -> dict[tuple[str, str, str], list[bool]]:
         asked = {"asking": asking(answer, prompt, **words), "questions": paths["asked"]}
         ask_questions(AnswerTask(predictions=two, **asked, **common), engine, ids)
     sources = Sources(
-        {("d", "similar"): paths["asked"]}, {"d": paths["images"]}, {"d": paths["taxa"]}, answers, leaves,
-        {system: system for system, _ in leaves}, paths["parts"], "d",
+        questions={("d", "similar"): paths["asked"]}, images={"d": paths["images"]}, taxa={"d": paths["taxa"]}, answers=answers,
+        leaves=leaves, leaf_systems={system: system for system, _ in leaves}, partition=paths["parts"], training="d",
     )  # fmt: skip
-    score(sources, 1, 0, Path("scores.parquet"), Path("b.duckdb"))
+    score(score_task(sources, 1, 0, Path("scores.parquet"), Path("b.duckdb")))
     with duckdb.connect("b.duckdb", read_only=True) as connection:
         found = connection.sql(
             "SELECT metric, system, image_id, value FROM per_image WHERE metric IN ('hca', 'open_leaf') ORDER BY image_id"

@@ -1,18 +1,34 @@
 """CUB-200-2011: images and five tables of text in one .tgz; the ranks come from a table of our own (README of the data set)."""
 
+import os
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from vltaxon import config
-from vltaxon.data.archives import Archive
+from vltaxon.config import RawDataset
 from vltaxon.data.labels import Labelled, Lineage, lineage, tree
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
+if TYPE_CHECKING:
+    from vltaxon.data.archives import Archive
+
+TAKES = "archive"
+NEEDS: Mapping[str, str] = {}
+CLASSES = Path(__file__).with_name("cub200_classes.csv")  # the 200 classes of CUB, with their ranks
 _ROOT = "CUB_200_2011"
 
 
-def read(dataset: config.RawDataset, archives: Mapping[str, Archive]) -> tuple[dict[str, Lineage], list[Labelled]]:
+def check(dataset: RawDataset) -> None:
+    """Refuse nothing else."""
+
+
+def tables(dataset: RawDataset) -> list[Path]:
+    """Return the table of classes."""
+    return [dataset.classes or Path(os.path.relpath(CLASSES))]
+
+
+def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[str, Lineage], list[Labelled]]:
     """Read the labels of a data set's splits.
 
     Args:
@@ -34,7 +50,7 @@ def read(dataset: config.RawDataset, archives: Mapping[str, Archive]) -> tuple[d
         names = _table(archive, "classes.txt")
         if absent := sorted(set(names.values()) - known.keys()):
             raise UserError(
-                f"{dataset.classes or config.CUB200_CLASSES}: has no row for class {', '.join(absent[:5])} ({len(absent)} in all)"
+                f"{dataset.classes or CLASSES}: has no row for class {', '.join(absent[:5])} ({len(absent)} in all)"
             )
         lineages += [(name, known[name]) for name in names.values()]
         labels, trains = _table(archive, "image_class_labels.txt"), _table(archive, "train_test_split.txt")
@@ -43,13 +59,15 @@ def read(dataset: config.RawDataset, archives: Mapping[str, Archive]) -> tuple[d
                 raise UserError(f"{archive.tar}: image {number} ({file}) has no class, or is in no split")
             if (trains[number] == "1") == (split == "train"):
                 leaf = str(known[names[labels[number]]][-1])
-                images.append(Labelled(f"cub200/{PurePosixPath(file).stem}", split, leaf, f"{_ROOT}/images/{file}"))
+                images.append(
+                    Labelled(f"cub200/{PurePosixPath(file).stem}", split, leaf, f"{_ROOT}/images/{file}")
+                )
     return tree(lineages, dataset.ranks), images
 
 
-def _classes(dataset: config.RawDataset) -> dict[str, Lineage]:
+def _classes(dataset: RawDataset) -> dict[str, Lineage]:
     """Class name (the folder) -> lineage."""
-    path = dataset.classes or config.CUB200_CLASSES
+    path = dataset.classes or CLASSES
     found: dict[str, Lineage] = {}
     for where, row in rows(path, ("class_name", *dataset.ranks)):
         taxa = lineage(row, dataset.ranks, where)
@@ -59,12 +77,16 @@ def _classes(dataset: config.RawDataset) -> dict[str, Lineage]:
     return found
 
 
-def _table(archive: Archive, name: str) -> dict[str, str]:
+def _table(archive: "Archive", name: str) -> dict[str, str]:
     """A table of `id value` lines."""
     found: dict[str, str] = {}
-    for number, line in enumerate(archive.read(f"{_ROOT}/{name}").decode(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(
+        archive.read(f"{_ROOT}/{name}").decode(errors="replace").splitlines(), start=1
+    ):
         key, _, value = line.strip().partition(" ")
         if not value or key in found or "\ufffd" in value:
-            raise UserError(f'{archive.tar}: {name}, line {number}: "{line}" is not `id value` in UTF-8 with a new id')
+            raise UserError(
+                f'{archive.tar}: {name}, line {number}: "{line}" is not `id value` in UTF-8 with a new id'
+            )
         found[key] = value
     return found

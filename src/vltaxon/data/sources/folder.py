@@ -1,15 +1,27 @@
 """A user's own collection: image files anywhere, and a table that names each with its taxa."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vltaxon import config
+from vltaxon.config import RawDataset
 from vltaxon.data.labels import Labelled, Lineage, lineage, tree
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
+TAKES = "table"
+NEEDS: Mapping[str, str] = {}
 
-def read(dataset: config.RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage], list[Labelled]]:
+
+def check(dataset: RawDataset) -> None:
+    """Refuse nothing else."""
+
+
+def tables(dataset: RawDataset) -> list[Path]:
+    """Return the tables of the splits."""
+    return [split.table for split in dataset.splits.values() if split.table is not None]
+
+
+def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage], list[Labelled]]:
     """Read the labels of a data set's splits.
 
     Args:
@@ -25,11 +37,11 @@ def read(dataset: config.RawDataset, splits: Iterable[str]) -> tuple[dict[str, L
         UserError: a table is not readable, a row names no path, no taxon or another split, one table serves both splits without
             saying which row is whose, or a taxon has two parents.
     """
-    tables = {split: part.table for split, part in (("train", dataset.train), ("test", dataset.test)) if part and part.table}
-    both = len(set(tables.values())) < len(tables)
+    table_of = {split: part.table for split, part in dataset.splits.items() if part.table}
+    both = len(set(table_of.values())) < len(table_of)
     found = [
         (where, row.get("split") or "", row["path"], lineage(row, dataset.ranks, where, partial=True), table)
-        for table in dict.fromkeys(tables.values())
+        for table in dict.fromkeys(table_of.values())
         for where, row in rows(table, ("path", *dataset.ranks, *(("split",) if both else ())))
     ]
     known = tree(((where, taxa) for where, _, _, taxa, _ in found), dataset.ranks)
@@ -41,6 +53,6 @@ def read(dataset: config.RawDataset, splits: Iterable[str]) -> tuple[dict[str, L
         if not path:
             raise UserError(f"{where}: path is empty")
         for split in splits:
-            if tables[split] == table and said in (split, ""):
+            if table_of[split] == table and said in (split, ""):
                 images.append(Labelled(f"folder/{Path(path).as_posix()}", split, leaves[taxa], path))
     return known, images

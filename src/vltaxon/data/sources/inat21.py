@@ -7,16 +7,32 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, StrictInt, StrictStr, TypeAdapter, ValidationError
 
-from vltaxon import config
-from vltaxon.data.archives import Archive
+from vltaxon.config import RawDataset, local
 from vltaxon.data.labels import Labelled, Lineage, lineage, tree
 from vltaxon.errors import UserError, suggest
 
-_WANTED = {"id", "file_name", "name", "kingdom", "phylum", "class", "order", "family", "genus", "image_id", "category_id"}
+if TYPE_CHECKING:
+    from vltaxon.data.archives import Archive
+
+TAKES = "archive"
+NEEDS: Mapping[str, str] = {}
+_WANTED = {
+    "id",
+    "file_name",
+    "name",
+    "kingdom",
+    "phylum",
+    "class",
+    "order",
+    "family",
+    "genus",
+    "image_id",
+    "category_id",
+}
 
 
 def _whole(text: str) -> str:
@@ -52,7 +68,20 @@ _PLAUSIBLE = 200  # times its size, to which packed JSON unpacks at most; it is 
 _FORM = TypeAdapter(_Document)
 
 
-def read(dataset: config.RawDataset, archives: Mapping[str, Archive]) -> tuple[dict[str, Lineage], list[Labelled]]:
+def check(dataset: RawDataset) -> None:
+    """Refuse a split without its annotations, and one archive for both splits."""
+    if any(split.annotations is None for split in dataset.splits.values()):
+        raise ValueError("annotations: inat21 needs the JSON archive of every split")
+    if dataset.train is not None and dataset.train.archive == dataset.test.archive:
+        raise ValueError("train and test name the same archive")
+
+
+def tables(dataset: RawDataset) -> list[Path]:
+    """Return the annotations of the splits."""
+    return [local(split.annotations) for split in dataset.splits.values() if split.annotations is not None]
+
+
+def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[str, Lineage], list[Labelled]]:
     """Read the labels of a data set's splits.
 
     Args:
@@ -69,7 +98,7 @@ def read(dataset: config.RawDataset, archives: Mapping[str, Archive]) -> tuple[d
     images: list[Labelled] = []
     for split in archives:
         source = dataset.train if split == "train" else dataset.test
-        path = config.local(source.annotations) if source is not None and source.annotations is not None else None
+        path = local(source.annotations) if source is not None and source.annotations is not None else None
         if path is None:
             raise UserError(
                 f"the {split} split of an inat21 data set needs `annotations`, the .json.tar.gz beside {archives[split].tar}"
@@ -100,7 +129,9 @@ def _document(path: Path) -> _Document:
         raise UserError(f"{path}: no such file; download the annotations beside the images") from error
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged: {error}; download it again") from error
-    if not isinstance(document, dict) or (absent := {"images", "categories", "annotations"} - document.keys()):
+    if not isinstance(document, dict) or (
+        absent := {"images", "categories", "annotations"} - document.keys()
+    ):
         lacks = ", ".join(sorted(absent)) if isinstance(document, dict) else "images"
         raise UserError(f"{path}: has no {lacks}; the public test of iNat21 has no labels and cannot be used")
     try:
@@ -111,7 +142,7 @@ def _document(path: Path) -> _Document:
         raise UserError(f"{path}: {place}: {first['msg']}; is it the annotation file of iNat21?") from error
 
 
-def _leaves(dataset: config.RawDataset, categories: list[_Category], path: Path) -> dict[int, Lineage]:
+def _leaves(dataset: RawDataset, categories: list[_Category], path: Path) -> dict[int, Lineage]:
     """Category id -> lineage, of the data set's kingdom."""
     kingdoms = {str(category.get("kingdom")) for category in categories}
     if dataset.kingdom is not None and dataset.kingdom not in kingdoms:
@@ -124,7 +155,9 @@ def _leaves(dataset: config.RawDataset, categories: list[_Category], path: Path)
         number, name = category.get("id"), category.get("name")
         if not isinstance(number, int) or number in leaves:
             raise UserError(f"{path}: category {number} ({name}): its id is no number, or occurs twice")
-        leaves[number] = taxa = lineage(category | {"species": name}, dataset.ranks, f"{path}: category {number}")
+        leaves[number] = taxa = lineage(
+            category | {"species": name}, dataset.ranks, f"{path}: category {number}"
+        )
         if (other := names.setdefault(taxa[-1], number)) != number:
             raise UserError(f'{path}: categories {other} and {number} are both "{taxa[-1]}"')
     return leaves
@@ -141,7 +174,9 @@ def _labelled(document: _Document, leaves: Mapping[int, str], split: str, path: 
             raise UserError(f"{path}: image {image.file_name} has no annotation")
         file = PurePosixPath(image.file_name)
         if len(file.parts) < 2:
-            raise UserError(f'{path}: image {image.id} has file_name "{image.file_name}", not split/folder/file')
+            raise UserError(
+                f'{path}: image {image.id} has file_name "{image.file_name}", not split/folder/file'
+            )
         if (leaf := leaves.get(category[image.id])) is not None:
             images.append(Labelled(f"inat21/{file.parts[0]}/{file.stem}", split, leaf, str(file)))
     return images

@@ -5,20 +5,43 @@ the most specific taxon that they were placed in.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vltaxon import config
+from vltaxon.config import RawDataset
 from vltaxon.data.labels import Labelled, Lineage, lineage, tree
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
+TAKES = "folder"
+NEEDS: Mapping[str, str] = {"subset": "terra_incognita needs one, known or novel; no other source has any"}
 _IMAGES = {".jpg", ".jpeg", ".png"}
-_UNNAMED = {"", "-", "na", "n/a", "nan", "none", "unknown", "sp", "sp."}  # cells that name no taxon, lower-cased
+_UNNAMED = {
+    "",
+    "-",
+    "na",
+    "n/a",
+    "nan",
+    "none",
+    "unknown",
+    "sp",
+    "sp.",
+}  # cells that name no taxon, lower-cased
 _NUMBER = re.compile(r"0*(\d+)(\.0)?")  # 7, 007, and 7.0 as pandas writes a column with a gap
 
 
-def read(dataset: config.RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage], list[Labelled]]:
+def check(dataset: RawDataset) -> None:
+    """Refuse a training split."""
+    if dataset.train is not None:
+        raise ValueError("train: terra_incognita has no training split")
+
+
+def tables(dataset: RawDataset) -> list[Path]:
+    """Return the table of taxa of the half."""
+    return [_table(dataset)]
+
+
+def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage], list[Labelled]]:
     """Read the labels of the known or of the novel half.
 
     Args:
@@ -32,9 +55,8 @@ def read(dataset: config.RawDataset, splits: Iterable[str]) -> tuple[dict[str, L
     Raises:
         UserError: a folder is missing, empty or has no row, the CSV is not readable, or the taxa form no tree.
     """
-    root, name = dataset.test.folder or Path(), str(dataset.subset)
-    table = root / f"metadata_{name}.csv"
-    half = root / name.capitalize()
+    table = _table(dataset)
+    half = table.with_name(str(dataset.subset).capitalize())
     taxa: dict[str, tuple[str, Lineage]] = {}
     for where, row in rows(table, ("Folder",)):
         found = _NUMBER.fullmatch(row["Folder"])
@@ -50,18 +72,32 @@ def read(dataset: config.RawDataset, splits: Iterable[str]) -> tuple[dict[str, L
         if number not in taxa:
             raise UserError(f"{table}: has no row for folder {half / number}")
         leaf = leaves[taxa[number][1]]
-        images += [Labelled(f"terra_incognita/{file}", "test", leaf, file) for file in files if "test" in splits]
+        images += [
+            Labelled(f"terra_incognita/{file}", "test", leaf, file) for file in files if "test" in splits
+        ]
     if absent := sorted(taxa.keys() - folders.keys(), key=int):
-        raise UserError(f"{half}: has no images of folder {', '.join(absent[:5])} ({len(absent)} in all); download it again")
+        raise UserError(
+            f"{half}: has no images of folder {', '.join(absent[:5])} ({len(absent)} in all); download it again"
+        )
     return known, images
+
+
+def _table(dataset: RawDataset) -> Path:
+    return (dataset.test.folder or Path()) / f"metadata_{dataset.subset}.csv"
 
 
 def _folders(half: Path) -> dict[str, list[str]]:
     """Number -> image files, as paths from the data set's folder."""
     if not half.is_dir():
-        raise UserError(f"{half}: no such folder; download the data set there, or name its folder in `test.folder`")
+        raise UserError(
+            f"{half}: no such folder; download the data set there, or name its folder in `test.folder`"
+        )
     found: dict[str, list[str]] = {}
     for path in sorted(half.glob("*/*")):
-        if (number := _NUMBER.fullmatch(path.parent.name)) and path.suffix.lower() in _IMAGES and path.name[0] != ".":
+        if (
+            (number := _NUMBER.fullmatch(path.parent.name))
+            and path.suffix.lower() in _IMAGES
+            and path.name[0] != "."
+        ):
             found.setdefault(number[1], []).append(path.relative_to(half.parent).as_posix())
     return found

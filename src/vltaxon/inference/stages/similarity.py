@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vltaxon import provenance, schemas
-from vltaxon.distractors.embedding import vectors_of
+from vltaxon.encoders.embedding import vectors_of
 from vltaxon.errors import UserError
 from vltaxon.inference.stages import questions
 from vltaxon.inference.stages.table import option_at, unasked

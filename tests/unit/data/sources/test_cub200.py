@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from vltaxon.config import CUB200_CLASSES, Dataset, Split
+from vltaxon.config import Dataset, Split
 from vltaxon.data.archives import Archive, unpack
 from vltaxon.data.labels import Labelled, lineage, tree
-from vltaxon.data.sources.cub200 import read
+from vltaxon.data.sources.cub200 import CLASSES, read
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
@@ -81,7 +81,7 @@ REFERENCE = Path(os.environ.get("VLTAXON_REFERENCE", Path(__file__).parents[5] /
 
 
 def test_the_shipped_classes_are_a_tree_of_200() -> None:
-    table = [(row["class_name"], lineage(row, RANKS, where)) for where, row in rows(CUB200_CLASSES, ("class_name", *RANKS))]
+    table = [(row["class_name"], lineage(row, RANKS, where)) for where, row in rows(CLASSES, ("class_name", *RANKS))]
     assert [int(name[:3]) for name, _ in table] == list(range(1, 201))
     paths = tree(table, RANKS)
     assert [len({path[:level] for path in paths.values()}) for level in range(1, 5)] == [13, 37, 124, 200]
@@ -91,7 +91,7 @@ def test_the_shipped_classes_are_those_of_the_benchmark() -> None:
     path = REFERENCE / "taxonomies" / "cub_folder_to_path.json"
     if not path.exists():
         pytest.skip(f"{path} is absent")
-    ours = {row["class_name"]: {rank: row[rank].lower() for rank in RANKS} for _, row in rows(CUB200_CLASSES, ())}
+    ours = {row["class_name"]: {rank: row[rank].lower() for rank in RANKS} for _, row in rows(CLASSES, ())}
     published = json.loads(path.read_text(encoding="utf-8"))
     assert ours == {name: {rank: taxa[rank] for rank in RANKS} for name, taxa in published.items()}
 

@@ -7,11 +7,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.data.conftest import ingest_into
 from vltaxon import schemas
 from vltaxon.config import Dataset, Split
-from vltaxon.data.archives import located
 from vltaxon.data.images import ImageStore
-from vltaxon.data.ingest import ingest
 from vltaxon.data.labels import Labelled
 from vltaxon.data.sources.folder import read
 from vltaxon.errors import UserError
@@ -89,8 +88,7 @@ def _tables(folder: Path, table: Path, picture: bytes) -> tuple[ImageStore, list
     (folder / "one").mkdir(exist_ok=True)
     for number, name in enumerate(("one/a.jpg", "b.jpg", "c.jpg", "d.jpg")):
         (folder / name).write_bytes(picture + bytes(number))
-    paths = [folder / "out" / f"{name}.parquet" for name in ("taxa", "images", "rejected")]
-    ingest(dataset, located(dataset, folder), 0, *paths)
+    paths = list(ingest_into(folder / "out", dataset, folder).values())
     assert set(Taxonomy.read(paths[0]).leaves) == {row["leaf"] for row in read_parquet(paths[1], schemas.IMAGES).to_pylist()}
     return ImageStore(paths[1]), read_parquet(paths[1], schemas.IMAGES).to_pylist()
 

@@ -43,7 +43,7 @@ def test_known(tmp_path: Path) -> None:
     assert images == [
         Labelled(f"terra_incognita/Known/1/{name}", "test", "Eristalis tenax", f"Known/1/{name}") for name in ("a.jpg", "b.PNG")
     ]
-    assert located(dataset, tmp_path)["test"].find([image.member for image in images])["size"].to_pylist() == [0, 0]
+    assert located(dataset, tmp_path)["test"].find([image.member for image in images])["size"].to_list() == [0, 0]
 
 
 def test_novel_species_have_the_leaf_that_they_were_placed_in(tmp_path: Path) -> None:

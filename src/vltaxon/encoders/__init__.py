@@ -1,0 +1,1 @@
+"""Encoders: images and taxa as vectors, pooled, one each."""
