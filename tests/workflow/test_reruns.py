@@ -118,7 +118,7 @@ CASES: list[tuple[str, Change, dict[str, int]]] = [
      {"plot": 1, "report": 1}),
     ("code of random distractors", replace("src/vltaxon/questions.py", "distractors of level", "wrong labels of level"),
      {"draw": 2} | TRAINING | PREDICTION),
-    ("inference code without a new version", replace("src/vltaxon/inference/stages.py", '"not asked"', '"unasked"'), {}),
+    ("inference code without a new version", replace("src/vltaxon/inference/stages/answers.py", '"not asked"', '"unasked"'), {}),
     ("inference code with one", replace("src/vltaxon/versions.py", 'ce.run": ', 'ce.run": 9'),
      {"name_training": 1, "train": 1} | PREDICTION | SCORING),
     ("training code with a new version", replace("src/vltaxon/versions.py", 'in.step": ', 'in.step": 9'), TRAINING),
@@ -232,7 +232,7 @@ def test_why_says_what_has_changed_in_a_line(finished: Run) -> None:
     assert status == 0, said
     lines = [re.split(r"  +", line.strip()) for line in said[said.index("rule ") :].splitlines()]
     assert ["train", "1", f"model.revision: None -> '{'a' * 40}'"] in lines
-    assert ["answer_questions", "2", f"values.model.revision: None -> '{'a' * 40}'"] in lines
+    assert ["answer_questions", "2", f"asking.model.revision: None -> '{'a' * 40}'"] in lines
     assert ["tabulate", "1", "after score"] in lines and not any(line[0] == "all" for line in lines)
     assert "Nothing is to be done" in finished.snakemake("--cores", "1", "why")[1]
 

@@ -35,7 +35,8 @@ class PredictionPlan:
         self._experiment, self._models, self._config = experiment, models, experiment.config
         self.systems: dict[str, System] = experiment.config.asked
         self.leaf_systems = experiment.leaf_systems()
-        self._asking = functools.cache(self._asking_of)
+        # asked for each of many shards
+        self._asking, self.shards = functools.cache(self._asking_of), functools.cache(self._count_shards)
 
     # -- the words of a stage ------------------------------------------------------------------------------------
 
@@ -120,7 +121,7 @@ class PredictionPlan:
 
     # -- shards --------------------------------------------------------------------------------------------------
 
-    def shards(self, system: str, dataset: str, name: str) -> int:
+    def _count_shards(self, system: str, dataset: str, name: str) -> int:
         """Return how many tables a stage of a system is predicted in, about a data set.
 
         By `auto` it is one where no device of ours answers.
@@ -224,10 +225,10 @@ class PredictionPlan:
 
     def _leaves(self, system: str, dataset: str) -> tuple[Path, ...]:
         """Return what a shard of stage 2 reads of stage 1: its one table, or the list of several."""
-        tables = self.leaf_shards(system, dataset)
-        if len(tables) == 1:
-            return tables
-        return (layout.fill(layout.LEAF_SHARDS, system=self.leaf_systems[system], dataset=dataset),)
+        owner = self.leaf_systems[system]
+        if self.shards(owner, dataset, "leaf") == 1:
+            return self.leaf_shards(system, dataset)
+        return (layout.fill(layout.LEAF_SHARDS, system=owner, dataset=dataset),)
 
     @planned
     def journal(self, wildcards: Wildcards) -> JournalTask:
