@@ -50,7 +50,11 @@ class Aggregate(NamedTuple):
         told = tuple(re.split(r", *", match[2])) if match[2] else ()
         allowed = AGGREGATES[match[1]].told
         if not (told in allowed if allowed is not None else len(told) == 2):
-            said = "two metrics" if allowed is None else " or ".join(", ".join(one) or "nothing" for one in allowed)
+            said = (
+                "two metrics"
+                if allowed is None
+                else " or ".join(", ".join(one) or "nothing" for one in allowed)
+            )
             raise UserError(f"{match[1]} is told {said} in parentheses")
         return cls(match[1], told)
 
@@ -90,7 +94,8 @@ def means(values: Floats) -> Statistic:
         counts = np.full((len(weights), values.shape[1]), float(len(values)))
         counts[:, gaps] = weights @ mask
         with np.errstate(invalid="ignore"):
-            return (weights @ filled) / counts
+            means: Floats = (weights @ filled) / counts
+        return means
 
     return statistic
 
@@ -114,7 +119,7 @@ def macro_f1(truth: Labels, predicted: Labels, reading: str = "") -> Statistic:
     there = np.array([label is not None for label in truth])
     labels = dict.fromkeys(label for label in (*truth[there], *predicted[there]) if label is not None)
     classes = {label: at for at, label in enumerate(labels)}
-    true, given = (_one_hot(np.where(there, some, None), classes) for some in (truth, predicted))
+    true, given = (_one_hot(some, there, classes) for some in (truth, predicted))
     both = true.multiply(given).tocsr()
 
     def statistic(weights: Floats) -> Floats:
@@ -129,11 +134,11 @@ def macro_f1(truth: Labels, predicted: Labels, reading: str = "") -> Statistic:
     return statistic
 
 
-def _one_hot(labels: Labels, classes: Mapping[str, int]) -> "csr_matrix":
-    """Return which image has which label, shape (images, classes)."""
+def _one_hot(labels: Labels, there: NDArray[np.bool_], classes: Mapping[str, int]) -> "csr_matrix":
+    """Return which of the images that are there has which label, shape (images, classes)."""
     from scipy.sparse import csr_matrix
 
-    rows = np.flatnonzero([label is not None for label in labels])
+    rows = np.flatnonzero([label is not None for label in labels] & there)
     places = np.array([classes[label] for label in labels[rows]], dtype=int)
     return csr_matrix((np.ones(len(rows)), (rows, places)), shape=(len(labels), len(classes)))
 

@@ -8,7 +8,13 @@ from vltaxon.metrics.uncertainty import paired_difference
 
 
 def difference(
-    database: Path, dataset: str, choices: str, metric: str, systems: tuple[str, str], bootstrap: int, seed: int
+    database: Path,
+    dataset: str,
+    choices: str,
+    metric: str,
+    systems: tuple[str, str],
+    bootstrap: int,
+    seed: int,
 ) -> tuple[float, float, float] | None:
     """Return a metric of one system less that of another over the same images, with its 95 % interval.
 

@@ -31,7 +31,9 @@ def connect(database: Path, read_only: bool = False) -> duckdb.DuckDBPyConnectio
         read_only: whether others may read it at the same time.
     """
     threads = os.environ.get("OMP_NUM_THREADS")
-    return duckdb.connect(str(database), read_only, config={} if threads is None else {"threads": int(threads)})
+    return duckdb.connect(
+        str(database), read_only, config={} if threads is None else {"threads": int(threads)}
+    )
 
 
 def quoted(value: object) -> str:
@@ -124,7 +126,9 @@ def _select(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence
     if len(metrics) > 1 and "metric" not in there:
         lacking.append("metric")
     if lacking:
-        raise UserError(f"{path}: its SELECT has no column {', '.join(lacking)}; {metrics[0].aggregate.name} needs it")
+        raise UserError(
+            f"{path}: its SELECT has no column {', '.join(lacking)}; {metrics[0].aggregate.name} needs it"
+        )
     known = {"metric": quoted(metrics[0].name), "level": "NULL::TINYINT"}
     ids = [f"{name}" if name in there else f"{known[name]} AS {name}" for name in ("metric", "level")]
     kept = [f"{name}::DOUBLE AS {name}" if name in ("value", "confidence") else name for name in wanted]
@@ -161,13 +165,17 @@ def check_complete(connection: duckdb.DuckDBPyConnection, sources: Sources) -> N
         GROUP BY ALL HAVING count(*) FILTER (WHERE times IS DISTINCT FROM 1) > 0 ORDER BY ALL
     """).fetchall()
     lines = [
-        f"{s}, {d}, {c}: of {n} predictions {lost} missing, {twice} more than once" for s, d, c, lost, twice, n in rows
+        f"{s}, {d}, {c}: of {n} predictions {lost} missing, {twice} more than once"
+        for s, d, c, lost, twice, n in rows
     ]
     orphans = connection.sql("""
         SELECT dataset, count(*) FROM (SELECT DISTINCT dataset, image_id, level FROM questions WHERE split = 'test' AND scored)
         ANTI JOIN truth USING (dataset, image_id, level) GROUP BY ALL ORDER BY ALL
     """).fetchall()
-    lines += [f"{dataset}: {n} questions about an image or a level that is not in images and taxa" for dataset, n in orphans]
+    lines += [
+        f"{dataset}: {n} questions about an image or a level that is not in images and taxa"
+        for dataset, n in orphans
+    ]
     if lines:
         raise UserError(
             "Predictions and questions do not match; delete the prediction files named and run the workflow again:\n  "
@@ -200,5 +208,7 @@ def measure(
         )
         given = connection.sql(f"SELECT DISTINCT metric FROM {table} ORDER BY metric").fetchall()
         if odd := [name for (name,) in given if name not in metrics]:
-            raise UserError(f"The SQL of metrics gives {', '.join(odd)}, which no head names: `-- metric: {odd[0]}`")
+            raise UserError(
+                f"The SQL of metrics gives {', '.join(odd)}, which no head names: `-- metric: {odd[0]}`"
+            )
     return tables

@@ -13,6 +13,7 @@ from vltaxon.metrics.aggregate import Floats, Statistic, means
 
 _TAILS = (2.5, 97.5)
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
+_ALIKE = 1e-9  # resamples that differ by less are rounded, not drawn, apart
 _BLOCK = 64  # resamples held in memory at once, at most
 _DRAWN = 1 << 26  # images drawn in them, about: half a GiB
 
@@ -57,7 +58,9 @@ def wilson(share: Floats, n: Floats) -> tuple[Floats, Floats]:
     """Return Wilson's score interval of a share of `n` (Wilson 1927), elementwise."""
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return np.clip(centre - half, 0.0, share), np.clip(centre + half, share, 1.0)  # rounding must not put the share outside
+    return np.clip(centre - half, 0.0, share), np.clip(
+        centre + half, share, 1.0
+    )  # rounding must not put the share outside
 
 
 def mean_intervals(
@@ -89,14 +92,16 @@ def interval(value: float, drawn: Floats, n: int, share: bool) -> tuple[float, f
         share: whether it is between 0 and 1.
     """
     some = drawn[~np.isnan(drawn)]
-    if share and (len(some) == 0 or some.min() == some.max()):
-        low, high = wilson(np.array(value), np.array(float(n)))
+    if share and (len(some) == 0 or np.ptp(some) < _ALIKE):
+        low, high = wilson(np.clip(value, 0.0, 1.0), np.array(float(n)))
     else:
         low, high = percentiles(drawn)
     return float(low), float(high)
 
 
-def paired_difference(a: Floats, b: Floats, resamples: int, seed: int | tuple[int, ...]) -> tuple[float, float, float]:
+def paired_difference(
+    a: Floats, b: Floats, resamples: int, seed: int | tuple[int, ...]
+) -> tuple[float, float, float]:
     """Return the mean of `a` less the mean of `b` with its 95 % interval, both drawn together.
 
     Args:

@@ -7,7 +7,7 @@ systems and data sets only.
 
 import csv
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -124,10 +124,12 @@ def _paper(path: Path) -> Paper:
         paper = Paper.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
         raise UserError(f"{path}: {error}") from error
-    named = [(f"figures.{name}.table", figure.table, paper.tables) for name, figure in paper.figures.items()]
+    named: list[tuple[str, str, Iterable[str]]] = [(f"figures.{name}.table", figure.table, paper.tables) for name, figure in paper.figures.items()]
     for cell in _cells(path.with_name("cells.csv")):
         named += [("table of cells.csv", cell.table, paper.tables)]
         named += [("dataset of cells.csv", cell.dataset, paper.roles)]
-    if wrong := [f'{what}: "{name}" is not {suggest(name, known)}' for what, name, known in named if name not in known]:
+    if wrong := [
+        f'{what}: "{name}" is not {suggest(name, known)}' for what, name, known in named if name not in known
+    ]:
         raise UserError("\n".join(f"{path}: {line}" for line in dict.fromkeys(wrong)))
     return paper

@@ -51,7 +51,9 @@ class Scopes:
         self._made: dict[str, Callable[[], Scope]] = {MAIN: self._main}
         for paper, about in papers().items():
             self._made |= {f"{paper}.{table}": partial(self._table, paper, table) for table in about.tables}
-        self._made |= {f"comparison.{name}": partial(self._comparison, name) for name in self._config.comparisons}
+        self._made |= {
+            f"comparison.{name}": partial(self._comparison, name) for name in self._config.comparisons
+        }
         self._made |= {"sweep": self._sweep, "repeats": self._repeats}
 
     def __getitem__(self, name: str) -> Scope:

@@ -55,7 +55,9 @@ class ScoringPlan:
     def answers(self, scope: Scope) -> dict[tuple[str, str, str], tuple[Path, ...]]:
         """Return the tables of stage 2 by (system, dataset, choices)."""
         return {
-            (system, dataset, choices): tuple(map(Path, self._plan.shards_of_answers(system, dataset, choices)))
+            (system, dataset, choices): tuple(
+                map(Path, self._plan.shards_of_answers(system, dataset, choices))
+            )
             for system in self._with(scope, "answer")
             for dataset, choices in scope.asked
         }
@@ -63,7 +65,9 @@ class ScoringPlan:
     def leaves(self, scope: Scope) -> dict[tuple[str, str], tuple[Path, ...]]:
         """Return the tables of stage 1 by (system that ran it, dataset); a table may serve several systems."""
         owners = dict.fromkeys(self._plan.leaf_systems[system] for system in self._with(scope, "leaf"))
-        return {(owner, dataset): self._leaves(owner, dataset) for owner in owners for dataset in scope.datasets}
+        return {
+            (owner, dataset): self._leaves(owner, dataset) for owner in owners for dataset in scope.datasets
+        }
 
     def _leaves(self, system: str, dataset: str) -> tuple[Path, ...]:
         return tuple(map(Path, self._plan.leaf_shards(system, dataset)))
@@ -111,8 +115,16 @@ class ScoringPlan:
     def tabulate(self, wildcards: Wildcards) -> TabulateTask:
         """Plan the table of a scope, which its kind has a task for."""
         scope = self.scopes[wildcards.scope]
-        kinds = {"main": self._main_table, "paper": self._paper_table, "sweep": self._sweep_table, "repeats": self._repeats_table}
-        written = {suffix: layout.fill(f"{layout.TABLE}.{suffix}", scope=scope.name) for suffix in ("csv", "md", "tex")}
+        kinds = {
+            "main": self._main_table,
+            "paper": self._paper_table,
+            "sweep": self._sweep_table,
+            "repeats": self._repeats_table,
+        }
+        written = {
+            suffix: layout.fill(f"{layout.TABLE}.{suffix}", scope=scope.name)
+            for suffix in ("csv", "md", "tex")
+        }
         return kinds[scope.kind](scope, {"scope": scope.name, "metrics": self._metrics, **written})
 
     def _main_table(self, scope: Scope, common: dict[str, Any]) -> MainTableTask:
@@ -208,7 +220,10 @@ class ScoringPlan:
         if not scope.systems:
             wanted = ", ".join(dict.fromkeys(cell.system for cell in cells(paper, about.table)))
             raise UserError(f"{figure}: the config has none of its systems: {wanted}")
-        drawn = {suffix: layout.fill(f"{layout.PAPER_FIGURE}.{suffix}", paper=paper, figure=figure) for suffix in ("svg", "png")}
+        drawn = {
+            suffix: layout.fill(f"{layout.PAPER_FIGURE}.{suffix}", paper=paper, figure=figure)
+            for suffix in ("svg", "png")
+        }
         return PlotPaperTask(
             figure=figure,
             drawing=f"vltaxon.report.figures.{about.drawing}",

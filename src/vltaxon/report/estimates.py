@@ -44,7 +44,13 @@ class Scores:
         return cls({row[:6]: Estimate(*row[6:]) for row in frame.iter_rows()})
 
     def get(
-        self, dataset: str, choices: str, system: str, metric: str, level: int | None = None, subset: str = "all"
+        self,
+        dataset: str,
+        choices: str,
+        system: str,
+        metric: str,
+        level: int | None = None,
+        subset: str = "all",
     ) -> Estimate | None:
         """Return one estimate, None where the system has none."""
         return self.found.get((dataset, choices, system, metric, level, subset))

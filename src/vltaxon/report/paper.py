@@ -14,9 +14,7 @@ from vltaxon.tasks.scoring import PaperTableTask, Setting
 
 POINT = 1.0  # ours within this many points of the published number counts as reproduced
 ABSENT = "not in this experiment"
-_SIGNS = (
-    "✓: ours lies within one point of the published number; ✗: it does not. In parentheses where the data set is not the paper's."
-)
+_SIGNS = "✓: ours lies within one point of the published number; ✗: it does not. In parentheses where the data set is not the paper's."
 FIELDS = (
     "table", "row", "system", "dataset", "metric", "published", "ours", "low", "high", "n", "within_one_point", "comparable",
     "note", "source",
@@ -137,7 +135,9 @@ def _layout(compared: Sequence[Compared], setting: Setting) -> tuple[list[str], 
         cells = {(one.cell.dataset, one.cell.metric): one for one in compared if one.cell.row == row}
         line = [cells[place] for place in titles]
         absent = all(one.note == ABSENT for one in line)
-        rows.append([row, f"published; {ABSENT}" if absent else "published", *(one.published for one in line)])
+        rows.append(
+            [row, f"published; {ABSENT}" if absent else "published", *(one.published for one in line)]
+        )
         if not absent:
             rows.append(["", "ours", *(_ours(one, setting.comparable[one.cell.dataset]) for one in line)])
     return header, rows
@@ -196,7 +196,11 @@ def caption(table: str, compared: Sequence[Compared], scores: Scores, setting: S
         described.append(f"{role}: {name}" + (f", n = {images} images" if images else ""))
     shares = any(one.column.metric.share for one in compared)
     counts = any(not one.column.metric.share for one in compared)
-    mine = {one.cell.row: setting.systems[one.cell.system] for one in compared if one.cell.system in setting.systems}
+    mine = {
+        one.cell.row: setting.systems[one.cell.system]
+        for one in compared
+        if one.cell.system in setting.systems
+    }
     note = papers.papers()[setting.paper].tables[table].note
     return [
         f"Data sets: {'; '.join(described)}. {_comparability(compared, setting)}",

@@ -53,7 +53,13 @@ class Flips(NamedTuple):
     def row(self) -> list[str]:
         """Return it as a row for readers."""
         rate, low, high = self.percent
-        return [self.dataset, self.choices, f"{rate:.2f} [{low:.2f}, {high:.2f}]", str(self.flips), str(self.n)]
+        return [
+            self.dataset,
+            self.choices,
+            f"{rate:.2f} [{low:.2f}, {high:.2f}]",
+            str(self.flips),
+            str(self.n),
+        ]
 
 
 def _answers(shards: Sequence[Path]) -> pl.DataFrame:
@@ -61,8 +67,12 @@ def _answers(shards: Sequence[Path]) -> pl.DataFrame:
     columns = ["image_id", "level", "outcome", "answer_index", "answer"]
     frame = pl.concat([pl.DataFrame(read_parquet(path, schemas.PREDICTIONS, columns)) for path in shards])
     names = frame["answer"].drop_nulls().unique()
-    keys = pl.DataFrame({"answer": names, "key": [normalise(name) for name in names]}, {"answer": pl.String, "key": pl.String})
-    return frame.join(keys, on="answer", how="left", maintain_order="left").with_columns(pl.col("key").fill_null(""))
+    keys = pl.DataFrame(
+        {"answer": names, "key": [normalise(name) for name in names]}, {"answer": pl.String, "key": pl.String}
+    )
+    return frame.join(keys, on="answer", how="left", maintain_order="left").with_columns(
+        pl.col("key").fill_null("")
+    )
 
 
 def flips(name: str, dataset: str, choices: str, runs: Sequence[Sequence[Path]]) -> Flips:
@@ -86,7 +96,9 @@ def flips(name: str, dataset: str, choices: str, runs: Sequence[Sequence[Path]])
             differ |= first[column].ne_missing(other[column])
     count, n = first.select(differ.sum()).item(), len(first)
     low, high = wilson(np.array(count / n), np.array(float(n))) if n else (0.0, 1.0)
-    return Flips(name, dataset, OPEN if choices == "leaf" else choices, len(runs), count, n, float(low), float(high))
+    return Flips(
+        name, dataset, OPEN if choices == "leaf" else choices, len(runs), count, n, float(low), float(high)
+    )
 
 
 def tabulate(task: RepeatsTableTask) -> None:

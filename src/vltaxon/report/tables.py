@@ -95,14 +95,20 @@ def blocks(scores: Scores, labels: Mapping[str, str], columns: Sequence[Column])
         kinds = scores.choices(dataset)
         for choices in [kind for kind in kinds if kind != OPEN] or kinds:
             systems = {*scores.systems(dataset, choices, labels), *scores.systems(dataset, OPEN, labels)}
-            rows = [(s, [_cell(scores, dataset, choices, s, column) for column in columns]) for s in labels if s in systems]
+            rows = [
+                (s, [_cell(scores, dataset, choices, s, column) for column in columns])
+                for s in labels
+                if s in systems
+            ]
             images = scores.images(dataset, choices)
             out.append(Block(dataset, choices, columns, images, [row for row in rows if any(row[1])]))
     return out
 
 
 def _cell(scores: Scores, dataset: str, choices: str, system: str, column: Column) -> Estimate | None:
-    return scores.get(dataset, OPEN if column.stage1 else choices, system, column.metric.name, subset=column.subset)
+    return scores.get(
+        dataset, OPEN if column.stage1 else choices, system, column.metric.name, subset=column.subset
+    )
 
 
 def written(estimate: Estimate | None, column: Column, digits: int = 1) -> str:
@@ -205,7 +211,12 @@ def _as_latex(
     parts = ["% Needs booktabs and graphicx.", *(f"% {line}" for line in notes)]
     for kind, group in (("main", main), ("species", species)):
         for block in group:
-            title, label = f"{block.title}. Percent, with 95 % intervals.", f"{kind}-{block.dataset}-{block.choices}"
-            table = as_latex(_cells(block, labels), _header(block), title, label, notes=block.warnings(labels))
+            title, label = (
+                f"{block.title}. Percent, with 95 % intervals.",
+                f"{kind}-{block.dataset}-{block.choices}",
+            )
+            table = as_latex(
+                _cells(block, labels), _header(block), title, label, notes=block.warnings(labels)
+            )
             parts.append(table)
     return "\n".join(parts) + "\n"

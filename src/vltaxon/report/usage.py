@@ -43,9 +43,20 @@ class Usage(NamedTuple):
         """Return it in the units of readers, under `HEADINGS`."""
         memory, cores, device = (
             "-" if value is None else form.format(value / unit)
-            for value, unit, form in ((self.memory, 1000, "{:.1f} GB"), (self.cores, 1, "{:.1f}"), (self.device, 3600, "{:.3f}"))
+            for value, unit, form in (
+                (self.memory, 1000, "{:.1f} GB"),
+                (self.cores, 1, "{:.1f}"),
+                (self.device, 3600, "{:.3f}"),
+            )
         )
-        return (self.rule, str(self.jobs), *map(_time, (self.median, self.longest, self.total)), memory, cores, device)
+        return (
+            self.rule,
+            str(self.jobs),
+            *map(_time, (self.median, self.longest, self.total)),
+            memory,
+            cores,
+            device,
+        )
 
 
 def _time(seconds: float) -> str:

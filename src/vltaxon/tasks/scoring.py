@@ -27,9 +27,13 @@ class Sources(Closed):
     def files(self) -> dict[str, str | list[str]]:
         """Return all of them, as the named inputs of a rule."""
         shards = {"answers": self.answers.values(), "leaves": self.leaves.values()}
-        listed = {name: sorted({file for files in groups for file in files}) for name, groups in shards.items()}
+        listed = {
+            name: sorted({file for files in groups for file in files}) for name, groups in shards.items()
+        }
         listed |= {name: list(getattr(self, name).values()) for name in ("images", "taxa", "questions")}
-        return {name: list(map(str, files)) for name, files in listed.items()} | {"parts": str(self.partition)}
+        return {name: list(map(str, files)) for name, files in listed.items()} | {
+            "parts": str(self.partition)
+        }
 
 
 class ScoreTask(Task):

@@ -17,7 +17,10 @@ CAPTION = (
     "A system on the dotted line knows the lineage of each leaf it knows; below it,"
     " leaves are known without their lineage."
 )
-METRICS = {False: ("hca", "leaf"), True: ("open_lineage", "open_leaf")}  # by whether it is stage 1, without options
+METRICS = {
+    False: ("hca", "leaf"),
+    True: ("open_lineage", "open_leaf"),
+}  # by whether it is stage 1, without options
 
 
 def draw(scores: Scores, labels: Mapping[str, str]) -> "Figure":

@@ -29,9 +29,15 @@ def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]])
     centres = {label: to_pixels((100 * x.value, 100 * y.value)) for label, (x, y) in points.items()}
     taken = [_box(c, 8, 8) for c in centres.values()]
     for x, y in points.values():
-        (left, bottom), (right, top) = to_pixels((100 * x.low, 100 * y.low)), to_pixels((100 * x.high, 100 * y.high))
+        (left, bottom), (right, top) = (
+            to_pixels((100 * x.low, 100 * y.low)),
+            to_pixels((100 * x.high, 100 * y.high)),
+        )
         (middle, height) = to_pixels((100 * x.value, 100 * y.value))
-        taken += [np.array([left, height - 2, right, height + 2]), np.array([middle - 2, bottom, middle + 2, top])]
+        taken += [
+            np.array([left, height - 2, right, height + 2]),
+            np.array([middle - 2, bottom, middle + 2, top]),
+        ]
     taken += [_box(at, 3, 3) for at in to_pixels(np.linspace((0, 0), (100, 100), 60))]
     frame = panel.get_window_extent()
     walls = np.array(
@@ -43,12 +49,18 @@ def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]])
         ]
     )
     offsets = np.array(
-        [(r * np.cos(a), r * np.sin(a)) for r in (9, 14, 20, 28, 38, 50, 64, 80) for a in np.arange(16) * np.pi / 8]
+        [
+            (r * np.cos(a), r * np.sin(a))
+            for r in (9, 14, 20, 28, 38, 50, 64, 80)
+            for a in np.arange(16) * np.pi / 8
+        ]
     )
     aligned = np.select([offsets[:, 0] < -1, offsets[:, 0] > 1], [1.0, 0.0], 0.5)  # right, left, centre
     for label, centre in sorted(centres.items(), key=lambda item: -len(item[0])):
         size = Text(0, 0, label, fontsize=SMALL, figure=panel.figure).get_window_extent()
-        starts = centre + offsets - np.column_stack([size.width * aligned, np.full(len(offsets), size.height / 2)])
+        starts = (
+            centre + offsets - np.column_stack([size.width * aligned, np.full(len(offsets), size.height / 2)])
+        )
         boxes = np.hstack([starts, starts + np.array([size.width, size.height])])
         cost = 3 * _common(boxes, walls) + 2 * _common(boxes, np.array(taken)) + np.hypot(*offsets.T) / 4
         best = int(cost.argmin())
