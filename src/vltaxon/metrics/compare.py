@@ -33,8 +33,10 @@ def difference(
     with connect(database, read_only=True) as connection:
         both = connection.sql(
             """
-            SELECT a.value AS a, b.value AS b FROM per_image AS a JOIN per_image AS b USING (dataset, choices, metric, image_id)
-            WHERE dataset = $1 AND choices = $2 AND metric = $3 AND a.system = $4 AND b.system = $5 ORDER BY image_id
+            SELECT a.value AS a, b.value AS b
+            FROM per_image AS a JOIN per_image AS b USING (dataset, choices, metric, image_id)
+            WHERE dataset = $1 AND choices = $2 AND metric = $3 AND a.system = $4 AND b.system = $5
+            ORDER BY image_id
             """,
             params=[dataset, choices, metric, *systems],
         ).fetchnumpy()

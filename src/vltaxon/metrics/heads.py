@@ -1,20 +1,22 @@
 """What the files of metrics say of themselves.
 
-A metric is a file `per_image/NAME.sql`. Its head is the comment lines that it begins with, each `-- KEY: VALUE`:
+A metric is a file `per_image/NAME.sql`. Its head is the comment lines that it begins with, each
+`-- KEY: VALUE`:
 
     title      name for readers
     meaning    what it is, in a sentence without a full stop
     unit       share (a number from 0 to 1, shown in percent) or count
     stage      1, where it is about stage 1 alone; 2, the questions, where absent
     aggregate  how the values of images become one number: see `aggregate`; mean where absent
-    group      a table that it stands in, and its place there: `main 10`, with `, stage 1` for a column of stage 1 and
-               `, as TITLE` where the column has another title
+    group      a table that it stands in, and its place there: `main 10`, with `, stage 1` for a column of
+               stage 1 and `, as TITLE` where the column has another title
     interval   hidden, where tables show the number alone
     zeros      hidden, where readers are spared a column that is 0 for every row
     warn       `SHARE WORDS`: above this share, a line below the table warns with these words, a sentence
     none       why a system may have no value, in words
 
-A query that gives several metrics has a line `-- metric: NAME` for each; what follows it is about that one alone.
+A query that gives several metrics has a line `-- metric: NAME` for each; what follows it is about that one
+alone.
 """
 
 import re
@@ -78,7 +80,7 @@ class Metric:
 
 
 class Column(NamedTuple):
-    """A column of a table: its title, its metric, whether it is about stage 1, shows intervals, and of which species."""
+    """A column of a table: its metric, whether of stage 1 and with intervals, and of which species."""
 
     title: str
     metric: Metric
@@ -154,7 +156,7 @@ def query(path: Path) -> str:
 
 
 def _sections(path: Path, problems: list[str]) -> list[dict[str, list[str]]]:
-    """Return the values of a head by key, once for each metric; what comes before the first is said of all."""
+    """Return the values of a head by key for each metric; what comes before the first is said of all."""
     common: dict[str, list[str]] = {}
     sections: list[dict[str, list[str]]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -163,7 +165,8 @@ def _sections(path: Path, problems: list[str]) -> list[dict[str, list[str]]]:
         key, colon, value = line.removeprefix("--").strip().partition(": ")
         if not colon or key not in _KEYS:
             problems.append(
-                f'{path}: "{line}": the head has lines `-- KEY: VALUE`, and "{key}" is not {suggest(key, _KEYS)}'
+                f'{path}: "{line}": the head has lines `-- KEY: VALUE`, and "{key}" is not'
+                f" {suggest(key, _KEYS)}"
             )
         elif key == "metric":
             sections.append({"metric": [value.strip()]})

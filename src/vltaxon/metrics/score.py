@@ -1,7 +1,7 @@
-"""Scores: every metric for all, seen and unseen species of each data set, its interval a bootstrap over images.
+"""Scores: every metric for all, seen and unseen species of each data set, with a bootstrap over images.
 
-Semantics: those of the benchmark's code (Tan et al., arXiv 2505.24840, utils/metric.py), but what is no answer is wrong here
-and has columns of its own.
+Semantics: those of the benchmark's code (Tan et al., arXiv 2505.24840, utils/metric.py), but what is no
+answer is wrong here and has columns of its own.
 """
 
 import zlib
@@ -53,7 +53,8 @@ class _Score(NamedTuple):
 class _Images(NamedTuple):
     """What was measured on images.
 
-    What becomes a mean stands in one matrix of shape (images, keys), NaN where a metric has no value; all else by key.
+    What becomes a mean stands in one matrix of shape (images, keys), NaN where a metric has no value; all
+    else by key.
     """
 
     keys: list[_Key]
@@ -70,7 +71,7 @@ class _Images(NamedTuple):
 
 
 def score(task: ScoreTask) -> None:
-    """Write the scores, `schemas.SCORES` with shares as fractions, and the database, with every metric before averaging.
+    """Write the scores, shares as fractions, and the database, with every metric before averaging.
 
     Raises:
         UserError: a prediction is missing or doubled, or a metric's head or SQL is wrong.
@@ -108,14 +109,15 @@ def _frame(scores: list[_Score]) -> pl.DataFrame:
 def _images(
     connection: duckdb.DuckDBPyConnection, tables: Mapping[tuple[str, ...], str], dataset: str
 ) -> tuple[_Images, NDArray[np.bool_]]:
-    """Return what was measured on a data set's images, in the order of their ids, and which of them show a seen species."""
+    """Return what was measured on a data set's images, by their ids, and which show a seen species."""
     connection.execute(f"SET VARIABLE dataset = {quoted(dataset)}")
     every = " UNION ".join(
         f"SELECT image_id FROM {table} WHERE dataset = getvariable('dataset')" for table in tables.values()
     )
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE rows_of AS
-        SELECT image_id, coalesce(part IN ('sft', 'grpo'), false) AS seen, row_number() OVER (ORDER BY image_id) - 1 AS i
+        SELECT image_id, coalesce(part IN ('sft', 'grpo'), false) AS seen,
+            row_number() OVER (ORDER BY image_id) - 1 AS i
         FROM images LEFT JOIN splits USING (dataset, leaf)
         WHERE dataset = getvariable('dataset') AND image_id IN ({every})
     """)
@@ -139,7 +141,9 @@ def _matrix(
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE columns_of AS
         SELECT *, row_number() OVER (ORDER BY choices, system, metric, level) - 1 AS j
-        FROM (SELECT DISTINCT choices, system, metric, level FROM {table} WHERE dataset = getvariable('dataset'))
+        FROM (
+            SELECT DISTINCT choices, system, metric, level FROM {table} WHERE dataset = getvariable('dataset')
+        )
     """)
     query = "SELECT choices, system, metric, level FROM columns_of ORDER BY j"
     keys = [_Key(*row) for row in connection.sql(query).fetchall()]

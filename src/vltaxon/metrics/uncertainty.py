@@ -1,7 +1,7 @@
-"""95 % intervals: percentile bootstrap over images, paired between systems; Wilson's interval where nothing varies.
+"""95 % intervals: percentile bootstrap over images, paired between systems; Wilson's where nothing varies.
 
-The levels of one image depend on each other, so an image is drawn with all its levels or not at all. All statistics of a call
-share the same draws, which makes their differences paired.
+The levels of one image depend on each other, so an image is drawn with all its levels or not at all. All
+statistics of a call share the same draws, which makes their differences paired.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _DRAWN = 1 << 26  # images drawn in them, about: half a GiB
 
 
 def _draws(images: int, resamples: int, seed: int | tuple[int, ...]) -> Iterator[Floats]:
-    """Yield how often each image is drawn: blocks of shape (up to 64, images), fewer rows for many images, `resamples` in all."""
+    """Yield how often each image is drawn: blocks of shape (up to 64, images), `resamples` rows in all."""
     rng = np.random.default_rng(seed)
     height = max(1, min(_BLOCK, _DRAWN // images))
     for start in range(0, resamples, height):
@@ -69,7 +69,8 @@ def mean_intervals(
     """Return the mean of each column, its 95 % interval, and the number of images behind it.
 
     Args:
-        values: shape (images, columns), NaN where a metric does not apply to an image; each column needs one number at least.
+        values: shape (images, columns), NaN where a metric does not apply to an image; each column needs one
+            number at least.
         drawn: the means in each resample, shape (resamples, columns).
         shares: whether a column is between 0 and 1. Where all values are equal it gets
             Wilson's interval, as a bootstrap would have no width.

@@ -38,7 +38,7 @@ class Scope(NamedTuple):
 
 
 class Scopes:
-    """The scopes of an experiment by name: `main`, `PAPER.TABLE`, `comparison.NAME`, `sweep` and `repeats`."""
+    """An experiment's scopes by name: `main`, `PAPER.TABLE`, `comparison.NAME`, `sweep` and `repeats`."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._config = experiment.config
@@ -104,7 +104,8 @@ class Scopes:
         if lacking := [role for role in roles if role not in given]:
             example = ", ".join(f"{role}: NAME" for role in papers()[paper].roles)
             raise UserError(
-                f"The tables and figures of {papers()[paper].title} need `tables` in the config: which data sets stand for those"
+                f"The tables and figures of {papers()[paper].title} need `tables` in the config: which data"
+                " sets stand for those"
                 f" of the paper, as {{{example}}}; it has none for {', '.join(lacking)}"
             )
         return {role: given[role] for role in roles}

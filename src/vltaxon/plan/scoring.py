@@ -46,7 +46,7 @@ class ScoringPlan:
         self._metrics = tuple(sorted((_PACKAGE / "metrics/per_image").glob("*.sql")))
         self._views = tuple(sorted((_PACKAGE / "metrics/views").glob("*.sql")))
 
-    # -- what is scored ----------------------------------------------------------------------------------------
+    # -- what is scored --
 
     def questions(self, scope: Scope) -> dict[tuple[str, str], Path]:
         """Return the tables of questions by (dataset, choices)."""
@@ -63,7 +63,7 @@ class ScoringPlan:
         }
 
     def leaves(self, scope: Scope) -> dict[tuple[str, str], tuple[Path, ...]]:
-        """Return the tables of stage 1 by (system that ran it, dataset); a table may serve several systems."""
+        """Return the tables of stage 1 by (system that ran it, dataset); one may serve several systems."""
         owners = dict.fromkeys(self._plan.leaf_systems[system] for system in self._with(scope, "leaf"))
         return {
             (owner, dataset): self._leaves(owner, dataset) for owner in owners for dataset in scope.datasets
@@ -77,7 +77,7 @@ class ScoringPlan:
         return [system for system in scope.systems if self._plan.stage(system, stage) is not None]
 
     def sources(self, scope: Scope) -> Sources:
-        """Return the files to score; sorted, so that the order of systems, which is one of the tables, scores nothing anew."""
+        """Return the files to score, sorted: another order of systems scores nothing anew."""
         training = self._config.training.dataset
         return Sources(
             questions=self.questions(scope),
@@ -109,7 +109,7 @@ class ScoringPlan:
     def _scores(scope: Scope) -> Path:
         return layout.fill(layout.SCORES, of=scope.ending)
 
-    # -- tables ------------------------------------------------------------------------------------------------
+    # -- tables --
 
     @planned
     def tabulate(self, wildcards: Wildcards) -> TabulateTask:
@@ -145,7 +145,7 @@ class ScoringPlan:
         return tuple(Path(os.path.relpath(path)) for path in papers.files(paper))
 
     def setting(self, scope: Scope) -> Setting:
-        """Return what a paper's table is made of: data sets by role, whether they are the paper's, what its systems are."""
+        """Return what a paper's table is made of here: data sets, which are the paper's, and systems."""
         paper = scope.name.partition(".")[0]
         given, own = self.scopes.roles(paper), papers.papers()[paper].roles
         choices = self.scopes.choices
@@ -190,7 +190,7 @@ class ScoringPlan:
     def _label(self, system: str) -> str:
         return self._plan.systems[system].label or system
 
-    # -- figures and the report --------------------------------------------------------------------------------
+    # -- figures and the report --
 
     @planned
     def plot(self, wildcards: Wildcards) -> PlotTask:
@@ -284,7 +284,7 @@ class ScoringPlan:
         """Plan the telling of what jobs took."""
         return UsageTask(benchmarks=layout.BENCHMARKS, log=Path(layout.log("usage", "md")))
 
-    # -- targets -----------------------------------------------------------------------------------------------
+    # -- targets --
 
     @property
     def main(self) -> list[Path]:
@@ -298,7 +298,7 @@ class ScoringPlan:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Return the names of all targets on demand: of papers, their tables and figures, comparisons, sweeps and repeats."""
+        """Return the targets on demand: papers, their tables and figures, comparisons, sweep and repeats."""
         return (*_parts(), "comparisons", "sweep", "repeats")
 
     def files(self, target: str) -> list[Path]:

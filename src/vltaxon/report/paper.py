@@ -14,10 +14,13 @@ from vltaxon.tasks.scoring import PaperTableTask, Setting
 
 POINT = 1.0  # ours within this many points of the published number counts as reproduced
 ABSENT = "not in this experiment"
-_SIGNS = "✓: ours lies within one point of the published number; ✗: it does not. In parentheses where the data set is not the paper's."
+_SIGNS = (
+    "✓: ours lies within one point of the published number; ✗: it does not. In parentheses where the data set"
+    " is not the paper's."
+)
 FIELDS = (
-    "table", "row", "system", "dataset", "metric", "published", "ours", "low", "high", "n", "within_one_point", "comparable",
-    "note", "source",
+    "table", "row", "system", "dataset", "metric", "published", "ours", "low", "high", "n",
+    "within_one_point", "comparable", "note", "source",
 )  # fmt: skip
 
 
@@ -127,7 +130,7 @@ def _line(one: Compared, setting: Setting) -> dict[str, object]:
 
 
 def _layout(compared: Sequence[Compared], setting: Setting) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: two lines for a system, published and ours; one for a system that is not in the experiment."""
+    """Return header and rows: for a system two lines, published and ours, or one where we lack it."""
     titles = {(one.cell.dataset, one.cell.metric): one.column.title for one in compared}
     header = ["System", "", *(f"{role}: {title}" for (role, _), title in titles.items())]
     rows = []
@@ -144,7 +147,7 @@ def _layout(compared: Sequence[Compared], setting: Setting) -> tuple[list[str], 
 
 
 def _ours(one: Compared, comparable: bool) -> str:
-    """Our number with its interval, and the sign or, for an amount, the difference; or why there is no number."""
+    """Return our number with its interval and sign, for a count the difference; or why there is none."""
     if one.ours is None:
         return one.note
     text = written(one.ours, one.column, 2)
@@ -216,7 +219,7 @@ def caption(table: str, compared: Sequence[Compared], scores: Scores, setting: S
 
 
 def _sources(compared: Sequence[Compared]) -> Iterable[str]:
-    """Yield a line for each source of published numbers, with the rows that are from there where not all are."""
+    """Yield a line for each source of published numbers, with its rows where not all are from there."""
     rows: dict[str, dict[str, None]] = {}
     for one in compared:
         if one.cell.source:

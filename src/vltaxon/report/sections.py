@@ -1,4 +1,4 @@
-"""What the sections of the report page share: where one stands, what they are made of, and how values are shown."""
+"""What the sections of the page share: where one stands, what they are made of, how values are shown."""
 
 import base64
 import json

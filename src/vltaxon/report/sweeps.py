@@ -13,13 +13,14 @@ from vltaxon.report.tables import INTERVALS, meanings
 from vltaxon.tasks.scoring import SweepTableTask, SweptSystem
 
 FIELDS = (
-    "sweep", "dataset", "choices", "metric", "over", "variant", "rotation", "value", "low", "high", "sd", "min", "max", "n"
+    "sweep", "dataset", "choices", "metric", "over", "variant", "rotation", "value", "low", "high", "sd",
+    "min", "max", "n",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of a sweep in percent, together: their mean, standard deviation (over all of them, not a sample) and range."""
+    """Numbers of a sweep in percent: their mean, standard deviation (of all, not of a sample) and range."""
 
     values: Sequence[float]
 
@@ -35,7 +36,8 @@ class Summary:
         return {name: round(number, 4) for name, number in numbers.items()}
 
     def __str__(self) -> str:
-        return f"{mean(self.values):.1f} ± {pstdev(self.values):.1f} ({min(self.values):.1f} to {max(self.values):.1f})"
+        least, most = min(self.values), max(self.values)
+        return f"{mean(self.values):.1f} ± {pstdev(self.values):.1f} ({least:.1f} to {most:.1f})"
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def parts(scores: Scores, sweeps: Mapping[str, SweptSystem], columns: Sequence[C
 def tabulate(task: SweepTableTask) -> None:
     """Write the table of the sweeps.
 
-    The CSV is long: every summary (`over`: all, rotations of a variant, variants of a rotation) and every member, in percent.
-    Readers get a line per data set, choices and part of the sweep.
+    The CSV is long: every summary (`over`: all, rotations of a variant, variants of a rotation) and every
+    member, in percent. Readers get a line per data set, choices and part of the sweep.
     """
     columns = heads.columns(heads.read(task.metrics), "sweep")
     found, notes = parts(Scores.read(task.scores), task.sweeps, columns), caption(columns)
@@ -175,10 +177,13 @@ def _lines(part: Part) -> list[dict[str, object]]:
 def caption(columns: Sequence[Column]) -> list[str]:
     """Return what the numbers mean, a line each."""
     return [
-        "Percent of the test images: mean ± standard deviation (lowest to highest) over the members of a sweep, each of which"
+        "Percent of the test images: mean ± standard deviation (lowest to highest) over the members of a"
+        " sweep, each of which"
         " asks every question in one wording with the options rotated by so many places.",
-        "All: over all wordings and rotations. The lines below it hold one of the two fixed and go over the other.",
-        "The spread is that of the question's form, not of sampling. The CSV also has every member with its interval. It holds"
+        "All: over all wordings and rotations. The lines below it hold one of the two fixed and go over the"
+        " other.",
+        "The spread is that of the question's form, not of sampling. The CSV also has every member with its"
+        " interval. It holds"
         f" {INTERVALS}.",
         *meanings(column.metric for column in columns),
     ]

@@ -1,4 +1,4 @@
-"""Aggregates against computations of another kind: every resample drawn out image by image, classes counted one by one."""
+"""Aggregates against other computations: resamples drawn out image by image, classes counted one by one."""
 
 import itertools
 import random
@@ -69,7 +69,7 @@ def drawn_out(weights: np.ndarray) -> list[list[int]]:
 @pytest.mark.parametrize("reading", ["", "true", "micro"])
 @pytest.mark.parametrize("seed", range(4))
 def test_f1_is_that_of_each_resample_drawn_out(reading: str, seed: int) -> None:
-    """With classes that are never right, never true, or absent from a resample; images without truth or without prediction."""
+    """With classes never right, never true, or absent from a resample; images without truth or prediction."""
     rng = np.random.default_rng(seed)
     truth = rng.choice(["a", "b", "c", "rare", None], 40, p=[0.4, 0.3, 0.2, 0.05, 0.05]).astype(object)
     said = np.where(rng.random(40) < 0.6, truth, rng.choice(["a", "b", "Unknown", "A", None], 40)).astype(
@@ -86,7 +86,7 @@ def test_f1_is_that_of_each_resample_drawn_out(reading: str, seed: int) -> None:
     [
         # two classes, one half right: F1 of a is 2/3 (1 hit, 1 missed), of b 4/5 (2 hits, 1 wrong)
         ([("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")], (2 / 3 + 4 / 5) / 2, (2 / 3 + 4 / 5) / 2, 3 / 4),
-        # a label that exists nowhere is a class of its own, with F1 0; without it the mean is of the true ones
+        # a label that exists nowhere is a class of its own, with F1 0
         ([("a", "a"), ("b", "Unknown")], 1 / 3, 1 / 2, 1 / 2),
         # letters count as they are
         ([("a", "A")], 0, 0, 0),
@@ -120,7 +120,7 @@ def test_area_is_that_of_each_resample_drawn_out(levels: int, seed: int) -> None
 
 
 def test_area_by_hand() -> None:
-    """The surest is right, the next two are tied and half right, the last is wrong: (1 + 2/3 + 2/3 + 2/4) / 4."""
+    """The surest is right, the next two are tied, one of them right, the last is wrong."""
     value, confidence = np.array([1.0, 1, 0, 0]), np.array([0.9, 0.5, 0.5, 0.1])
     assert area(value, confidence)(np.ones((1, 4)))[0, 0] == pytest.approx((1 + 2 / 3 + 2 / 3 + 1 / 2) / 4)
 
@@ -144,8 +144,9 @@ def test_an_aggregate_that_cannot_be_is_refused(text: str, said: str) -> None:
         Aggregate.parse(text)
 
 
-# -- as files of metrics ---------------------------------------------------------------------------------------------------
+# -- as files of metrics --
 
+HEAD = "-- title: X\n-- meaning: y\n-- unit: share\n"
 LABELLED = """-- title: Macro F1
 -- meaning: F1 of the labels of a level, averaged over the classes
 -- unit: share
@@ -159,9 +160,10 @@ NEW = {
     "f1": LABELLED.format(reading=""),
     "f1_true": LABELLED.format(reading="(true)"),
     "f1_micro": LABELLED.format(reading="(micro)"),
-    "both": "-- title: Both\n-- meaning: harmonic mean of HCA and leaf\n-- unit: share\n-- aggregate: harmonic(hca, leaf)\n",
-    "risk": "-- title: Area\n-- meaning: mean HCA of the images kept\n-- unit: share\n-- aggregate: area\n"
-    "SELECT system, dataset, choices, image_id, bool_and(correct) AS value, avg(completion_tokens) AS confidence\n"
+    "both": f"{HEAD}-- aggregate: harmonic(hca, leaf)\n",
+    "risk": f"{HEAD}-- aggregate: area\n"
+    "SELECT system, dataset, choices, image_id, bool_and(correct) AS value, avg(completion_tokens) AS"
+    " confidence\n"
     "FROM judged GROUP BY ALL\n",
 }  # fmt: skip
 
@@ -275,19 +277,19 @@ def test_means_alone_are_enough_and_so_is_f1_alone(bench: Bench, tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (LABELLED.format(reading="").replace(" AS predicted", " AS said"), "its SELECT has no column predicted; macro_f1 needs it"),
-        ("-- title: X\n-- meaning: y\n-- unit: share\nSELECT 1", "has no column system, dataset, choices, image_id, value"),
-        ("-- title: X\n-- meaning: y\n-- unit: share\nSELECT nothing FROM judged", "new.sql: Binder Error"),
-        ("-- title: X\n-- meaning: y\n-- unit: share\nSELECT *, 'odd' AS metric, 1 AS value FROM judged", "gives odd, which no head"),
-        ("-- title: X\n-- meaning: y\n-- unit: share\nSELECT * EXCLUDE (level), 1 AS value FROM judged", "gives an image two values"),
+        (NEW["f1"].replace("predicted\nFROM", "x\nFROM"), "its SELECT has no column predicted; macro_f1 needs it"),
+        (f"{HEAD}SELECT 1", "has no column system, dataset, choices, image_id, value"),
+        (f"{HEAD}SELECT nothing FROM judged", "new.sql: Binder Error"),
+        (f"{HEAD}SELECT *, 'odd' AS metric, 1 AS value FROM judged", "gives odd, which no head"),
+        (f"{HEAD}SELECT * EXCLUDE (level), 1 AS value FROM judged", "gives an image two values"),
         ("SELECT 1", "new has no line `-- title: ...`"),
         ("-- title: X\n-- meaning: y\n-- unti: share\n", 'is not one of .* Did you mean "unit"'),
         ("-- title: X\n-- meaning: y\n-- unit: percent\n", 'unit: "percent" is not one of count, share'),
-        ("-- title: X\n-- meaning: y\n-- unit: share\n-- group: main\n", "group: not of the form"),
-        ("-- title: X\n-- meaning: y\n-- unit: share\n-- warn: often bad\n", "warn: not of the form"),
+        (f"{HEAD}-- group: main\n", "group: not of the form"),
+        (f"{HEAD}-- warn: often bad\n", "warn: not of the form"),
         ("-- title: X\n-- title: Z\n-- meaning: y\n-- unit: share\n", "title stands twice"),
-        ("-- title: X\n-- meaning: y\n-- unit: share\n-- aggregate: harmonic(hca, laef)\n", 'laef" is not one of .*"leaf"'),
-        ("-- title: X\n-- meaning: y\n-- unit: share\n-- metric: hca\n", r"hca is a metric of .*hca\.sql, too"),
+        (f"{HEAD}-- aggregate: harmonic(hca, laef)\n", 'laef" is not one of .*"leaf"'),
+        (f"{HEAD}-- metric: hca\n", r"hca is a metric of .*hca\.sql, too"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_scored_is_told_in_words(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]]) -> None:
-    """Write each point's label beside it where it covers the least of other labels, points, bars, diagonal and border.
+    """Write each point's label where it covers the least of other labels, points, bars, diagonal and border.
 
     The figure is drawn at 72 dots an inch here, so a pixel is a point and the offsets hold at any resolution.
 
@@ -68,7 +68,8 @@ def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]])
         taken.append(boxes[best] + np.array([-2, -1, 2, 1]))
         leader = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
         text = panel.annotate(
-            label, (100 * points[label][0].value, 100 * points[label][1].value), (dx, dy), textcoords="offset points",
+            label, (100 * points[label][0].value, 100 * points[label][1].value), (dx, dy),
+            textcoords="offset points",
             fontsize=SMALL, color="#222222",
             ha={0.0: "left", 0.5: "center", 1.0: "right"}[aligned[best]], va="center", annotation_clip=False, 
             arrowprops=leader if np.hypot(dx, dy) > 15 else None,
@@ -83,7 +84,7 @@ def _box(centre: "Floats", width: float, height: float) -> "Floats":
 
 
 def _common(boxes: "Floats", others: "Floats") -> "Floats":
-    """Return the area that each box shares with the others, together; both of shape (n, 4): left, bottom, right, top."""
+    """Return the area that each box shares with all others; of shape (n, 4): left, bottom, right, top."""
     low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
     shared: Floats = np.prod(np.maximum(high - low, 0), axis=2).sum(axis=1)
     return shared

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def draw(shown: Shown) -> "Figure":
-    """Return the figure: leaf accuracy beside HCA of each system, with 95 % intervals; published values are hollow diamonds."""
+    """Return the figure: leaf accuracy beside HCA of each system; published values are hollow diamonds."""
     labels, table = shown.labels, papers.papers()[shown.setting.paper].tables[shown.about.table]
     text = (
         f"Bars: ours, {shown.setting.choices} choices, 95 % intervals. Diamonds: published in {table.label}."
@@ -56,6 +56,7 @@ def _bar(panel: "Axes", at: float, one: Compared, colour: str, name: str) -> Non
         )
     if one.cell.value is not None:
         panel.plot(
-            at + 0.11, one.cell.value, "D", markersize=6, markerfacecolor="white", markeredgecolor="#222222", markeredgewidth=1.1,
+            at + 0.11, one.cell.value, "D",
+            markersize=6, markerfacecolor="white", markeredgecolor="#222222", markeredgewidth=1.1,
             linestyle="none", label="published", zorder=4,
         )  # fmt: skip

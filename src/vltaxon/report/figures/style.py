@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers; shapes and dashes repeat the distinction for print.
+# Okabe and Ito's colours, told apart by colour-blind readers; shapes and dashes repeat them for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A3D9A", "#8C6D46")
 MARKERS = "osD^vPX*"
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
@@ -79,7 +79,7 @@ def look(labels: Mapping[str, str], system: str) -> Look:
 def grid(
     scores: Scores, width: float, height: float, unit: str
 ) -> tuple["Figure", list[tuple["Axes", str, str]]]:
-    """Return a figure with a panel per kind of options (rows) and data set (columns); panels without scores are taken away.
+    """Return a figure with a panel per kind of options (rows) and data set (columns) that has scores.
 
     Args:
         scores: say which there are.

@@ -25,7 +25,7 @@ REWARD = "reward"
 
 
 class Panel(NamedTuple):
-    """Curves that stand together: title, unit, names of the columns, and of which steps, with a reward or without."""
+    """Curves that stand together: title, unit, names of the columns, and whether of steps with a reward."""
 
     title: str
     unit: str

@@ -26,7 +26,8 @@ _TRUTH = """
 """
 _ANSWERS = f"""
     WITH given AS (
-        SELECT '' AS kind, a.system, a.image_id, a.level, a.answer, a.outcome, a.answer_index = q.answer_index AS correct
+        SELECT '' AS kind, a.system, a.image_id, a.level, a.answer, a.outcome,
+            a.answer_index = q.answer_index AS correct
         FROM answers AS a JOIN questions AS q USING (dataset, choices, question_id)
         WHERE dataset = $dataset AND choices = $choices AND list_contains($ids, a.image_id) AND q.scored
         UNION ALL
@@ -103,7 +104,11 @@ def _examples(content: Content) -> list[Example]:
     """Return the images drawn, with true lineage and answers read from the database."""
     task, labels = content.task, content.labels
     ids, store = drawn(task.images, task.about.examples, task.seed), ImageStore(task.images)
-    given: dict[str, str | list[str]] = {"dataset": task.about.dataset, "choices": task.about.choices, "ids": ids}
+    given: dict[str, str | list[str]] = {
+        "dataset": task.about.dataset,
+        "choices": task.about.choices,
+        "ids": ids,
+    }
     with connect(task.database, read_only=True) as connection:
         truth, answers, stage1 = (_rows(connection, query, given) for query in (_TRUTH, _ANSWERS, _STAGE1))
     marks: dict[tuple[str, str, str], dict[int, Mark]] = {}
