@@ -245,12 +245,19 @@ class ScoringPlan:
         """Plan the report page."""
         main, records, about = self.scopes[MAIN], self._plan.trained("record.json"), self._config.report
         names = ("level_accuracy", "hca_leaf", "training")
+        models = {system.model for system in self._config.shown.values()}
         pages = sorted(path.stem for path in (_PACKAGE / "report/pages").glob("[a-z]*.py"))
         return ReportTask(
             pages=tuple(f"vltaxon.report.pages.{name}" for name in pages),
             about=about,
             systems=self._config.shown,
-            settings=self._settings(),
+            datasets=self._config.datasets,
+            choices=self._config.choices,
+            encoder=self._config.encoder,
+            training=self._config.training.model_copy(
+                update={"settings": {}}
+            ),  # the records have whole steps
+            models={name: self._experiment.models[name] for name in sorted(models)},
             steps=tuple(records),
             bootstrap=self._config.bootstrap,
             seed=self._config.seed,
@@ -264,20 +271,6 @@ class ScoringPlan:
             site=tuple(sorted((_PACKAGE / "report/site").iterdir())),
             page=Path(layout.REPORT),
         )
-
-    def _settings(self) -> dict[str, Any]:
-        """Return what was run, for the page: the records of training have whole steps."""
-        given = self._config
-        models = sorted({system.model for system in given.shown.values()})
-        return {
-            "seed": given.seed,
-            "data sets": ", ".join(given.datasets),
-            "choices": ", ".join(given.choices),
-            "distractors mined by": given.encoder,
-            "trained on": given.training.model_dump(mode="json", exclude={"settings"}),
-            "resamples of an interval": given.bootstrap,
-            **{f"model {name}": self._plan.model_values(name) for name in models},
-        }
 
     @planned
     def usage(self, wildcards: Wildcards) -> UsageTask:

@@ -4,10 +4,9 @@ import importlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import JsonValue
-
 from vltaxon.config.base import HOW, Closed
-from vltaxon.config.experiment import Report, System
+from vltaxon.config.experiment import Report, System, Training
+from vltaxon.config.models import Chance, Clip, Endpoint, Vlm
 from vltaxon.provenance import code_version
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write, WriteMany
 
@@ -195,7 +194,11 @@ class ReportTask(Task):
     pages: Annotated[tuple[str, ...], HOW]  # modules of its sections, whose code counts
     about: Report
     systems: dict[str, System]
-    settings: dict[str, JsonValue]  # what was run, to be shown
+    datasets: tuple[str, ...]
+    choices: tuple[str, ...]
+    encoder: str
+    training: Training
+    models: dict[str, Vlm | Endpoint | Clip | Chance]
     steps: tuple[str, ...]  # what each training record is of
     bootstrap: int
     seed: int
