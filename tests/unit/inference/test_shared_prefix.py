@@ -16,6 +16,8 @@ from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.shared_prefix import NotShared
 from vltaxon.inference.transformers_engine import TransformersEngine, drawn
 
+pytestmark = pytest.mark.numeric
+
 QUESTIONS = ("Which kingdom?\nA. x\nB. y", "Which order, of many?\nA. one\nB. two\nC. three", "Which?", "Which genus is it?" * 9)
 
 
