@@ -41,7 +41,7 @@ def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(pl
     drawn = large.model_copy(update={"test": large.test.model_copy(update={"images_per_leaf": 1})})
     unknown = large.model_copy(update={"size": None})
     datasets = plan.experiment.datasets | {"demo_plants": large, "demo_animals": drawn, "demo_birds": unknown}
-    top = plan.config.model_copy(update={"devices": 4})
+    top = plan.experiment.config.model_copy(update={"devices": 4})
     given = Plan(plan.experiment.model_copy(update={"config": top, "datasets": datasets}))
     jobs = {name: len(files) for name, files in answers(given).items() if name[2] == "similar"}
     assert [jobs["vl_taxon", data, "similar"] for data in ("demo_plants", "demo_animals", "demo_birds")] == [8, 4, 4]
@@ -55,7 +55,7 @@ def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(pl
 
 
 def test_many_shards_of_stage_2_depend_on_one_list_of_those_of_stage_1(plan: Plan) -> None:
-    many = Plan(plan.experiment.model_copy(update={"config": plan.config.model_copy(update={"shards": 3})}))
+    many = Plan(plan.experiment.model_copy(update={"config": plan.experiment.config.model_copy(update={"shards": 3})}))
     at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="2")
     read = many.prediction.answer_questions.reads(at)["leaves"]
     assert read == ["results/predictions/vl_taxon/demo_birds/leaf/shards.json"]
@@ -81,7 +81,6 @@ def test_a_step_continues_the_one_before(plan: Plan) -> None:
 
 
 def test_values_leave_out_what_must_not_change_results(plan: Plan) -> None:
-    assert not {"batch_size", "description", "threads", "gpus", "memory"} & plan.model_values("tiny_vlm").keys()
     shaping = plan.training.train.shaping(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))
     assert not {"batch_size", "description", "threads", "gpus", "memory"} & shaping["model"].keys()
     assert not {"device_batch_size", "checkpoint_minutes", "processes", "distributed", "gpu", "state"} & shaping.keys()
@@ -104,8 +103,10 @@ def test_how_a_step_is_run_retrains_nothing(plan: Plan) -> None:
 
 
 def test_devices_of_a_training_are_no_part_of_the_model(plan: Plan) -> None:
+    at = SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="1-sft")
+
     def having(**values: object) -> Plan:
-        model = plan.model("tiny_vlm").model_copy(update=values)
+        model = plan.models["tiny_vlm"].model_copy(update=values)
         return Plan(plan.experiment.model_copy(update={"models": {**plan.experiment.models, "tiny_vlm": model}}))
 
     for values, devices, processes in (
@@ -115,14 +116,16 @@ def test_devices_of_a_training_are_no_part_of_the_model(plan: Plan) -> None:
         ({"gpus": 4, "train_gpus": 8, "distributed": "fsdp"}, 8, 8),
     ):
         given = having(**values)
-        assert given.model_values("tiny_vlm") == plan.model_values("tiny_vlm")
-        assert (given.train_gpus("tiny_vlm"), given.model("tiny_vlm").processes) == (devices, processes)
-        assert given.gpus("tiny_vlm") == values.get("gpus", 1), "a job that asks it is not meant"
+        assert given.models["tiny_vlm"].shaping() == plan.models["tiny_vlm"].shaping()
+        assert given.training.train.shaping(at) == plan.training.train.shaping(at)
+        task = given.training.train(at)
+        assert (task.gpu, given.models.train_gpus("tiny_vlm"), task.processes) == (devices, devices, processes)
+        assert given.models.gpus("tiny_vlm") == values.get("gpus", 1), "a job that asks it is not meant"
 
 
 def test_a_changed_weight_file_is_an_input(plan: Plan) -> None:
-    assert "src/vltaxon/demo/base/model.safetensors" in plan.model_files("tiny_vlm")
-    assert plan.model_files("tiny_siglip")[1] == "results/demo/siglip/open_clip_model.safetensors"
+    assert Path("src/vltaxon/demo/base/model.safetensors") in plan.models.files("tiny_vlm")
+    assert plan.models.files("tiny_siglip")[1] == Path("results/demo/siglip/open_clip_model.safetensors")
 
 
 @pytest.fixture
@@ -130,7 +133,7 @@ def published(plan: Plan) -> Plan:
     """The default, with the benchmark's questions about the birds beside random ones."""
     given = config.Published(annotations=Path("birds.jsonl"), taxonomy=Path("birds.json"))
     birds = plan.experiment.datasets["demo_birds"].model_copy(update={"published": given})
-    top = plan.config.model_copy(update={"choices": ("random", "published")})
+    top = plan.experiment.config.model_copy(update={"choices": ("random", "published")})
     datasets = {**plan.experiment.datasets, "demo_birds": birds}
     return Plan(plan.experiment.model_copy(update={"config": top, "datasets": datasets}))
 
@@ -275,7 +278,7 @@ def serving(plan: Plan) -> Plan:
     }
     beside = SERVED.model_copy(update={"managed": SERVED.managed and SERVED.managed.model_copy(update={"lora": True})})
     models = {**plan.experiment.models, "remote": ENDPOINT, "served": SERVED, "lora": beside}
-    top = plan.config.model_copy(update={"systems": {**plan.config.systems, **systems}})
+    top = plan.experiment.config.model_copy(update={"systems": {**plan.experiment.config.systems, **systems}})
     return Plan(plan.experiment.model_copy(update={"config": top, "models": models}))
 
 
@@ -314,6 +317,6 @@ def test_a_server_of_ours_serves_the_weights_of_its_base(serving: Plan) -> None:
 
 
 def test_training_is_shown_once_whoever_serves_it(serving: Plan) -> None:
-    top = serving.config.model_copy(update={"main": ("vl_taxon", "trained")})
-    shown = Plan(serving.experiment.model_copy(update={"config": top})).trained("record.json")
+    top = serving.experiment.config.model_copy(update={"main": ("vl_taxon", "trained")})
+    shown = Plan(serving.experiment.model_copy(update={"config": top})).training.trained("record.json")
     assert list(shown) == ["vl_taxon 1-sft", "vl_taxon 2-grpo"]
