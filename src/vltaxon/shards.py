@@ -1,8 +1,8 @@
 """How a prediction is cut into jobs: by what its images are expected to cost, however many there are.
 
-Costs are in prompt tokens: a new token counts as many as a device reads in the time of writing one. Nothing here depends on a
-model's measured speed or on the machine, or the tables of a run would have to be cut anew whenever one of these changed. Light:
-read while the Snakefile is parsed.
+Costs are in prompt tokens: a new token counts as many as a device reads in the time of writing one. Nothing
+here depends on a model's measured speed or on the machine, or the tables of a run would have to be cut anew
+whenever one of these changed. Light: read while the Snakefile is parsed.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from vltaxon.config import GenerativeSpec, Prompt, Stage
 
 _LETTERS = 4  # of a token of English text, roughly
 _QUESTION = 60  # tokens of a question and its four options
-# New tokens of an answer. With reasoning: what VL-Taxon reports for its own answers (arXiv 2601.14610, Table 6, 93 to 94).
+# New tokens of an answer. With reasoning: what VL-Taxon reports for its own answers (arXiv 2601.14610, Table
+# 6, 93 to 94).
 EXPECTED = {"bare": 2, "tagged": 94, "listing": 80}
 UNREASONED = 12
 _WRITTEN = 16  # prompt tokens for a new one: see `speed` in config/models/qwen2_5_vl_7b.yaml

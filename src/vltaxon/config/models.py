@@ -1,6 +1,7 @@
 """What all files of config/models have in common, whatever the engine that runs the model.
 
-Each engine is a file of inference/engines, which declares what else a model file of it may say (see `config.engines`).
+Each engine is a file of inference/engines, which declares what else a model file of it may say (see
+`config.engines`).
 """
 
 from collections.abc import Iterator

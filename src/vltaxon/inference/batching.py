@@ -31,9 +31,7 @@ class Batching:
     def __init__(self, rows: int, tokens: float) -> None:
         self._rows, self._tokens = rows, tokens
 
-    def jobs(
-        self, requests: Sequence[Request], texts: Sequence[str], image: float, new: int
-    ) -> deque[Job]:
+    def jobs(self, requests: Sequence[Request], texts: Sequence[str], image: float, new: int) -> deque[Job]:
         """Return requests by image and system text, the longest first; those about no image one by one, at the end.
 
         Args:
@@ -44,7 +42,9 @@ class Batching:
         """
         together: dict[tuple[str | int, str | None], list[int]] = {}
         for place, request in enumerate(requests):
-            about = place if request.image_id is None else request.image_id  # what shares nothing is a job by itself
+            about = (
+                place if request.image_id is None else request.image_id
+            )  # what shares nothing is a job by itself
             together.setdefault((about, request.system), []).append(place)
         jobs = []
         for places in together.values():

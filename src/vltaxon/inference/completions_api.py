@@ -1,7 +1,7 @@
 """One exchange with an OpenAI-compatible endpoint: a completion asked for, and what comes back read with suspicion.
 
-What may come is bounded in size and checked for its form. A failure is one of three: it may pass (`Passing`), this request is
-refused (`Refused`), or no request of this kind will ever be answered (`UserError`).
+What may come is bounded in size and checked for its form. A failure is one of three: it may pass (`Passing`),
+this request is refused (`Refused`), or no request of this kind will ever be answered (`UserError`).
 """
 
 import asyncio
@@ -97,7 +97,12 @@ class Answer:
 
 
 async def ask(
-    client: httpx2.AsyncClient, url: str, body: bytes, headers: Mapping[str, str], timeout: float, spent: list[Usage]
+    client: httpx2.AsyncClient,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    timeout: float,
+    spent: list[Usage],
 ) -> Answer:
     """Send one request and read its answer, all within `timeout` seconds.
 
@@ -109,7 +114,10 @@ async def ask(
         UserError: nothing will be answered here.
     """
     try:
-        async with asyncio.timeout(timeout), client.stream("POST", url, content=body, headers=headers) as response:
+        async with (
+            asyncio.timeout(timeout),
+            client.stream("POST", url, content=body, headers=headers) as response,
+        ):
             content = await _bounded(response)
     except TimeoutError as error:
         raise Passing(f"no answer within {timeout:g} s", overloaded=True) from error
@@ -136,9 +144,14 @@ async def _bounded(response: httpx2.Response) -> bytes:
 
 def _failure(response: httpx2.Response, content: bytes, url: str) -> Exception:
     """What a status other than 200 means."""
-    status, words = response.status_code, f"{response.status_code} {response.reason_phrase}: {_excerpt(content)}".rstrip(": ")
+    status, words = (
+        response.status_code,
+        f"{response.status_code} {response.reason_phrase}: {_excerpt(content)}".rstrip(": "),
+    )
     if 300 <= status < 400:
-        return UserError(f"{url}: redirects to {response.headers.get('Location')}; give that address as `url`")
+        return UserError(
+            f"{url}: redirects to {response.headers.get('Location')}; give that address as `url`"
+        )
     if status == 429 and b"insufficient_quota" in content:
         return UserError(f"{url}: the account's quota is used up ({words})")
     if status in _FOR_GOOD:
@@ -164,7 +177,9 @@ def _read(kind: str, content: bytes, spent: list[Usage]) -> Answer:
     try:
         frame = _Frame.model_validate_json(content)
     except ValidationError as error:
-        raise Passing(f"no JSON of a completion, but {kind or 'bytes of no type'}: {_excerpt(content)}") from error
+        raise Passing(
+            f"no JSON of a completion, but {kind or 'bytes of no type'}: {_excerpt(content)}"
+        ) from error
     usage = None
     if frame.usage is not None:
         details = frame.usage.prompt_tokens_details

@@ -1,7 +1,8 @@
 """What an endpoint was asked for: tokens, and money where it has a price, within a ceiling for all jobs together.
 
-Where there is a price, what is spent is written to a file of the results as it is spent, so that a ceiling holds over jobs and
-restarts. The file is locked: the jobs of an endpoint go one after another, so that its limits are kept by all of them together.
+Where there is a price, what is spent is written to a file of the results as it is spent, so that a ceiling
+holds over jobs and restarts. The file is locked: the jobs of an endpoint go one after another, so that its
+limits are kept by all of them together.
 """
 
 import fcntl
@@ -39,7 +40,9 @@ class Ledger:
         self._before = sum(map(_cost, lines))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._open is not None:
             self._open.close()
 
@@ -48,7 +51,9 @@ class Ledger:
         if self._price is None:
             return 0.0
         of_cached = self._price.input if self._price.cached is None else self._price.cached
-        return ((prompt - cached) * self._price.input + cached * of_cached + completion * self._price.output) / 1e6
+        return (
+            (prompt - cached) * self._price.input + cached * of_cached + completion * self._price.output
+        ) / 1e6
 
     def reserve(self, cost: float) -> bool:
         """Set aside what a request may cost at most; False where that has to wait for others to be settled.
@@ -81,7 +86,10 @@ class Ledger:
             self.completion += usage.completion
             self.spent += money
             if self._price is not None and self._open is not None:
-                self._open.write(json.dumps({"tokens": [usage.prompt, usage.cached, usage.completion], "cost": money}) + "\n")
+                self._open.write(
+                    json.dumps({"tokens": [usage.prompt, usage.cached, usage.completion], "cost": money})
+                    + "\n"
+                )
                 self._open.flush()
 
     @property

@@ -1,8 +1,8 @@
 """vLLM for the time of a job: started on the job's devices and on free ports, and ended whatever happens.
 
-A server gets a process group of its own, which is killed when the job leaves the block, by an error or not. Should the job itself
-be killed, the kernel tells the server (PR_SET_PDEATHSIG, Linux), which ends its own children, and keeps the devices leased until
-it is gone.
+A server gets a process group of its own, which is killed when the job leaves the block, by an error or not.
+Should the job itself be killed, the kernel tells the server (PR_SET_PDEATHSIG, Linux), which ends its own
+children, and keeps the devices leased until it is gone.
 """
 
 import json
@@ -66,7 +66,9 @@ def serving(spec: Endpoint, weights: Weights, devices: Sequence[str], log: Path)
     groups = [devices[i : i + base.gpus] for i in range(0, len(devices) - base.gpus + 1, base.gpus)] or [[]]
     with ExitStack() as held:
         media = (
-            Path(held.enter_context(tempfile.TemporaryDirectory(prefix="vltaxon-images-"))) if spec.image_as == "path" else None
+            Path(held.enter_context(tempfile.TemporaryDirectory(prefix="vltaxon-images-")))
+            if spec.image_as == "path"
+            else None
         )
         arguments = [*_arguments(base, weights, name, managed.lora), *managed.arguments]
         if media is not None:
@@ -127,13 +129,24 @@ def _arguments(base: Vlm, weights: Weights, name: str, lora: bool) -> list[str]:
     if weights.adapter is not None and lora:
         refuse_vision(weights.adapter)
         rank = json.loads((weights.adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-        extra += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{name}={weights.adapter.resolve()}"]
+        extra += [
+            "--enable-lora",
+            "--max-lora-rank",
+            str(rank),
+            "--lora-modules",
+            f"{name}={weights.adapter.resolve()}",
+        ]
         named = f"{name}-base"
     if base.gpus > 1:
         extra += ["--tensor-parallel-size", str(base.gpus)]
     return [
         *(where, "--served-model-name", named, "--host", "127.0.0.1", "--dtype", base.dtype),
-        *("--limit-mm-per-prompt", '{"image":1,"video":0}', "--enable-prefix-caching", "--enable-prompt-tokens-details"),
+        *(
+            "--limit-mm-per-prompt",
+            '{"image":1,"video":0}',
+            "--enable-prefix-caching",
+            "--enable-prompt-tokens-details",
+        ),
         *extra,
     ]
 
@@ -165,14 +178,19 @@ class _Server:
             self.check()
             try:
                 told = httpx2.get(
-                    f"{self.address}/v1/models", headers={"Authorization": f"Bearer {key}"}, timeout=5, trust_env=False
+                    f"{self.address}/v1/models",
+                    headers={"Authorization": f"Bearer {key}"},
+                    timeout=5,
+                    trust_env=False,
                 )
                 if told.status_code == 200 and name in [model["id"] for model in told.json()["data"]]:
                     return
             except (httpx2.TransportError, ValueError, KeyError, TypeError):
                 pass
             time.sleep(0.25)
-        raise UserError(f"vLLM does not answer in time (see `startup`); the end of {self.log}:\n{_tail(self.log)}")
+        raise UserError(
+            f"vLLM does not answer in time (see `startup`); the end of {self.log}:\n{_tail(self.log)}"
+        )
 
 
 @contextmanager

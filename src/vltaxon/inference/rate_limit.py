@@ -1,7 +1,7 @@
 """How fast to ask an endpoint: as many requests at a time as it bears, within a bound, and no more a minute than it allows.
 
-The number begins low, doubles a round until the endpoint is first overloaded, is halved then, and rises by one a round after
-that: additive increase, multiplicative decrease (Chiu and Jain 1989), as TCP has it.
+The number begins low, doubles a round until the endpoint is first overloaded, is halved then, and rises by
+one a round after that: additive increase, multiplicative decrease (Chiu and Jain 1989), as TCP has it.
 """
 
 import asyncio
@@ -19,7 +19,9 @@ class Stopped(Exception):
 class RateLimit:
     """Slots for requests. A request that waits to be sent again holds none."""
 
-    def __init__(self, most: int, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
+    def __init__(
+        self, most: int, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
+    ) -> None:
         """Begin with few slots.
 
         Args:

@@ -19,7 +19,9 @@ from vltaxon.inference.rate_limit import RateLimit, Stopped
 from vltaxon.inference.served import Patience, Served
 from vltaxon.inference.server_requests import SentImages, request_body
 
-_IN_A_ROW = 50  # different requests that end as errors, none answered between them: then the endpoint is given up
+_IN_A_ROW = (
+    50  # different requests that end as errors, none answered between them: then the endpoint is given up
+)
 _LETTERS = 3  # of a token of text, for what a first request may cost: rather too few than too many
 
 
@@ -62,7 +64,9 @@ class RequestQueue:
         most = spec.concurrency * len(self._served.urls)
         self._rate = RateLimit(most, spec.requests_per_minute, spec.tokens_per_minute)
         self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(None, connect=min(20.0, spec.timeout)),  # the whole exchange has one of its own
+            timeout=httpx2.Timeout(
+                None, connect=min(20.0, spec.timeout)
+            ),  # the whole exchange has one of its own
             limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
             trust_env=spec.managed is None,  # no proxy between us and our own servers
         )
@@ -157,9 +161,7 @@ class RequestQueue:
             if self._stop is not None:
                 raise Stopped
             try:
-                answer = await completions_api.ask(
-                    self._client, url, body, headers, self._spec.timeout, used
-                )
+                answer = await completions_api.ask(self._client, url, body, headers, self._spec.timeout, used)
             except Passing as error:
                 if error.overloaded:
                     self._rate.overloaded(began, error.wait)

@@ -99,8 +99,8 @@ def answer_questions(task: AnswerTask) -> None:
 def prune_journal(task: PruneJournalTask) -> None:
     """Delete what these models answered with weights or settings that they no longer have, and tell what it was.
 
-    What a model has answered as it is now, bare or with one of its adapters, is kept; so is all of checkpoints that
-    none of them has: another config may.
+    What a model has answered as it is now, bare or with one of its adapters, is kept; so is all of
+    checkpoints that none of them has: another config may.
     """
     wanted, ours = [], set()
     for name, model in task.models.items():

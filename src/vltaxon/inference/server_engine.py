@@ -1,7 +1,7 @@
 """Generation by an OpenAI-compatible endpoint: many requests at a time, each of which ends answered or as a recorded error.
 
-Requests go in the order of their images, the image before the text, so that the questions of an image meet a warm cache.
-Images are sent without loss, as every other engine sees them.
+Requests go in the order of their images, the image before the text, so that the questions of an image meet a
+warm cache. Images are sent without loss, as every other engine sees them.
 """
 
 import asyncio
@@ -58,9 +58,9 @@ class ServerEngine:
             The place of a request, and the response to it.
 
         Raises:
-            UserError: nothing more will be answered: no access, the budget is spent, or every request fails. What was
-                answered has been yielded. Also where completions would have to be of given texts: no endpoint is asked
-                for that.
+            UserError: nothing more will be answered: no access, the budget is spent, or every request fails.
+                What was answered has been yielded. Also where completions would have to be of given texts: no
+                endpoint is asked for that.
         """
         if decoding.only:
             raise UserError(

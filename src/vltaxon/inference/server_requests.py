@@ -16,7 +16,9 @@ from vltaxon.data.images import ImageStore
 from vltaxon.inference.engine import Decoding, Request
 
 
-def request_body(spec: Endpoint, model: str, request: Request, image: str | None, decoding: Decoding) -> bytes:
+def request_body(
+    spec: Endpoint, model: str, request: Request, image: str | None, decoding: Decoding
+) -> bytes:
     """Return a request in JSON.
 
     Args:

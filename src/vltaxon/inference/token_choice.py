@@ -31,7 +31,8 @@ def picker(
         end: the token that ends a text.
 
     Returns:
-        (rows still written, their logits of shape (rows, vocabulary), all tokens written so far) -> their next tokens.
+        (rows still written, their logits of shape (rows, vocabulary), all tokens written so far) -> their
+        next tokens.
     """
     penalty = decoding.repetition_penalty
     streams = [stream(request, decoding.seed) for request in requests] if decoding.temperature else []

@@ -1,7 +1,8 @@
 """Generation by transformers: any image-text-to-text checkpoint, the work on an image shared by all prompts about it.
 
-Batches are filled up to a number of rows and of tokens, the longest first, so that memory trouble shows at once; where it
-comes all the same, batches are halved and the work goes on. Images of the next batches are decoded while one is computed.
+Batches are filled up to a number of rows and of tokens, the longest first, so that memory trouble shows at
+once; where it comes all the same, batches are halved and the work goes on. Images of the next batches are
+decoded while one is computed.
 """
 
 import copy
@@ -49,7 +50,9 @@ class TransformersEngine:
         model = checkpoint.pinned(model)
         self._processor, weights = checkpoint.load(model)
         self._processor.tokenizer.padding_side = "left"
-        self._maker = copy.deepcopy(self._processor)  # of the thread that makes batches: a tokenizer must not be used by two
+        self._maker = copy.deepcopy(
+            self._processor
+        )  # of the thread that makes batches: a tokenizer must not be used by two
         self.digest = checkpoint.digest(model)
         if adapter is not None:
             from peft import PeftModel
@@ -76,8 +79,8 @@ class TransformersEngine:
             The place of a request, and the response to it.
 
         Raises:
-            UserError: a text that alone may be written has more tokens than the limit; one request alone does not fit the
-                memory.
+            UserError: a text that alone may be written has more tokens than the limit; one request alone does
+                not fit the memory.
         """
         tokenizer, limit = self._processor.tokenizer, decoding.max_new_tokens
         only = decoding.only
@@ -107,7 +110,8 @@ class TransformersEngine:
                     continue
                 yield from zip(places, responses, strict=True)
 
-    # -- batches ---------------------------------------------------------------------------------------------------------
+    # -- batches ---------------------------------------------------------------------------------------------
+    # ------------
 
     def _rendered(self, request: Request) -> str:
         messages = prompts.conversation(request.text, request.system, request.image_id is not None)
@@ -136,7 +140,8 @@ class TransformersEngine:
         start = self._processor.tokenizer.bos_token
         return start is None or not text.startswith(start)
 
-    # -- completions -----------------------------------------------------------------------------------------------------
+    # -- completions
+    # -----------------------------------------------------------------------------------------------------
 
     def _complete(
         self, made: Prepared, decoding: Decoding, trie: Trie | None, requests: Sequence[Request]
@@ -264,9 +269,7 @@ class TransformersEngine:
         rows = zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
         return [ids[mask].tolist() for ids, mask in rows], logits, write
 
-    def _settings(
-        self, decoding: Decoding, trie: Trie | None, requests: Sequence[Request]
-    ) -> dict[str, Any]:
+    def _settings(self, decoding: Decoding, trie: Trie | None, requests: Sequence[Request]) -> dict[str, Any]:
         """Return how `generate` is to write."""
         tokenizer = self._processor.tokenizer
         settings: dict[str, Any] = {

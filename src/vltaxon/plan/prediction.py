@@ -38,7 +38,8 @@ class PredictionPlan:
         # asked for each of many shards
         self._asking, self.shards = functools.cache(self._asking_of), functools.cache(self._count_shards)
 
-    # -- the words of a stage ------------------------------------------------------------------------------------
+    # -- the words of a stage
+    # ------------------------------------------------------------------------------------
 
     def prompt(self, name: str) -> Prompt:
         """Return a prompt of the config."""
@@ -55,7 +56,9 @@ class PredictionPlan:
         trained = self._experiment.recipes[recipe].word if recipe is not None else None
         return own or trained or self._experiment.datasets[dataset].word
 
-    def asking(self, stage: Stage, dataset: str, model: str, words: Words | None = None, **more: Any) -> Asking:
+    def asking(
+        self, stage: Stage, dataset: str, model: str, words: Words | None = None, **more: Any
+    ) -> Asking:
         """Return how a stage is asked of a model.
 
         Args:
@@ -79,7 +82,8 @@ class PredictionPlan:
             **more,
         )
 
-    # -- stages of systems ---------------------------------------------------------------------------------------
+    # -- stages of systems
+    # ---------------------------------------------------------------------------------------
 
     def stage(self, system: str, name: str) -> Stage | None:
         """Return a stage of a system's protocol, None where it has none of that name."""
@@ -119,7 +123,8 @@ class PredictionPlan:
             return None
         return layout.fill(layout.MERGED, model=self._models.base(given.model), recipe=given.recipe)
 
-    # -- shards --------------------------------------------------------------------------------------------------
+    # -- shards
+    # --------------------------------------------------------------------------------------------------
 
     def _count_shards(self, system: str, dataset: str, name: str) -> int:
         """Return how many tables a stage of a system is predicted in, about a data set.
@@ -153,7 +158,8 @@ class PredictionPlan:
             for shard in range(count)
         )
 
-    # -- tasks ---------------------------------------------------------------------------------------------------
+    # -- tasks
+    # ---------------------------------------------------------------------------------------------------
 
     def _job(self, system: str, asking: Answering) -> dict[str, Any]:
         """Return what a job reads and needs by who answers: files of the model and its adapter, devices, memory."""

@@ -27,8 +27,8 @@ class ListLeavesTask(Task):
 class AnswerTask(AskingTask):
     """Stage 2: the questions about the test images of a shard.
 
-    `leaves` are the tables of stage 1, or a list of them; the vectors are those of an encoder. Each is read where the
-    stage needs it.
+    `leaves` are the tables of stage 1, or a list of them; the vectors are those of an encoder. Each is read
+    where the stage needs it.
     """
 
     asking: Asking | Answering

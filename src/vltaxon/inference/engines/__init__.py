@@ -1,7 +1,7 @@
 """The engines, one file each: what a model file of it may say (a `ModelSpec`), and how a job gets its engine.
 
-A file that is put here is found: its name is what `engine:` says in config/models/*.yaml. One whose models write text
-has a function `source`, see `Source`.
+A file that is put here is found: its name is what `engine:` says in config/models/*.yaml. One whose models
+write text has a function `source`, see `Source`.
 """
 
 from collections.abc import Callable, Mapping

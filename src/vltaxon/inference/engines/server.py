@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from vltaxon.inference.managed import Weights
     from vltaxon.tasks.asking import Asking, AskingTask
 
-_DRAWING = frozenset({"temperature", "top_p", "top_k", "seed", "n"})  # fields of a request that a stage may set
+_DRAWING = frozenset(
+    {"temperature", "top_p", "top_k", "seed", "n"}
+)  # fields of a request that a stage may set
 
 
 class Managed(Closed):
@@ -240,7 +242,9 @@ def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
         }
     of_all = digest(spec, None if weights is None else weights.digest)
     start = functools.partial(_reached, task, spec, weights, images)
-    return Source(of_all, str(spec.model or spec.description), identity | {"weights": of_all}, start, spec.max_errors)
+    return Source(
+        of_all, str(spec.model or spec.description), identity | {"weights": of_all}, start, spec.max_errors
+    )
 
 
 def as_its_file_says(planned: Endpoint, file: Path) -> Endpoint:

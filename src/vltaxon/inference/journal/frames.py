@@ -2,8 +2,8 @@
 
     marker (4 bytes, not in UTF-8) | length | CRC-32 of the rest | key (16 bytes) | the answer as JSON
 
-Readers take whole frames only. What is torn or damaged is said and skipped, and cut where it is the end of a file that
-nobody writes any more; its requests are simply asked again.
+Readers take whole frames only. What is torn or damaged is said and skipped, and cut where it is the end of a
+file that nobody writes any more; its requests are simply asked again.
 """
 
 import fcntl
@@ -37,7 +37,9 @@ def pack(key: bytes, response: Response) -> bytes:
 def unpack(frame: bytes) -> Response:
     """Return the answer of a whole frame."""
     said: dict[str, Any] = json.loads(frame[HEAD.size + keys.BYTES :])
-    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k in _FIELDS}
+    known: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k in _FIELDS
+    }
     return Response(**known)
 
 
@@ -54,7 +56,9 @@ def end_of(block: bytes, at: int) -> int | None:
     return end if zlib.crc32(block[at + HEAD.size : end]) == crc else 0
 
 
-def scan(file: int, start: int, found: Callable[[bytes, int, int], None]) -> tuple[int, list[tuple[int, int]]]:
+def scan(
+    file: int, start: int, found: Callable[[bytes, int, int], None]
+) -> tuple[int, list[tuple[int, int]]]:
     """Read a file frame by frame, and step over what is damaged.
 
     Args:
@@ -63,8 +67,8 @@ def scan(file: int, start: int, found: Callable[[bytes, int, int], None]) -> tup
         found: is given the beginning of the key, the place and the length of every whole frame.
 
     Returns:
-        Where the last whole frame ends, and the (begin, end) of damage between frames; what follows the last is for the
-        caller.
+        Where the last whole frame ends, and the (begin, end) of damage between frames; what follows the last
+        is for the caller.
     """
     at, bad, lost = start, -1, []
     while True:

@@ -66,7 +66,8 @@ def prune(
 ) -> list[FolderContent]:
     """Delete answers of identities that are not wanted, but for those that are being written; return what was deleted.
 
-    Those of other checkpoints, and of other engines than transformers, are spared: they may have been paid for.
+    Those of other checkpoints, and of other engines than transformers, are spared: they may have been paid
+    for.
 
     Args:
         root: folder of all identities.
@@ -80,7 +81,10 @@ def prune(
         if there.folder in spared or there.note.get("engine") != "transformers" or not of_ours:
             continue
         with ExitStack() as held:
-            if all(held.enter_context(frames.unwritten(path)) is not None for path in there.folder.glob("*.journal")):
+            if all(
+                held.enter_context(frames.unwritten(path)) is not None
+                for path in there.folder.glob("*.journal")
+            ):
                 shutil.rmtree(there.folder)
                 gone.append(there)
     return gone
