@@ -1,4 +1,4 @@
-"""One exchange with an OpenAI-compatible endpoint: a completion asked for, and what comes back read with suspicion.
+"""One exchange with an OpenAI-compatible endpoint: ask for a completion, and check what comes back.
 
 What may come is bounded in size and checked for its form. A failure is one of three: it may pass (`Passing`),
 this request is refused (`Refused`), or no request of this kind will ever be answered (`UserError`).
@@ -39,6 +39,13 @@ class Passing(Exception):
     """
 
     def __init__(self, words: str, wait: float | None = None, overloaded: bool = False) -> None:
+        """Say what failed.
+
+        Args:
+            words: what it was.
+            wait: seconds that the endpoint asks for.
+            overloaded: whether fewer requests at a time may help.
+        """
         super().__init__(words)
         self.wait, self.overloaded = wait, overloaded
 
@@ -79,7 +86,13 @@ class _Frame(BaseModel):
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of an exchange, as billed; `cached` of the prompt's were found in a cache, None where that is not told."""
+    """Tokens of an exchange, as billed.
+
+    Attributes:
+        prompt: tokens of the prompt.
+        completion: tokens of the completion.
+        cached: tokens of the prompt that were found in a cache, None where that is not told.
+    """
 
     prompt: int
     completion: int
@@ -88,7 +101,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """A completion. `finish_reason` is stop, length, content_filter or refusal; `origin` is the model and fingerprint told."""
+    """A completion.
+
+    Attributes:
+        text: as it was written.
+        finish_reason: stop, length, content_filter or refusal.
+        usage: tokens, None where they are not told.
+        origin: model and fingerprint that the endpoint names.
+    """
 
     text: str
     finish_reason: str
@@ -107,6 +127,14 @@ async def ask(
     """Send one request and read its answer, all within `timeout` seconds.
 
     Tokens that are billed are appended to `spent` even where the answer is of no use.
+
+    Args:
+        client: of all exchanges.
+        url: address.
+        body: of the request, JSON.
+        headers: of the request.
+        timeout: seconds.
+        spent: gets the tokens that are billed.
 
     Raises:
         Passing: to be sent again.
@@ -143,7 +171,7 @@ async def _bounded(response: httpx2.Response) -> bytes:
 
 
 def _failure(response: httpx2.Response, content: bytes, url: str) -> Exception:
-    """What a status other than 200 means."""
+    """Return what a status other than 200 means."""
     status, words = (
         response.status_code,
         f"{response.status_code} {response.reason_phrase}: {_excerpt(content)}".rstrip(": "),
@@ -162,7 +190,7 @@ def _failure(response: httpx2.Response, content: bytes, url: str) -> Exception:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, given as a number or as a date; None where it is neither."""
+    """Return the seconds that a Retry-After header asks for, by number or date; None where it is neither."""
     try:
         return None if value is None else float(urllib3.Retry().parse_retry_after(value))
     except urllib3.exceptions.InvalidHeader:
@@ -200,7 +228,7 @@ def _read(kind: str, content: bytes, spent: list[Usage]) -> Answer:
 
 
 def fields(answer: Answer) -> dict[str, Any]:
-    """Token counts of an answer, as a response has them."""
+    """Return the token counts of an answer, as a response has them."""
     usage = answer.usage
     return {
         "prompt_tokens": usage.prompt if usage else None,

@@ -74,14 +74,19 @@ class Engine(Protocol):
 
     @property
     def digest(self) -> str:
-        """Identity of weights and adapter, for provenance."""
+        """Return the digest of weights and adapter, for provenance."""
         ...
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What else a table is stamped with, once the requests are answered: tokens and cost of an endpoint, say."""
+        """Return what else a table is stamped with once all is answered: tokens and cost of an endpoint."""
         ...
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
-        """Yield (position in `requests`, response) as they come, in any order, each once."""
+        """Yield (position in `requests`, response) as they come, in any order, each once.
+
+        Args:
+            requests: prompts, each about an image or none.
+            decoding: how completions are written.
+        """
         ...

@@ -178,7 +178,7 @@ class RequestQueue:
         return self._served.urls[zlib.crc32(about.encode()) % len(self._served.urls)]
 
     def _expected(self, request: Request) -> float:
-        """Return prompt tokens that a request may have: as many as any had so far, and before that a guess."""
+        """Return the prompt tokens that a request may have: as many as any had so far, at first a guess."""
         shown = request.image_id is not None
         image = self._spec.visual_tokens() if shown else 0
         guess = image + (len(request.text) + len(request.system or "")) / _LETTERS
@@ -193,7 +193,8 @@ class RequestQueue:
         patience = self._patience
         if error.wait is not None and error.wait > patience.longest_asked:
             raise UserError(
-                f"{self._served.urls[0]}: asks to wait {error.wait:.0f} s ({self._plain(str(error))}); run again then"
+                f"{self._served.urls[0]}: asks to wait {error.wait:.0f} s ({self._plain(str(error))}); "
+                "run again then"
             )
         doubled: float = min(patience.first * 2 ** (attempt - 1), patience.longest)
         return max(doubled * random.uniform(0.5, 1), error.wait or 0.0)

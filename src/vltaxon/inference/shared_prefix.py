@@ -1,4 +1,6 @@
-"""Generation in which all prompts about an image share the work on what they have in common: system text, image, first words.
+"""Generation in which all prompts about an image share the work on what they have in common.
+
+That is the system text, the image and the first words.
 
 The vision tower and the prefix run once an image; the cache is branched to the image's prompts, whose
 remaining tokens are prefilled together and which are then written together. With seven questions an image,
@@ -41,7 +43,7 @@ class Group:
 
 @dataclass
 class Batch:
-    """Groups made ready for the model: prefixes (a row a group) with everything that the vision tower needs, and suffixes."""
+    """Groups made ready for the model: prefixes, a row a group, and suffixes."""
 
     inputs: dict[
         str, torch.Tensor
@@ -96,7 +98,7 @@ def prepare(processor: Any, groups: Sequence[Group], special: bool) -> Batch:
 
 
 def _common(rows: Sequence[Tokens]) -> int:
-    """Length of the longest common beginning."""
+    """Return the length of the longest common beginning."""
     shortest = min(rows, key=len)
     return next(
         (i for i, token in enumerate(shortest) if any(row[i] != token for row in rows)), len(shortest)
@@ -104,7 +106,12 @@ def _common(rows: Sequence[Tokens]) -> int:
 
 
 def _with_image(shown: Tokens, written: Sequence[Tokens]) -> list[Tokens]:
-    """Every prompt with its image's tokens, given those of the first (`shown`) and all without (`written`)."""
+    """Return every prompt with its image's tokens.
+
+    Args:
+        shown: tokens of the first prompt, with those of the image.
+        written: tokens of all prompts, without.
+    """
     first = written[0]
     before = _common([first, shown])
     after = _common([first[before:][::-1], shown[before:][::-1]])
@@ -118,7 +125,7 @@ def _with_image(shown: Tokens, written: Sequence[Tokens]) -> list[Tokens]:
 
 
 def _cut(inputs: Mapping[str, torch.Tensor], cuts: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The first `cuts[i]` tokens of each row, left-padded anew; what is not by token stays."""
+    """Return the first `cuts[i]` tokens of each row, left-padded anew; what is not by token stays."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
     found = dict(inputs)
     for name, values in inputs.items():
@@ -136,9 +143,16 @@ def _left_padded(rows: Sequence[Tokens], pad: int, dtype: torch.dtype = torch.lo
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # a class of a library without types
-    """A layer of a cache branched to several rows, with room for what is to come, so that no step copies what is there."""
+    """A layer of a cache, branched to several rows, with room for what is to come: no step copies it."""
 
     def __init__(self, layer: DynamicLayer, rows: torch.Tensor, room: int) -> None:
+        """Branch a layer.
+
+        Args:
+            layer: with keys and values of shape (groups, heads, tokens, width).
+            rows: the group of each row.
+            room: tokens that may come.
+        """
         super().__init__()
         self.lazy_initialization(layer.keys, layer.values)
         self._taken = layer.keys.shape[-2]
@@ -151,7 +165,12 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # a class of a lib
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[Any, Any]:
-        """Write new keys and values of shape (rows, heads, tokens, width) behind those that are there; return all."""
+        """Write new keys and values behind those that are there, and return all.
+
+        Args:
+            key_states: shape (rows, heads, tokens, width).
+            value_states: of the same shape.
+        """
         end = self._taken + key_states.shape[-2]
         for whole, new in zip(self._whole, (key_states, value_states), strict=True):
             whole[:, :, self._taken : end] = new
@@ -184,6 +203,7 @@ class SharedPrefix:
     """A model that prefills batches and writes their rows."""
 
     def __init__(self, model: Any) -> None:
+        """Look how the model counts positions, and how far back its attention looks."""
         self._model = model
         text = model.config.get_text_config()
         # Families of Qwen-VL count positions in three dimensions and by patches; after the image all three go
@@ -243,7 +263,13 @@ class SharedPrefix:
         return deltas
 
     def forward(self, state: State, ids: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Append tokens (rows x columns; `own` is 1 where they are no padding) and return the logits of the next ones."""
+        """Append tokens, and return the logits of the next ones, shape (rows, vocabulary).
+
+        Args:
+            state: of the rows.
+            ids: tokens, shape (rows, columns).
+            own: 1 where a token is no padding, same shape.
+        """
         state.mask = torch.cat([state.mask, own.to(state.mask.dtype)], dim=1)
         position = (own.cumsum(1) - 1).clamp(min=0) + state.position[:, None]
         state.position = state.position + own.sum(1)
@@ -259,7 +285,12 @@ class SharedPrefix:
         return logits
 
     def spread(self, state: State, rows: Sequence[int]) -> None:
-        """Have the state hold these of its rows, in this order, some of them more than once or not at all."""
+        """Have the state hold these of its rows, in this order, some of them more than once or not at all.
+
+        Args:
+            state: of the rows.
+            rows: places of rows.
+        """
         at = torch.tensor(rows, device=state.mask.device)
         state.cache.batch_select_indices(at)
         state.mask, state.position = state.mask[at], state.position[at]
@@ -310,7 +341,13 @@ class SharedPrefix:
 
 
 def branch(cache: DynamicCache, rows: torch.Tensor, room: int) -> None:
-    """Give each row the cache of its group, with room for more where a layer keeps all that it was given."""
+    """Give each row the cache of its group, with room for more where a layer keeps all that it was given.
+
+    Args:
+        cache: of groups.
+        rows: the group of each row.
+        room: tokens that may come.
+    """
     for place, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.is_initialized:
             cache.layers[place] = PreallocatedLayer(layer, rows, room)

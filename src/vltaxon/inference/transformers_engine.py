@@ -1,4 +1,4 @@
-"""Generation by transformers: any image-text-to-text checkpoint, the work on an image shared by all prompts about it.
+"""Generation by transformers: any image-text-to-text checkpoint, an image read once for all its prompts.
 
 Batches are filled up to a number of rows and of tokens, the longest first, so that memory trouble shows at
 once; where it comes all the same, batches are halved and the work goes on. Images of the next batches are
@@ -136,7 +136,7 @@ class TransformersEngine:
             return groups, reason
 
     def _special(self, text: str) -> bool:
-        """Return whether the tokenizer is to add its start token: Gemma and Llama templates write it themselves."""
+        """Return whether the tokenizer adds its start token: templates of Gemma and Llama write it."""
         start = self._processor.tokenizer.bos_token
         return start is None or not text.startswith(start)
 
@@ -172,7 +172,7 @@ class TransformersEngine:
     def _lettered(
         self, asked: Sequence[Tokens], logits: torch.Tensor, options: Sequence[int], began: float
     ) -> list[Response]:
-        """Return the likeliest letter of each row's options; with and without a space before it a letter is the same."""
+        """Return the likeliest letter of each row's options, which is the same with a space before it."""
         chances = logits.log_softmax(-1)
         ids = token_choice.letter_tokens(self._processor.tokenizer, max(options))
         of_letter = torch.stack([chances[:, same].logsumexp(-1) for same in ids], dim=1).cpu()
@@ -214,7 +214,7 @@ class TransformersEngine:
         return lambda: logits, lambda: shared.write(state, logits, limit, self._ends, pick, closed)
 
     def _verify(self, groups: Sequence[Group], batch: Batch, logits: torch.Tensor) -> None:
-        """Compare the logits of the most padded row with those of its prompt alone, whole, as the model itself computes.
+        """Compare the logits of the most padded row with those that the model gives its whole prompt alone.
 
         Raises:
             NotShared: they differ by more than rounding does.
@@ -225,7 +225,8 @@ class TransformersEngine:
         spread, gap = wanted.std().item(), (wanted - logits[row]).abs().max().item()
         if not gap <= (1e-3 if self._model.dtype == torch.float32 else 0.2) * spread:
             raise NotShared(
-                f"{type(self._model).__name__} gives other logits with a shared prefix (by {gap:.3g}, of {spread:.3g})"
+                f"{type(self._model).__name__} gives other logits with a shared prefix (by {gap:.3g}, of "
+                f"{spread:.3g})"
             )
 
     def _inputs(self, texts: Sequence[str], images: Sequence[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""How a stage is answered, and how a model is asked it: the record that tasks of prediction and of training share."""
+"""How a stage is answered, and how a model is asked it: what tasks of prediction and training share."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar

@@ -17,7 +17,7 @@ class PredictLeafTask(LeafTask):
 
 
 class ListLeavesTask(Task):
-    """The shards of stage 1, listed for those of stage 2, whose plan would else grow with the square of their number."""
+    """The shards of stage 1, listed for those of stage 2: a plan of all pairs grows with their square."""
 
     module: ClassVar[str | None] = "vltaxon.inference.run"
     leaves: ReadMany

@@ -25,7 +25,12 @@ _ENTRY = np.dtype([("hash", "<u8"), ("file", "<u4"), ("place", "<u8"), ("length"
 
 
 def folder_of(root: Path, identity: Mapping[str, Any]) -> Path:
-    """Return where the answers of an identity are kept."""
+    """Return where the answers of an identity are kept.
+
+    Args:
+        root: folder of all identities.
+        identity: what all answers have in common.
+    """
     return root / digest_text(json.dumps(identity, sort_keys=True))
 
 
@@ -95,7 +100,8 @@ class JournalFolder:
             os.close(file)
         for begin, stop in lost:
             print(
-                f"journal: {path}: bytes {begin} to {stop} are damaged; what was answered there is asked again",
+                f"journal: {path}: bytes {begin} to {stop} are damaged; what was answered there is asked "
+                "again",
                 flush=True,
             )
         self._read[path] = end
@@ -126,6 +132,10 @@ class JournalFolder:
 
     def append(self, key: bytes, response: Response) -> None:
         """Keep an answer.
+
+        Args:
+            key: of the request.
+            response: the answer.
 
         Raises:
             UserError: there is no room, or no permission.

@@ -29,7 +29,12 @@ _FIELDS = {field.name for field in fields(Response)}
 
 
 def pack(key: bytes, response: Response) -> bytes:
-    """Return the frame of an answer."""
+    """Return the frame of an answer.
+
+    Args:
+        key: of the request.
+        response: the answer.
+    """
     body = key + json.dumps(vars(response), separators=(",", ":")).encode()
     return HEAD.pack(MARKER, len(body), zlib.crc32(body)) + body
 
@@ -44,7 +49,12 @@ def unpack(frame: bytes) -> Response:
 
 
 def end_of(block: bytes, at: int) -> int | None:
-    """Return where the frame that begins at `at` ends; 0 where there is none, None where the block is too short."""
+    """Return where a frame ends; 0 where there is none, None where the block is too short to tell.
+
+    Args:
+        block: bytes of a file.
+        at: where the frame begins.
+    """
     if len(block) - at < HEAD.size:
         return None
     marker, length, crc = HEAD.unpack_from(block, at)
@@ -115,10 +125,17 @@ def unwritten(path: Path) -> Iterator[int | None]:
 
 
 def cut(file: int, path: Path, end: int) -> None:
-    """Drop what follows the last whole frame."""
+    """Drop what follows the last whole frame.
+
+    Args:
+        file: descriptor, locked.
+        path: to be named.
+        end: of the last whole frame.
+    """
     if size := os.fstat(file).st_size - end:
         os.ftruncate(file, end)
         print(
-            f"journal: {path}: its last {size} bytes are no whole answer and were cut; what is lost is asked again",
+            f"journal: {path}: its last {size} bytes are no whole answer and were cut; what is lost is asked "
+            "again",
             flush=True,
         )

@@ -64,7 +64,7 @@ def kept(root: Path) -> list[FolderContent]:
 def prune(
     root: Path, checkpoints: Collection[str], wanted: Iterable[Mapping[str, Any]]
 ) -> list[FolderContent]:
-    """Delete answers of identities that are not wanted, but for those that are being written; return what was deleted.
+    """Delete answers of identities that are not wanted, unless they are being written; return the deleted.
 
     Those of other checkpoints, and of other engines than transformers, are spared: they may have been paid
     for.
@@ -91,7 +91,7 @@ def prune(
 
 
 def statistics(root: Path, predictions: Path) -> str:
-    """Return a table for readers: answers and bytes of each identity, and rows of present predictions of its weights.
+    """Return a table for readers: answers and bytes of each identity, and predictions of its weights.
 
     Args:
         root: folder of all identities.

@@ -1,4 +1,4 @@
-"""Stage 2, answered by a model: every question of the images, given the leaf of stage 1 where the stage says so."""
+"""Stage 2, answered by a model: every question about the images, given the leaf of stage 1 or none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -135,6 +135,11 @@ def _answered(question: Row, response: Response, stage: Stage, asking: Asking) -
 
 
 def rotated(options: Sequence[T], places: int) -> list[T]:
-    """Return the options moved forward by `places`: the first comes to stand at that place."""
+    """Return the options moved forward by `places`: the first comes to stand at that place.
+
+    Args:
+        options: in their order.
+        places: by how many.
+    """
     cut = -places % len(options)
     return [*options[cut:], *options[:cut]]

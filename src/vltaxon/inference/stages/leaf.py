@@ -83,7 +83,12 @@ def _named(image_id: str, response: Response, stage: Stage, asking: Asking) -> R
 
 
 def lineages(taxa: Path, stage: Stage) -> list[str]:
-    """Return what a constrained stage may write: the completion of every leaf, its lineage as the reasoning."""
+    """Return what a constrained stage may write: each leaf's completion, its lineage as the reasoning.
+
+    Args:
+        taxa: table of the data set.
+        stage: says the form of an answer.
+    """
     tree = Taxonomy.read(taxa)
     return [
         prompts.completion(tree.name(leaf), stage.form, prompts.stated(tree.ranks, tree.lineages[leaf]))

@@ -1,4 +1,4 @@
-"""Which of several samples of a prompt counts: the answer that most give, or, with the truth at hand, the best one."""
+"""Which of several samples of a prompt counts: the answer that most give, or the one nearest to the truth."""
 
 import functools
 from collections import Counter
