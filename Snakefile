@@ -1,11 +1,22 @@
 """vltaxon: raw archives -> questions -> training -> two-stage predictions -> metric tables -> report."""
 
+import os
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.27")
 
+# The config of the working directory; what it has not is taken from the workflow's own. So it runs in any directory, and as a module.
+OWN_CONFIG = Path(
+    os.path.relpath(
+        workflow.current_basedir.join("config").get_path_or_uri(secret_free=False)
+    )
+)
+CONFIG = Path("config")
 
-configfile: "config/config.yaml"
+
+configfile: str((CONFIG if CONFIG.joinpath("config.yaml").exists() else OWN_CONFIG) / "config.yaml")
 
 
 # Satisfies --lint; the environment is the one of `make`, unless you run with --sdm apptainer and an image of your own.

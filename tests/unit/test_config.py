@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from vltaxon import config
-from vltaxon.config.load import KINDS
+from vltaxon.config.files import KINDS
 from vltaxon.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,8 @@ from vltaxon.config.experiment import (
     Tables,
     Training,
 )
-from vltaxon.config.load import json_schema, load, read_model
+from vltaxon.config.files import read_model
+from vltaxon.config.load import json_schema, load
 from vltaxon.config.models import GenerativeSpec, ModelSpec, Price, Speed
 from vltaxon.config.protocols import Prompt, Protocol, Stage
 from vltaxon.config.recipes import Recipe

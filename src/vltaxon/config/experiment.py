@@ -1,10 +1,11 @@
 """config.yaml: the experiment, which names everything else."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from vltaxon.config.base import Choices, Closed, Name, Shards
+from vltaxon.config.base import HOW, Choices, Closed, Name, Shards
 from vltaxon.config.datasets import Dataset, Questions
 from vltaxon.config.engines import Spec
 from vltaxon.config.protocols import Prompt, Protocol
@@ -227,6 +228,12 @@ class Experiment(Closed):
     prompts: dict[str, Prompt]
     protocols: dict[str, Protocol]
     recipes: dict[str, Recipe]
+    folders: Annotated[tuple[Path, ...], HOW] = (Path("config"),)  # where the small files are looked for
+
+    def file(self, kind: str, name: str) -> Path:
+        """Return the path of a small file, `config/{kind}/{name}.yaml` of the first folder that has it."""
+        paths = [folder / kind / f"{name}.yaml" for folder in self.folders]
+        return next((path for path in paths if path.exists()), paths[0])
 
     def leaf_systems(self) -> dict[str, str]:
         """Whose stage 1 serves each system: of those alike in model, recipe, word, repeat and leaf stage the first by name.

@@ -1,17 +1,20 @@
 """How the rows of a metric become one number, and the same number of a bootstrap resample.
 
-A statistic takes weights, how often each image is drawn, and gives its value for each set of them: so one bootstrap serves all.
-A mean needs a `value` per image. Others need other columns, which the metric's SQL gives:
+A statistic takes weights, how often each image is drawn, and gives its value for each set of them: so one
+bootstrap serves all. A mean needs a `value` per image. Others need other columns, which the metric's SQL
+gives:
 
     mean              of `value`
     harmonic(a, b)    harmonic mean of the means of two other metrics; no SQL
-    macro_f1          F1 of labels, `predicted` against `truth`, averaged over the classes that stand in either
+    macro_f1          F1 of labels, `predicted` against `truth`, averaged over the classes that stand in
+                      either
     macro_f1(true)    the same, over the classes that stand in `truth`
     macro_f1(micro)   F1 of all labels together
-    area              area under the curve of the mean `value` against the share of images kept, the most `confidence` first
+    area              area under the curve of the mean `value` against the share of images kept, the most
+                      `confidence` first
 
-The three readings of F1 are those of TerraIncognita (arXiv 2506.03182), whose script has the first: there a label that exists
-nowhere, or "Unknown", is a class with F1 0. Labels are compared as they are.
+The three readings of F1 are those of TerraIncognita (arXiv 2506.03182), whose script has the first: there a
+label that exists nowhere, or "Unknown", is a class with F1 0. Labels are compared as they are.
 """
 
 import re
@@ -50,7 +53,11 @@ class Aggregate(NamedTuple):
         told = tuple(re.split(r", *", match[2])) if match[2] else ()
         allowed = AGGREGATES[match[1]].told
         if not (told in allowed if allowed is not None else len(told) == 2):
-            said = "two metrics" if allowed is None else " or ".join(", ".join(one) or "nothing" for one in allowed)
+            said = (
+                "two metrics"
+                if allowed is None
+                else " or ".join(", ".join(one) or "nothing" for one in allowed)
+            )
             raise UserError(f"{match[1]} is told {said} in parentheses")
         return cls(match[1], told)
 
@@ -69,7 +76,7 @@ MEAN = Aggregate("mean")
 
 
 class _Kind(NamedTuple):
-    """Which columns an aggregate takes, what it may be told (None: two metrics), and how its statistic is made of them."""
+    """Its columns, what an aggregate may be told (None: two metrics), and what makes its statistic."""
 
     columns: tuple[str, ...]
     told: tuple[tuple[str, ...], ...] | None
@@ -90,7 +97,8 @@ def means(values: Floats) -> Statistic:
         counts = np.full((len(weights), values.shape[1]), float(len(values)))
         counts[:, gaps] = weights @ mask
         with np.errstate(invalid="ignore"):
-            return (weights @ filled) / counts
+            means: Floats = (weights @ filled) / counts
+        return means
 
     return statistic
 
@@ -104,17 +112,19 @@ def harmonic(a: Floats, b: Floats) -> Floats:
 def macro_f1(truth: Labels, predicted: Labels, reading: str = "") -> Statistic:
     """Return F1 of labels; NaN where a resample has no label.
 
-    A class that a resample has neither in truth nor in predictions (`true`: not in truth) is no part of its mean.
+    A class that a resample has neither in truth nor in predictions (`true`: not in truth) is no part of its
+    mean.
 
     Args:
         truth: the true label of each image, None where the metric does not apply to it.
         predicted: the label given, None where there is none.
-        reading: the mean over classes in either ("") or in truth (`true`), or of all labels together (`micro`).
+        reading: the mean over classes in either ("") or in truth (`true`), or of all labels together
+            (`micro`).
     """
     there = np.array([label is not None for label in truth])
     labels = dict.fromkeys(label for label in (*truth[there], *predicted[there]) if label is not None)
     classes = {label: at for at, label in enumerate(labels)}
-    true, given = (_one_hot(np.where(there, some, None), classes) for some in (truth, predicted))
+    true, given = (_one_hot(some, there, classes) for some in (truth, predicted))
     both = true.multiply(given).tocsr()
 
     def statistic(weights: Floats) -> Floats:
@@ -129,11 +139,11 @@ def macro_f1(truth: Labels, predicted: Labels, reading: str = "") -> Statistic:
     return statistic
 
 
-def _one_hot(labels: Labels, classes: Mapping[str, int]) -> "csr_matrix":
-    """Return which image has which label, shape (images, classes)."""
+def _one_hot(labels: Labels, there: NDArray[np.bool_], classes: Mapping[str, int]) -> "csr_matrix":
+    """Return which of the images that are there has which label, shape (images, classes)."""
     from scipy.sparse import csr_matrix
 
-    rows = np.flatnonzero([label is not None for label in labels])
+    rows = np.flatnonzero([label is not None for label in labels] & there)
     places = np.array([classes[label] for label in labels[rows]], dtype=int)
     return csr_matrix((np.ones(len(rows)), (rows, places)), shape=(len(labels), len(classes)))
 

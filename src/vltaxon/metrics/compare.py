@@ -8,7 +8,13 @@ from vltaxon.metrics.uncertainty import paired_difference
 
 
 def difference(
-    database: Path, dataset: str, choices: str, metric: str, systems: tuple[str, str], bootstrap: int, seed: int
+    database: Path,
+    dataset: str,
+    choices: str,
+    metric: str,
+    systems: tuple[str, str],
+    bootstrap: int,
+    seed: int,
 ) -> tuple[float, float, float] | None:
     """Return a metric of one system less that of another over the same images, with its 95 % interval.
 
@@ -27,8 +33,10 @@ def difference(
     with connect(database, read_only=True) as connection:
         both = connection.sql(
             """
-            SELECT a.value AS a, b.value AS b FROM per_image AS a JOIN per_image AS b USING (dataset, choices, metric, image_id)
-            WHERE dataset = $1 AND choices = $2 AND metric = $3 AND a.system = $4 AND b.system = $5 ORDER BY image_id
+            SELECT a.value AS a, b.value AS b
+            FROM per_image AS a JOIN per_image AS b USING (dataset, choices, metric, image_id)
+            WHERE dataset = $1 AND choices = $2 AND metric = $3 AND a.system = $4 AND b.system = $5
+            ORDER BY image_id
             """,
             params=[dataset, choices, metric, *systems],
         ).fetchnumpy()

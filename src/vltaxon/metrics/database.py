@@ -31,7 +31,9 @@ def connect(database: Path, read_only: bool = False) -> duckdb.DuckDBPyConnectio
         read_only: whether others may read it at the same time.
     """
     threads = os.environ.get("OMP_NUM_THREADS")
-    return duckdb.connect(str(database), read_only, config={} if threads is None else {"threads": int(threads)})
+    return duckdb.connect(
+        str(database), read_only, config={} if threads is None else {"threads": int(threads)}
+    )
 
 
 def quoted(value: object) -> str:
@@ -76,7 +78,8 @@ def create_views(connection: duckdb.DuckDBPyConnection, sources: Sources, views:
             connection.from_arrow(nothing).create(name)
     users = {"system": list(sources.leaf_systems), "leaf_system": list(sources.leaf_systems.values())}
     connection.from_arrow(pa.table(users, schema=_USERS)).create("leaf_systems")
-    written = "SELECT taxon AS name FROM taxa UNION SELECT answer FROM leaves UNION SELECT unnest(lineage) FROM leaves"
+    written = "SELECT taxon AS name FROM taxa UNION SELECT answer FROM leaves"
+    written += " UNION SELECT unnest(lineage) FROM leaves"
     query = f"SELECT name FROM ({written}) WHERE name IS NOT NULL ORDER BY name"
     names = [name for (name,) in connection.sql(query).fetchall()]
     keys = pa.table({"name": names, "key": [normalise(name) for name in names]}, schema=_KEYS)
@@ -114,7 +117,7 @@ def create_metrics(connection: duckdb.DuckDBPyConnection, metrics: Metrics) -> d
 
 
 def _select(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence[Metric]) -> str:
-    """Return a SELECT with the columns that the metrics of a file need; where it names no metric, that is the file's name."""
+    """Return a SELECT with the columns that a file's metrics need; unnamed, the metric is the file's name."""
     wanted, text = metrics[0].aggregate.columns, heads.query(path)
     try:
         there = connection.sql(text).columns
@@ -124,7 +127,9 @@ def _select(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence
     if len(metrics) > 1 and "metric" not in there:
         lacking.append("metric")
     if lacking:
-        raise UserError(f"{path}: its SELECT has no column {', '.join(lacking)}; {metrics[0].aggregate.name} needs it")
+        raise UserError(
+            f"{path}: its SELECT has no column {', '.join(lacking)}; {metrics[0].aggregate.name} needs it"
+        )
     known = {"metric": quoted(metrics[0].name), "level": "NULL::TINYINT"}
     ids = [f"{name}" if name in there else f"{known[name]} AS {name}" for name in ("metric", "level")]
     kept = [f"{name}::DOUBLE AS {name}" if name in ("value", "confidence") else name for name in wanted]
@@ -132,7 +137,7 @@ def _select(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence
 
 
 def check_complete(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
-    """Refuse to score where a question has no answer, or two; a row that is not there must not leave the denominator unseen.
+    """Refuse to score where a question has no answer, or two: no row may leave the denominator unseen.
 
     Args:
         connection: of a database with the views of the sources.
@@ -156,22 +161,28 @@ def check_complete(connection: duckdb.DuckDBPyConnection, sources: Sources) -> N
             UNION ALL
             SELECT system, dataset, 'leaf', image_id, count(*) FROM leaves GROUP BY ALL
         )
-        SELECT system, dataset, choices, count(*) FILTER (WHERE times IS NULL), count(*) FILTER (WHERE times > 1), count(*)
+        SELECT system, dataset, choices,
+            count(*) FILTER (WHERE times IS NULL), count(*) FILTER (WHERE times > 1), count(*)
         FROM wanted JOIN asked USING (dataset, choices) LEFT JOIN found USING (system, dataset, choices, id)
         GROUP BY ALL HAVING count(*) FILTER (WHERE times IS DISTINCT FROM 1) > 0 ORDER BY ALL
     """).fetchall()
     lines = [
-        f"{s}, {d}, {c}: of {n} predictions {lost} missing, {twice} more than once" for s, d, c, lost, twice, n in rows
+        f"{s}, {d}, {c}: of {n} predictions {lost} missing, {twice} more than once"
+        for s, d, c, lost, twice, n in rows
     ]
     orphans = connection.sql("""
-        SELECT dataset, count(*) FROM (SELECT DISTINCT dataset, image_id, level FROM questions WHERE split = 'test' AND scored)
+        SELECT dataset, count(*)
+        FROM (SELECT DISTINCT dataset, image_id, level FROM questions WHERE split = 'test' AND scored)
         ANTI JOIN truth USING (dataset, image_id, level) GROUP BY ALL ORDER BY ALL
     """).fetchall()
-    lines += [f"{dataset}: {n} questions about an image or a level that is not in images and taxa" for dataset, n in orphans]
+    lines += [
+        f"{dataset}: {n} questions about an image or a level that is not in images and taxa"
+        for dataset, n in orphans
+    ]
     if lines:
         raise UserError(
-            "Predictions and questions do not match; delete the prediction files named and run the workflow again:\n  "
-            + "\n  ".join(lines)
+            "Predictions and questions do not match; delete the prediction files named and run the workflow"
+            " again:\n  " + "\n  ".join(lines)
         )
 
 
@@ -200,5 +211,7 @@ def measure(
         )
         given = connection.sql(f"SELECT DISTINCT metric FROM {table} ORDER BY metric").fetchall()
         if odd := [name for (name,) in given if name not in metrics]:
-            raise UserError(f"The SQL of metrics gives {', '.join(odd)}, which no head names: `-- metric: {odd[0]}`")
+            raise UserError(
+                f"The SQL of metrics gives {', '.join(odd)}, which no head names: `-- metric: {odd[0]}`"
+            )
     return tables

@@ -1,20 +1,22 @@
 """What the files of metrics say of themselves.
 
-A metric is a file `per_image/NAME.sql`. Its head is the comment lines that it begins with, each `-- KEY: VALUE`:
+A metric is a file `per_image/NAME.sql`. Its head is the comment lines that it begins with, each
+`-- KEY: VALUE`:
 
     title      name for readers
     meaning    what it is, in a sentence without a full stop
     unit       share (a number from 0 to 1, shown in percent) or count
     stage      1, where it is about stage 1 alone; 2, the questions, where absent
     aggregate  how the values of images become one number: see `aggregate`; mean where absent
-    group      a table that it stands in, and its place there: `main 10`, with `, stage 1` for a column of stage 1 and
-               `, as TITLE` where the column has another title
+    group      a table that it stands in, and its place there: `main 10`, with `, stage 1` for a column of
+               stage 1 and `, as TITLE` where the column has another title
     interval   hidden, where tables show the number alone
     zeros      hidden, where readers are spared a column that is 0 for every row
     warn       `SHARE WORDS`: above this share, a line below the table warns with these words, a sentence
     none       why a system may have no value, in words
 
-A query that gives several metrics has a line `-- metric: NAME` for each; what follows it is about that one alone.
+A query that gives several metrics has a line `-- metric: NAME` for each; what follows it is about that one
+alone.
 """
 
 import re
@@ -27,7 +29,19 @@ from vltaxon.errors import UserError, suggest
 from vltaxon.metrics.aggregate import MEAN, Aggregate
 
 FOLDER = Path(__file__).parent
-_KEYS = ("title", "meaning", "unit", "stage", "aggregate", "group", "interval", "zeros", "warn", "none", "metric")
+_KEYS = (
+    "title",
+    "meaning",
+    "unit",
+    "stage",
+    "aggregate",
+    "group",
+    "interval",
+    "zeros",
+    "warn",
+    "none",
+    "metric",
+)
 _PLACE = re.compile(r"(?P<group>\w+) (?P<order>\d+)(?P<first>, stage 1)?(, as (?P<title>.+))?")
 
 
@@ -66,7 +80,7 @@ class Metric:
 
 
 class Column(NamedTuple):
-    """A column of a table: its title, its metric, whether it is about stage 1, shows intervals, and of which species."""
+    """A column of a table: its metric, whether of stage 1 and with intervals, and of which species."""
 
     title: str
     metric: Metric
@@ -142,7 +156,7 @@ def query(path: Path) -> str:
 
 
 def _sections(path: Path, problems: list[str]) -> list[dict[str, list[str]]]:
-    """Return the values of a head by key, once for each metric; what comes before the first is said of all."""
+    """Return the values of a head by key for each metric; what comes before the first is said of all."""
     common: dict[str, list[str]] = {}
     sections: list[dict[str, list[str]]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -150,20 +164,29 @@ def _sections(path: Path, problems: list[str]) -> list[dict[str, list[str]]]:
             break
         key, colon, value = line.removeprefix("--").strip().partition(": ")
         if not colon or key not in _KEYS:
-            problems.append(f'{path}: "{line}": the head has lines `-- KEY: VALUE`, and "{key}" is not {suggest(key, _KEYS)}')
+            problems.append(
+                f'{path}: "{line}": the head has lines `-- KEY: VALUE`, and "{key}" is not'
+                f" {suggest(key, _KEYS)}"
+            )
         elif key == "metric":
-            sections.append({name: list(values) for name, values in common.items()} | {"metric": [value]})
+            sections.append({"metric": [value.strip()]})
         else:
-            (sections[-1] if sections else common).setdefault(key, []).append(value.strip())
-    return sections or [common | {"metric": [path.stem]}]
+            values = (sections[-1] if sections else common).setdefault(key, [])
+            values.append(value.strip())
+            if len(values) > 1 and key != "group":
+                problems.append(f"{path}: {key} stands twice")
+    return [common | section for section in sections or [{"metric": [path.stem]}]]
 
 
 def _metric(path: Path, given: Mapping[str, list[str]], problems: list[str]) -> Metric | None:
     """Return the metric that a section is about, None where something is wrong with it."""
     name = given["metric"][0]
     one = {key: values[-1] for key, values in given.items()}
-    wrong = [f"{path}: {name} has no line `-- {key}: ...`" for key in ("title", "meaning", "unit") if key not in one]
-    wrong += [f"{path}: {key} stands twice" for key in given if key != "group" and len(given[key]) > 1]
+    wrong = [
+        f"{path}: {name} has no line `-- {key}: ...`"
+        for key in ("title", "meaning", "unit")
+        if key not in one
+    ]
     legal = {"unit": ("share", "count"), "stage": ("1", "2"), "interval": ("hidden",), "zeros": ("hidden",)}
     wrong += [
         f'{path}: {key}: "{one[key]}" is not {suggest(one[key], allowed)}'
@@ -171,7 +194,9 @@ def _metric(path: Path, given: Mapping[str, list[str]], problems: list[str]) -> 
         if key in one and one[key] not in allowed
     ]
     places = [_PLACE.fullmatch(value) for value in given.get("group", ())]
-    wrong += [f"{path}: group: not of the form `main 10, stage 1, as TITLE`" for place in places if place is None]
+    wrong += [
+        f"{path}: group: not of the form `main 10, stage 1, as TITLE`" for place in places if place is None
+    ]
     warning = re.fullmatch(r"(0?\.\d+) (.+)", one["warn"]) if "warn" in one else None
     if "warn" in one and warning is None:
         wrong.append(f"{path}: warn: not of the form `0.01 WORDS`")
@@ -193,7 +218,12 @@ def _metric(path: Path, given: Mapping[str, list[str]], problems: list[str]) -> 
         stage1=stage1,
         aggregate=aggregate,
         places=tuple(
-            Place(place["group"], int(place["order"]), stage1 or bool(place["first"]), place["title"] or one["title"])
+            Place(
+                place["group"],
+                int(place["order"]),
+                stage1 or bool(place["first"]),
+                place["title"] or one["title"],
+            )
             for place in places
             if place is not None
         ),

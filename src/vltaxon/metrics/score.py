@@ -1,7 +1,7 @@
-"""Scores: every metric for all, seen and unseen species of each data set, its interval a bootstrap over images.
+"""Scores: every metric for all, seen and unseen species of each data set, with a bootstrap over images.
 
-Semantics: those of the benchmark's code (Tan et al., arXiv 2505.24840, utils/metric.py), but what is no answer is wrong here
-and has columns of its own.
+Semantics: those of the benchmark's code (Tan et al., arXiv 2505.24840, utils/metric.py), but what is no
+answer is wrong here and has columns of its own.
 """
 
 import zlib
@@ -53,7 +53,8 @@ class _Score(NamedTuple):
 class _Images(NamedTuple):
     """What was measured on images.
 
-    What becomes a mean stands in one matrix of shape (images, keys), NaN where a metric has no value; all else by key.
+    What becomes a mean stands in one matrix of shape (images, keys), NaN where a metric has no value; all
+    else by key.
     """
 
     keys: list[_Key]
@@ -70,7 +71,7 @@ class _Images(NamedTuple):
 
 
 def score(task: ScoreTask) -> None:
-    """Write the scores, `schemas.SCORES` with shares as fractions, and the database, with every metric before averaging.
+    """Write the scores, shares as fractions, and the database, with every metric before averaging.
 
     Raises:
         UserError: a prediction is missing or doubled, or a metric's head or SQL is wrong.
@@ -99,24 +100,30 @@ def _place(score: _Score) -> tuple[str, str, str, int]:
 
 
 def _frame(scores: list[_Score]) -> pl.DataFrame:
-    types = {"choices": pl.String, "system": pl.String, "metric": pl.String, "level": pl.Int8}
-    numbers = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "n": pl.Int64}
-    return pl.DataFrame([(*one.key, *one[1:]) for one in scores], types | numbers, orient="row")
+    columns = [*_Key._fields, *_Score._fields[1:]]
+    kinds = [pl.String, pl.String, pl.String, pl.Int8, pl.Float64, pl.Float64, pl.Float64, pl.Int64]
+    rows = [(*one.key, *one[1:]) for one in scores]
+    return pl.DataFrame(rows, dict(zip(columns, kinds, strict=True)), orient="row")
 
 
 def _images(
     connection: duckdb.DuckDBPyConnection, tables: Mapping[tuple[str, ...], str], dataset: str
 ) -> tuple[_Images, NDArray[np.bool_]]:
-    """Return what was measured on a data set's images, in the order of their ids, and which of them show a seen species."""
+    """Return what was measured on a data set's images, by their ids, and which show a seen species."""
     connection.execute(f"SET VARIABLE dataset = {quoted(dataset)}")
-    every = " UNION ".join(f"SELECT image_id FROM {table} WHERE dataset = getvariable('dataset')" for table in tables.values())
+    every = " UNION ".join(
+        f"SELECT image_id FROM {table} WHERE dataset = getvariable('dataset')" for table in tables.values()
+    )
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE rows_of AS
-        SELECT image_id, coalesce(part IN ('sft', 'grpo'), false) AS seen, row_number() OVER (ORDER BY image_id) - 1 AS i
+        SELECT image_id, coalesce(part IN ('sft', 'grpo'), false) AS seen,
+            row_number() OVER (ORDER BY image_id) - 1 AS i
         FROM images LEFT JOIN splits USING (dataset, leaf)
         WHERE dataset = getvariable('dataset') AND image_id IN ({every})
     """)
-    seen: NDArray[np.bool_] = connection.sql("SELECT seen FROM rows_of ORDER BY i").fetchnumpy()["seen"].astype(bool)
+    seen: NDArray[np.bool_] = (
+        connection.sql("SELECT seen FROM rows_of ORDER BY i").fetchnumpy()["seen"].astype(bool)
+    )
     keys, values = _matrix(connection, tables.get(("value",)), dataset, len(seen))
     others: dict[_Key, tuple[Floats | Labels, ...]] = {}
     for columns, table in tables.items():
@@ -134,7 +141,9 @@ def _matrix(
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE columns_of AS
         SELECT *, row_number() OVER (ORDER BY choices, system, metric, level) - 1 AS j
-        FROM (SELECT DISTINCT choices, system, metric, level FROM {table} WHERE dataset = getvariable('dataset'))
+        FROM (
+            SELECT DISTINCT choices, system, metric, level FROM {table} WHERE dataset = getvariable('dataset')
+        )
     """)
     query = "SELECT choices, system, metric, level FROM columns_of ORDER BY j"
     keys = [_Key(*row) for row in connection.sql(query).fetchall()]
@@ -146,7 +155,7 @@ def _matrix(
     """).fetchnumpy()
     values = np.full((images, len(keys)), np.nan)
     values[cells["i"], cells["j"]] = cells["value"]
-    _check_single(np.count_nonzero(~np.isnan(values)), len(cells["value"]), dataset)
+    _check_single(int(np.count_nonzero(~np.isnan(values))), len(cells["value"]), dataset)
     return keys, values
 
 
@@ -170,14 +179,14 @@ def _others(
 
 def _check_single(found: int, rows: int, dataset: str) -> None:
     if found != rows:
-        raise UserError(f"{dataset}: a metric gives an image two values; its SQL must give one per image and level")
+        raise UserError(
+            f"{dataset}: a metric gives an image two values; its SQL must give one per image and level"
+        )
 
 
 def _count(columns: tuple[Floats | Labels, ...]) -> int:
     """Return the number of images that have a row: a number or a label in the first column."""
-    first = columns[0]
-    missing = np.equal(first, None) if first.dtype == object else np.isnan(first.astype(float))
-    return int(np.count_nonzero(~missing.astype(bool)))
+    return sum(not (one is None or one != one) for one in columns[0].tolist())
 
 
 def _scores(images: _Images, metrics: Metrics, bootstrap: int, seed: tuple[int, ...]) -> Iterator[_Score]:

@@ -1,7 +1,7 @@
-"""95 % intervals: percentile bootstrap over images, paired between systems; Wilson's interval where nothing varies.
+"""95 % intervals: percentile bootstrap over images, paired between systems; Wilson's where nothing varies.
 
-The levels of one image depend on each other, so an image is drawn with all its levels or not at all. All statistics of a call
-share the same draws, which makes their differences paired.
+The levels of one image depend on each other, so an image is drawn with all its levels or not at all. All
+statistics of a call share the same draws, which makes their differences paired.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,13 @@ from vltaxon.metrics.aggregate import Floats, Statistic, means
 
 _TAILS = (2.5, 97.5)
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
+_ALIKE = 1e-9  # resamples that differ by less are rounded, not drawn, apart
 _BLOCK = 64  # resamples held in memory at once, at most
 _DRAWN = 1 << 26  # images drawn in them, about: half a GiB
 
 
 def _draws(images: int, resamples: int, seed: int | tuple[int, ...]) -> Iterator[Floats]:
-    """Yield how often each image is drawn: blocks of shape (up to 64, images), fewer rows for many images, `resamples` in all."""
+    """Yield how often each image is drawn: blocks of shape (up to 64, images), `resamples` rows in all."""
     rng = np.random.default_rng(seed)
     height = max(1, min(_BLOCK, _DRAWN // images))
     for start in range(0, resamples, height):
@@ -57,7 +58,9 @@ def wilson(share: Floats, n: Floats) -> tuple[Floats, Floats]:
     """Return Wilson's score interval of a share of `n` (Wilson 1927), elementwise."""
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return np.clip(centre - half, 0.0, share), np.clip(centre + half, share, 1.0)  # rounding must not put the share outside
+    return np.clip(centre - half, 0.0, share), np.clip(
+        centre + half, share, 1.0
+    )  # rounding must not put the share outside
 
 
 def mean_intervals(
@@ -66,7 +69,8 @@ def mean_intervals(
     """Return the mean of each column, its 95 % interval, and the number of images behind it.
 
     Args:
-        values: shape (images, columns), NaN where a metric does not apply to an image; each column needs one number at least.
+        values: shape (images, columns), NaN where a metric does not apply to an image; each column needs one
+            number at least.
         drawn: the means in each resample, shape (resamples, columns).
         shares: whether a column is between 0 and 1. Where all values are equal it gets
             Wilson's interval, as a bootstrap would have no width.
@@ -89,14 +93,16 @@ def interval(value: float, drawn: Floats, n: int, share: bool) -> tuple[float, f
         share: whether it is between 0 and 1.
     """
     some = drawn[~np.isnan(drawn)]
-    if share and (len(some) == 0 or some.min() == some.max()):
-        low, high = wilson(np.array(value), np.array(float(n)))
+    if share and (len(some) == 0 or np.ptp(some) < _ALIKE):
+        low, high = wilson(np.clip(value, 0.0, 1.0), np.array(float(n)))
     else:
         low, high = percentiles(drawn)
     return float(low), float(high)
 
 
-def paired_difference(a: Floats, b: Floats, resamples: int, seed: int | tuple[int, ...]) -> tuple[float, float, float]:
+def paired_difference(
+    a: Floats, b: Floats, resamples: int, seed: int | tuple[int, ...]
+) -> tuple[float, float, float]:
     """Return the mean of `a` less the mean of `b` with its 95 % interval, both drawn together.
 
     Args:

@@ -1,13 +1,13 @@
 """Papers whose tables and figures we make beside our own: a folder each, found by its name.
 
-`paper.yaml` says what tables and figures there are and which data set the paper has in each role; `cells.csv` has a line per
-cell of its tables: what was published, and where. Light: read while the Snakefile is parsed, so that a table asks for its own
-systems and data sets only.
+`paper.yaml` says what tables and figures there are and which data set the paper has in each role; `cells.csv`
+has a line per cell of its tables: what was published, and where. Light: read while the Snakefile is parsed,
+so that a table asks for its own systems and data sets only.
 """
 
 import csv
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,8 +22,8 @@ FOLDER = Path(__file__).parent
 class Cell(NamedTuple):
     """A cell of a paper's table.
 
-    `dataset` is a role, `system` the name that experiments give it, `metric` the name of a metric or of one of the paper's
-    own columns. `value` is None where nothing was published.
+    `dataset` is a role, `system` the name that experiments give it, `metric` the name of a metric or of one
+    of the paper's own columns. `value` is None where nothing was published.
     """
 
     table: str
@@ -56,7 +56,7 @@ class PaperTable(_Part):
 
 
 class PaperFigure(_Part):
-    """A figure of a paper: it shows the systems and data sets of a table, drawn by a module of `report.figures`."""
+    """A figure of a paper, of the systems and data sets of a table, drawn by a module of `report.figures`."""
 
     label: str
     table: str
@@ -67,7 +67,8 @@ class PaperFigure(_Part):
 class Paper(_Part):
     """What a `paper.yaml` says.
 
-    `roles` has the paper's own data set in each role; `aliases` gives its targets a second name, without that of the paper.
+    `roles` has the paper's own data set in each role; `aliases` gives its targets a second name, without that
+    of the paper.
     """
 
     title: str
@@ -84,7 +85,8 @@ def papers(folder: Path = FOLDER) -> Mapping[str, Paper]:
     """Return the papers of a folder by name, in the order of their names.
 
     Raises:
-        UserError: a `paper.yaml` says what it cannot, or a cell is of a table or a role that it does not name.
+        UserError: a `paper.yaml` says what it cannot, or a cell is of a table or a role that it does not
+            name.
     """
     return {path.parent.name: _paper(path) for path in sorted(folder.glob("*/paper.yaml"))}
 
@@ -124,10 +126,14 @@ def _paper(path: Path) -> Paper:
         paper = Paper.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
         raise UserError(f"{path}: {error}") from error
-    named = [(f"figures.{name}.table", figure.table, paper.tables) for name, figure in paper.figures.items()]
+    named: list[tuple[str, str, Iterable[str]]] = [
+        (f"figures.{name}.table", figure.table, paper.tables) for name, figure in paper.figures.items()
+    ]
     for cell in _cells(path.with_name("cells.csv")):
         named += [("table of cells.csv", cell.table, paper.tables)]
         named += [("dataset of cells.csv", cell.dataset, paper.roles)]
-    if wrong := [f'{what}: "{name}" is not {suggest(name, known)}' for what, name, known in named if name not in known]:
+    if wrong := [
+        f'{what}: "{name}" is not {suggest(name, known)}' for what, name, known in named if name not in known
+    ]:
         raise UserError("\n".join(f"{path}: {line}" for line in dict.fromkeys(wrong)))
     return paper

@@ -207,7 +207,7 @@ class PredictionPlan:
             "model": self._models.files(name),
             "adapter": self.adapter(system),
             "merged": self.merged(system),
-            "settings": Path("config/models", f"{name}.yaml"),
+            "settings": self._experiment.file("models", name),
         }
 
     @planned

@@ -38,7 +38,7 @@ class Scope(NamedTuple):
 
 
 class Scopes:
-    """The scopes of an experiment by name: `main`, `PAPER.TABLE`, `comparison.NAME`, `sweep` and `repeats`."""
+    """An experiment's scopes by name: `main`, `PAPER.TABLE`, `comparison.NAME`, `sweep` and `repeats`."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._config = experiment.config
@@ -51,7 +51,9 @@ class Scopes:
         self._made: dict[str, Callable[[], Scope]] = {MAIN: self._main}
         for paper, about in papers().items():
             self._made |= {f"{paper}.{table}": partial(self._table, paper, table) for table in about.tables}
-        self._made |= {f"comparison.{name}": partial(self._comparison, name) for name in self._config.comparisons}
+        self._made |= {
+            f"comparison.{name}": partial(self._comparison, name) for name in self._config.comparisons
+        }
         self._made |= {"sweep": self._sweep, "repeats": self._repeats}
 
     def __getitem__(self, name: str) -> Scope:
@@ -102,7 +104,8 @@ class Scopes:
         if lacking := [role for role in roles if role not in given]:
             example = ", ".join(f"{role}: NAME" for role in papers()[paper].roles)
             raise UserError(
-                f"The tables and figures of {papers()[paper].title} need `tables` in the config: which data sets stand for those"
+                f"The tables and figures of {papers()[paper].title} need `tables` in the config: which data"
+                " sets stand for those"
                 f" of the paper, as {{{example}}}; it has none for {', '.join(lacking)}"
             )
         return {role: given[role] for role in roles}

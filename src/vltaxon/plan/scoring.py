@@ -8,7 +8,7 @@ from typing import Any
 
 import vltaxon
 from vltaxon import layout, papers
-from vltaxon.config import HOW, Experiment, ModelSpec, System
+from vltaxon.config import Experiment, System
 from vltaxon.errors import UserError
 from vltaxon.papers import cells
 from vltaxon.plan.models import Models
@@ -52,7 +52,7 @@ class ScoringPlan:
         self._metrics = tuple(sorted((_PACKAGE / "metrics/per_image").glob("*.sql")))
         self._views = tuple(sorted((_PACKAGE / "metrics/views").glob("*.sql")))
 
-    # -- what is scored ----------------------------------------------------------------------------------------
+    # -- what is scored --
 
     def questions(self, scope: Scope) -> dict[tuple[str, str], Path]:
         """Return the tables of questions by (dataset, choices)."""
@@ -79,7 +79,7 @@ class ScoringPlan:
         return [system for system in scope.systems if self._prediction.stage(system, stage) is not None]
 
     def sources(self, scope: Scope) -> Sources:
-        """Return the files to score; sorted, so that the order of systems, which is one of the tables, scores nothing anew."""
+        """Return the files to score, sorted: another order of systems scores nothing anew."""
         training = self._config.training.dataset
         return Sources(
             questions=self.questions(scope),
@@ -111,14 +111,22 @@ class ScoringPlan:
     def _scores(scope: Scope) -> Path:
         return layout.fill(layout.SCORES, of=scope.ending)
 
-    # -- tables ------------------------------------------------------------------------------------------------
+    # -- tables --
 
     @planned
     def tabulate(self, wildcards: Wildcards) -> TabulateTask:
         """Plan the table of a scope, which its kind has a task for."""
         scope = self.scopes[wildcards.scope]
-        kinds = {"main": self._main_table, "paper": self._paper_table, "sweep": self._sweep_table, "repeats": self._repeats_table}
-        written = {suffix: layout.fill(f"{layout.TABLE}.{suffix}", scope=scope.name) for suffix in ("csv", "md", "tex")}
+        kinds = {
+            "main": self._main_table,
+            "paper": self._paper_table,
+            "sweep": self._sweep_table,
+            "repeats": self._repeats_table,
+        }
+        written = {
+            suffix: layout.fill(f"{layout.TABLE}.{suffix}", scope=scope.name)
+            for suffix in ("csv", "md", "tex")
+        }
         return kinds[scope.kind](scope, {"scope": scope.name, "metrics": self._metrics, **written})
 
     def _main_table(self, scope: Scope, common: dict[str, Any]) -> MainTableTask:
@@ -139,7 +147,7 @@ class ScoringPlan:
         return tuple(Path(os.path.relpath(path)) for path in papers.files(paper))
 
     def setting(self, scope: Scope) -> Setting:
-        """Return what a paper's table is made of: data sets by role, whether they are the paper's, what its systems are."""
+        """Return what a paper's table is made of here: data sets, which are the paper's, and systems."""
         paper = scope.name.partition(".")[0]
         given, own = self.scopes.roles(paper), papers.papers()[paper].roles
         choices = self.scopes.choices
@@ -184,7 +192,7 @@ class ScoringPlan:
     def _label(self, system: str) -> str:
         return self._prediction.systems[system].label or system
 
-    # -- figures and the report --------------------------------------------------------------------------------
+    # -- figures and the report --
 
     @planned
     def plot(self, wildcards: Wildcards) -> PlotTask:
@@ -214,7 +222,10 @@ class ScoringPlan:
         if not scope.systems:
             wanted = ", ".join(dict.fromkeys(cell.system for cell in cells(paper, about.table)))
             raise UserError(f"{figure}: the config has none of its systems: {wanted}")
-        drawn = {suffix: layout.fill(f"{layout.PAPER_FIGURE}.{suffix}", paper=paper, figure=figure) for suffix in ("svg", "png")}
+        drawn = {
+            suffix: layout.fill(f"{layout.PAPER_FIGURE}.{suffix}", paper=paper, figure=figure)
+            for suffix in ("svg", "png")
+        }
         return PlotPaperTask(
             figure=figure,
             drawing=f"vltaxon.report.figures.{about.drawing}",
@@ -236,12 +247,19 @@ class ScoringPlan:
         """Plan the report page."""
         main, records, about = self.scopes[MAIN], self._training.trained(layout.RECORD), self._config.report
         names = ("level_accuracy", "hca_leaf", "training")
+        models = {system.model for system in self._config.shown.values()}
         pages = sorted(path.stem for path in (_PACKAGE / "report/pages").glob("[a-z]*.py"))
         return ReportTask(
             pages=tuple(f"vltaxon.report.pages.{name}" for name in pages),
             about=about,
             systems=self._config.shown,
-            settings=self._settings(),
+            datasets=self._config.datasets,
+            choices=self._config.choices,
+            encoder=self._config.encoder,
+            training=self._config.training.model_copy(
+                update={"settings": {}}
+            ),  # the records have whole steps
+            models={name: self._experiment.models[name] for name in sorted(models)},
             steps=tuple(records),
             bootstrap=self._config.bootstrap,
             seed=self._config.seed,
@@ -256,26 +274,12 @@ class ScoringPlan:
             page=Path(layout.REPORT),
         )
 
-    def _settings(self) -> dict[str, Any]:
-        """Return what was run, for the page: the records of training have whole steps."""
-        given = self._config
-        models = sorted({system.model for system in given.shown.values()})
-        return {
-            "seed": given.seed,
-            "data sets": ", ".join(given.datasets),
-            "choices": ", ".join(given.choices),
-            "distractors mined by": given.encoder,
-            "trained on": given.training.model_dump(mode="json", exclude={"settings"}),
-            "resamples of an interval": given.bootstrap,
-            **{f"model {name}": _shaping(self._models[name]) for name in models},
-        }
-
     @planned
     def usage(self, wildcards: Wildcards) -> UsageTask:
         """Plan the telling of what jobs took."""
         return UsageTask(benchmarks=layout.BENCHMARKS, log=Path(layout.log("usage", "md")))
 
-    # -- targets -----------------------------------------------------------------------------------------------
+    # -- targets --
 
     @property
     def main(self) -> list[Path]:
@@ -289,7 +293,7 @@ class ScoringPlan:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Return the names of all targets on demand: of papers, their tables and figures, comparisons, sweeps and repeats."""
+        """Return the targets on demand: papers, their tables and figures, comparisons, sweep and repeats."""
         return (*_parts(), "comparisons", "sweep", "repeats")
 
     def files(self, target: str) -> list[Path]:
@@ -320,12 +324,6 @@ def _parts() -> dict[str, tuple[str, ...]]:
         if paper.aliases:
             targets |= {part.partition(".")[2]: (part,) for part in parts} | {"paper": parts}
     return targets
-
-
-def _shaping(spec: ModelSpec) -> dict[str, Any]:
-    """Return what of a model shapes its answers, defaults included, to be read by people."""
-    values = spec.model_dump(mode="json")
-    return {name: values[name] for name, field in type(spec).model_fields.items() if not HOW.on(field)}
 
 
 def _described(system: System) -> str:

@@ -99,6 +99,7 @@ class TrainingPlan:
             checkpoint_minutes=step.checkpoint_minutes,
             processes=spec.processes,
             distributed=spec.distributed,
+            accelerate=self._experiment.file("accelerate", spec.distributed),
             gpu=self._models.train_gpus(model),
             state=layout.TRAINER_STATES / model / recipe / name,
             images=layout.fill(layout.IMAGES, dataset=data),

@@ -1,4 +1,4 @@
-"""The scores as the report reads them: by data set, choices, system and metric, in the order of the config."""
+"""The scores as the report reads them: by data set, choices, system and metric, in the config's order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
 
     @property
     def bars(self) -> list[list[float]]:
-        """Return error bars in percent, below and above; a percentile interval of few skewed values may leave out the mean."""
+        """Return error bars in percent, below and above; a percentile interval may leave out the mean."""
         return [[100 * max(self.value - self.low, 0.0)], [100 * max(self.high - self.value, 0.0)]]
 
 
@@ -44,7 +44,13 @@ class Scores:
         return cls({row[:6]: Estimate(*row[6:]) for row in frame.iter_rows()})
 
     def get(
-        self, dataset: str, choices: str, system: str, metric: str, level: int | None = None, subset: str = "all"
+        self,
+        dataset: str,
+        choices: str,
+        system: str,
+        metric: str,
+        level: int | None = None,
+        subset: str = "all",
     ) -> Estimate | None:
         """Return one estimate, None where the system has none."""
         return self.found.get((dataset, choices, system, metric, level, subset))
@@ -59,7 +65,7 @@ class Scores:
         return {key[5] for key in self.found if key[0] == dataset}
 
     def images(self, dataset: str, choices: str | None = None) -> int:
-        """Return the images of a data set that were scored, with some choices or with any; 0 where none were."""
+        """Return how many images of a data set were scored, with some choices or with any."""
         counts = (
             one.n
             for key, one in self.found.items()

@@ -52,7 +52,7 @@ def write_report(task: ReportTask) -> None:
 
 def pages(modules: Sequence[str]) -> list[Page]:
     """Return the sections of the page in their order, by the names of their modules."""
-    found: list[Page] = [importlib.import_module(module) for module in modules]  # type: ignore[misc]
+    found: list[Page] = [importlib.import_module(module) for module in modules]
     return sorted(found, key=lambda page: page.SECTION.order)
 
 

@@ -15,11 +15,12 @@ from vltaxon.tasks.scoring import PaperTableTask, Setting
 POINT = 1.0  # ours within this many points of the published number counts as reproduced
 ABSENT = "not in this experiment"
 _SIGNS = (
-    "✓: ours lies within one point of the published number; ✗: it does not. In parentheses where the data set is not the paper's."
+    "✓: ours lies within one point of the published number; ✗: it does not. In parentheses where the data set"
+    " is not the paper's."
 )
 FIELDS = (
-    "table", "row", "system", "dataset", "metric", "published", "ours", "low", "high", "n", "within_one_point", "comparable",
-    "note", "source",
+    "table", "row", "system", "dataset", "metric", "published", "ours", "low", "high", "n",
+    "within_one_point", "comparable", "note", "source",
 )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def _line(one: Compared, setting: Setting) -> dict[str, object]:
 
 
 def _layout(compared: Sequence[Compared], setting: Setting) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: two lines for a system, published and ours; one for a system that is not in the experiment."""
+    """Return header and rows: for a system two lines, published and ours, or one where we lack it."""
     titles = {(one.cell.dataset, one.cell.metric): one.column.title for one in compared}
     header = ["System", "", *(f"{role}: {title}" for (role, _), title in titles.items())]
     rows = []
@@ -137,14 +138,16 @@ def _layout(compared: Sequence[Compared], setting: Setting) -> tuple[list[str], 
         cells = {(one.cell.dataset, one.cell.metric): one for one in compared if one.cell.row == row}
         line = [cells[place] for place in titles]
         absent = all(one.note == ABSENT for one in line)
-        rows.append([row, f"published; {ABSENT}" if absent else "published", *(one.published for one in line)])
+        rows.append(
+            [row, f"published; {ABSENT}" if absent else "published", *(one.published for one in line)]
+        )
         if not absent:
             rows.append(["", "ours", *(_ours(one, setting.comparable[one.cell.dataset]) for one in line)])
     return header, rows
 
 
 def _ours(one: Compared, comparable: bool) -> str:
-    """Our number with its interval, and the sign or, for an amount, the difference; or why there is no number."""
+    """Return our number with its interval and sign, for a count the difference; or why there is none."""
     if one.ours is None:
         return one.note
     text = written(one.ours, one.column, 2)
@@ -196,7 +199,11 @@ def caption(table: str, compared: Sequence[Compared], scores: Scores, setting: S
         described.append(f"{role}: {name}" + (f", n = {images} images" if images else ""))
     shares = any(one.column.metric.share for one in compared)
     counts = any(not one.column.metric.share for one in compared)
-    mine = {one.cell.row: setting.systems[one.cell.system] for one in compared if one.cell.system in setting.systems}
+    mine = {
+        one.cell.row: setting.systems[one.cell.system]
+        for one in compared
+        if one.cell.system in setting.systems
+    }
     note = papers.papers()[setting.paper].tables[table].note
     return [
         f"Data sets: {'; '.join(described)}. {_comparability(compared, setting)}",
@@ -212,7 +219,7 @@ def caption(table: str, compared: Sequence[Compared], scores: Scores, setting: S
 
 
 def _sources(compared: Sequence[Compared]) -> Iterable[str]:
-    """Yield a line for each source of published numbers, with the rows that are from there where not all are."""
+    """Yield a line for each source of published numbers, with its rows where not all are from there."""
     rows: dict[str, dict[str, None]] = {}
     for one in compared:
         if one.cell.source:

@@ -1,7 +1,7 @@
 """Repeats: how many answers change when a system is asked the very same again.
 
-Where decoding is greedy, sums of a batch depend on what else is in it; where two tokens are nearly equally likely, that decides.
-What is drawn is drawn anew in each run.
+Where decoding is greedy, sums of a batch depend on what else is in it; where two tokens are nearly equally
+likely, that decides. What is drawn is drawn anew in each run.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ from vltaxon.taxonomy import normalise
 
 FIELDS = ("repeats", "dataset", "choices", "times", "flip_rate", "low", "high", "flips", "n")
 CAPTION = (
-    "Flip rate: percent of the questions that are not read alike in all runs (outcome, option or name), with Wilson's 95 %"
+    "Flip rate: percent of the questions that are not read alike in all runs (outcome, option or name),"
+    " with Wilson's 95 %"
     " interval, for which questions are independent of each other. Open set: the leaf that stage 1 names.",
     "The runs differ in nothing but time. The first is that of the system itself.",
 )
@@ -53,16 +54,26 @@ class Flips(NamedTuple):
     def row(self) -> list[str]:
         """Return it as a row for readers."""
         rate, low, high = self.percent
-        return [self.dataset, self.choices, f"{rate:.2f} [{low:.2f}, {high:.2f}]", str(self.flips), str(self.n)]
+        return [
+            self.dataset,
+            self.choices,
+            f"{rate:.2f} [{low:.2f}, {high:.2f}]",
+            str(self.flips),
+            str(self.n),
+        ]
 
 
 def _answers(shards: Sequence[Path]) -> pl.DataFrame:
-    """Return which questions a run answered, and how each was read: outcome, option, and the name by its key."""
+    """Return which questions a run answered, and how each was read: outcome, option, and the name's key."""
     columns = ["image_id", "level", "outcome", "answer_index", "answer"]
     frame = pl.concat([pl.DataFrame(read_parquet(path, schemas.PREDICTIONS, columns)) for path in shards])
     names = frame["answer"].drop_nulls().unique()
-    keys = pl.DataFrame({"answer": names, "key": [normalise(name) for name in names]}, {"answer": pl.String, "key": pl.String})
-    return frame.join(keys, on="answer", how="left", maintain_order="left").with_columns(pl.col("key").fill_null(""))
+    keys = pl.DataFrame(
+        {"answer": names, "key": [normalise(name) for name in names]}, {"answer": pl.String, "key": pl.String}
+    )
+    return frame.join(keys, on="answer", how="left", maintain_order="left").with_columns(
+        pl.col("key").fill_null("")
+    )
 
 
 def flips(name: str, dataset: str, choices: str, runs: Sequence[Sequence[Path]]) -> Flips:
@@ -75,7 +86,8 @@ def flips(name: str, dataset: str, choices: str, runs: Sequence[Sequence[Path]])
         runs: the tables of each run.
 
     Raises:
-        ValueError: the runs were not asked the same; then their tables are of different questions, a defect of the workflow.
+        ValueError: the runs were not asked the same; then their tables are of different questions, a defect
+            of the workflow.
     """
     first, asked, differ = _answers(runs[0]), ["image_id", "level"], pl.lit(False)
     for shards in runs[1:]:
@@ -86,7 +98,9 @@ def flips(name: str, dataset: str, choices: str, runs: Sequence[Sequence[Path]])
             differ |= first[column].ne_missing(other[column])
     count, n = first.select(differ.sum()).item(), len(first)
     low, high = wilson(np.array(count / n), np.array(float(n))) if n else (0.0, 1.0)
-    return Flips(name, dataset, OPEN if choices == "leaf" else choices, len(runs), count, n, float(low), float(high))
+    return Flips(
+        name, dataset, OPEN if choices == "leaf" else choices, len(runs), count, n, float(low), float(high)
+    )
 
 
 def tabulate(task: RepeatsTableTask) -> None:

@@ -1,4 +1,4 @@
-"""What the sections of the report page share: where one stands, what they are made of, and how values are shown."""
+"""What the sections of the page share: where one stands, what they are made of, how values are shown."""
 
 import base64
 import json
@@ -43,4 +43,6 @@ def uri(data: bytes, kind: str) -> str:
 def flat(value: object) -> dict[str, str]:
     """Return a value as named texts: a mapping line by line, anything else under an empty name."""
     items = value.items() if isinstance(value, Mapping) else [("", value)]
-    return {str(name): item if isinstance(item, str) else json.dumps(item, default=str) for name, item in items}
+    return {
+        str(name): item if isinstance(item, str) else json.dumps(item, default=str) for name, item in items
+    }

@@ -13,24 +13,31 @@ from vltaxon.report.tables import INTERVALS, meanings
 from vltaxon.tasks.scoring import SweepTableTask, SweptSystem
 
 FIELDS = (
-    "sweep", "dataset", "choices", "metric", "over", "variant", "rotation", "value", "low", "high", "sd", "min", "max", "n"
+    "sweep", "dataset", "choices", "metric", "over", "variant", "rotation", "value", "low", "high", "sd",
+    "min", "max", "n",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of a sweep in percent, together: their mean, standard deviation (over all of them, not a sample) and range."""
+    """Numbers of a sweep in percent: their mean, standard deviation (of all, not of a sample) and range."""
 
     values: Sequence[float]
 
     @property
     def facts(self) -> dict[str, float]:
         """Return the summary by name, as the CSV has it."""
-        numbers = {"value": mean(self.values), "sd": pstdev(self.values), "min": min(self.values), "max": max(self.values)}
+        numbers = {
+            "value": mean(self.values),
+            "sd": pstdev(self.values),
+            "min": min(self.values),
+            "max": max(self.values),
+        }
         return {name: round(number, 4) for name, number in numbers.items()}
 
     def __str__(self) -> str:
-        return f"{mean(self.values):.1f} ± {pstdev(self.values):.1f} ({min(self.values):.1f} to {max(self.values):.1f})"
+        least, most = min(self.values), max(self.values)
+        return f"{mean(self.values):.1f} ± {pstdev(self.values):.1f} ({least:.1f} to {most:.1f})"
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,18 @@ class Part:
     @property
     def variants(self) -> dict[int, Summary]:
         """Return the summary of each wording over the rotations."""
-        return {v: Summary([100 * e.value for k, e in self.found.items() if k[0] == v]) for v in _firsts(self.found, 0)}
+        return {
+            v: Summary([100 * e.value for k, e in self.found.items() if k[0] == v])
+            for v in _firsts(self.found, 0)
+        }
 
     @property
     def rotations(self) -> dict[int, Summary]:
         """Return the summary of each rotation over the wordings."""
-        return {r: Summary([100 * e.value for k, e in self.found.items() if k[1] == r]) for r in _firsts(self.found, 1)}
+        return {
+            r: Summary([100 * e.value for k, e in self.found.items() if k[1] == r])
+            for r in _firsts(self.found, 1)
+        }
 
 
 def _firsts(found: Mapping[tuple[int, int], Estimate], place: int) -> list[int]:
@@ -74,7 +87,9 @@ def parts(scores: Scores, sweeps: Mapping[str, SweptSystem], columns: Sequence[C
     out = []
     for name, sweep in sweeps.items():
         members = [(variant, rotation) for variant in sweep.variants for rotation in sweep.rotations]
-        kinds = [(dataset, kind) for dataset in scores.datasets for kind in scores.choices(dataset) if kind != OPEN]
+        kinds = [
+            (dataset, kind) for dataset in scores.datasets for kind in scores.choices(dataset) if kind != OPEN
+        ]
         for (dataset, choices), column in product(kinds, columns):
             metric = column.metric.name
             found = {(v, r): scores.get(dataset, choices, f"{name}.v{v}.r{r}", metric) for v, r in members}
@@ -87,8 +102,8 @@ def parts(scores: Scores, sweeps: Mapping[str, SweptSystem], columns: Sequence[C
 def tabulate(task: SweepTableTask) -> None:
     """Write the table of the sweeps.
 
-    The CSV is long: every summary (`over`: all, rotations of a variant, variants of a rotation) and every member, in percent.
-    Readers get a line per data set, choices and part of the sweep.
+    The CSV is long: every summary (`over`: all, rotations of a variant, variants of a rotation) and every
+    member, in percent. Readers get a line per data set, choices and part of the sweep.
     """
     columns = heads.columns(heads.read(task.metrics), "sweep")
     found, notes = parts(Scores.read(task.scores), task.sweeps, columns), caption(columns)
@@ -98,7 +113,9 @@ def tabulate(task: SweepTableTask) -> None:
     for name, sweep in task.sweeps.items():
         size = f"{len(sweep.variants)} wordings x {len(sweep.rotations)} rotations of the options"
         title = f"{name}: {sweep.label}, {size}"
-        rows = _rows([part for part in found if part.sweep == name], [column.metric.name for column in columns])
+        rows = _rows(
+            [part for part in found if part.sweep == name], [column.metric.name for column in columns]
+        )
         markdown += [f"## {title}", as_markdown(rows, header, left=3)]
         words = f"{title}. Mean, standard deviation and range, in percent"
         latex.append(as_latex(rows, header, words, f"sweep-{name}", left=3))
@@ -111,7 +128,9 @@ def _rows(found: Sequence[Part], metrics: Sequence[str]) -> list[list[str]]:
     """Return the lines of a sweep's table: over all, then by wording, then by rotation."""
     rows = []
     for dataset, choices in dict.fromkeys((part.dataset, part.choices) for part in found):
-        by_metric = {part.metric: part for part in found if (part.dataset, part.choices) == (dataset, choices)}
+        by_metric = {
+            part.metric: part for part in found if (part.dataset, part.choices) == (dataset, choices)
+        }
         said: dict[str, dict[str, Summary]] = {}
         for metric, part in by_metric.items():
             said.setdefault("all", {})[metric] = part.every
@@ -121,7 +140,13 @@ def _rows(found: Sequence[Part], metrics: Sequence[str]) -> list[list[str]]:
                 said.setdefault(f"rotation {rotation}, all wordings", {})[metric] = summary
         for over, summaries in said.items():
             names = [dataset, choices] if over == "all" else ["", ""]
-            rows.append([*names, over, *(str(summaries[metric]) if metric in summaries else "-" for metric in metrics)])
+            rows.append(
+                [
+                    *names,
+                    over,
+                    *(str(summaries[metric]) if metric in summaries else "-" for metric in metrics),
+                ]
+            )
     return rows
 
 
@@ -130,21 +155,35 @@ def _lines(part: Part) -> list[dict[str, object]]:
     what = {"sweep": part.sweep, "dataset": part.dataset, "choices": part.choices, "metric": part.metric}
     n = max(e.n for e in part.found.values())
     lines: list[dict[str, object]] = [what | {"over": "all", "n": n} | part.every.facts]
-    lines += [what | {"over": "rotations", "variant": v, "n": n} | summary.facts for v, summary in part.variants.items()]
-    lines += [what | {"over": "variants", "rotation": r, "n": n} | summary.facts for r, summary in part.rotations.items()]
+    lines += [
+        what | {"over": "rotations", "variant": v, "n": n} | summary.facts
+        for v, summary in part.variants.items()
+    ]
+    lines += [
+        what | {"over": "variants", "rotation": r, "n": n} | summary.facts
+        for r, summary in part.rotations.items()
+    ]
     for (variant, rotation), estimate in part.found.items():
-        bounds = {name: round(100 * number, 4) for name, number in zip(("value", "low", "high"), estimate, strict=False)}
-        lines.append(what | {"over": "none", "variant": variant, "rotation": rotation, "n": estimate.n} | bounds)
+        bounds = {
+            name: round(100 * number, 4)
+            for name, number in zip(("value", "low", "high"), estimate, strict=False)
+        }
+        lines.append(
+            what | {"over": "none", "variant": variant, "rotation": rotation, "n": estimate.n} | bounds
+        )
     return lines
 
 
 def caption(columns: Sequence[Column]) -> list[str]:
     """Return what the numbers mean, a line each."""
     return [
-        "Percent of the test images: mean ± standard deviation (lowest to highest) over the members of a sweep, each of which"
+        "Percent of the test images: mean ± standard deviation (lowest to highest) over the members of a"
+        " sweep, each of which"
         " asks every question in one wording with the options rotated by so many places.",
-        "All: over all wordings and rotations. The lines below it hold one of the two fixed and go over the other.",
-        "The spread is that of the question's form, not of sampling. The CSV also has every member with its interval. It holds"
+        "All: over all wordings and rotations. The lines below it hold one of the two fixed and go over the"
+        " other.",
+        "The spread is that of the question's form, not of sampling. The CSV also has every member with its"
+        " interval. It holds"
         f" {INTERVALS}.",
         *meanings(column.metric for column in columns),
     ]

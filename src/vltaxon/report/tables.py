@@ -1,4 +1,4 @@
-"""The main table, in percent with 95 % intervals: which columns it has, and what they are called, the heads of metrics say."""
+"""The main table, in percent with 95 % intervals; the heads of metrics say which columns it has."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +10,15 @@ from vltaxon.report.forms import MARK, as_csv, as_latex, as_markdown, write
 from vltaxon.tasks.scoring import MainTableTask
 
 INTERVALS = (
-    "95 % intervals: percentile bootstrap over images, all levels of an image together; Wilson's interval where all images"
+    "95 % intervals: percentile bootstrap over images, all levels of an image together; Wilson's interval"
+    " where all images"
     " score alike"
 )
 
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of one data set and kind of options: (system, one estimate per column, None where there is none)."""
+    """The rows of one data set and kind of options: (system, an estimate per column or None)."""
 
     dataset: str
     choices: str
@@ -69,7 +70,7 @@ def main_columns(metrics: Metrics) -> list[Column]:
 
 
 def species_columns(metrics: Metrics) -> list[Column]:
-    """Return the columns of the table of species: each for those that a recipe may train on, and for all others."""
+    """Return the columns of the table of species: each for those that a recipe may train on, and others."""
     return [
         column._replace(title=f"{column.title} {subset}", subset=subset)
         for column in heads.columns(metrics, "species")
@@ -78,7 +79,7 @@ def species_columns(metrics: Metrics) -> list[Column]:
 
 
 def blocks(scores: Scores, labels: Mapping[str, str], columns: Sequence[Column]) -> list[Block]:
-    """Return a table in blocks, one for each data set and kind of options that has all subsets of the columns.
+    """Return a table in blocks: one for each data set and kind of options that has all subsets it shows.
 
     A system that has only a stage 1 stands in every block, so that it can be read beside the others.
 
@@ -95,14 +96,20 @@ def blocks(scores: Scores, labels: Mapping[str, str], columns: Sequence[Column])
         kinds = scores.choices(dataset)
         for choices in [kind for kind in kinds if kind != OPEN] or kinds:
             systems = {*scores.systems(dataset, choices, labels), *scores.systems(dataset, OPEN, labels)}
-            rows = [(s, [_cell(scores, dataset, choices, s, column) for column in columns]) for s in labels if s in systems]
+            rows = [
+                (s, [_cell(scores, dataset, choices, s, column) for column in columns])
+                for s in labels
+                if s in systems
+            ]
             images = scores.images(dataset, choices)
             out.append(Block(dataset, choices, columns, images, [row for row in rows if any(row[1])]))
     return out
 
 
 def _cell(scores: Scores, dataset: str, choices: str, system: str, column: Column) -> Estimate | None:
-    return scores.get(dataset, OPEN if column.stage1 else choices, system, column.metric.name, subset=column.subset)
+    return scores.get(
+        dataset, OPEN if column.stage1 else choices, system, column.metric.name, subset=column.subset
+    )
 
 
 def written(estimate: Estimate | None, column: Column, digits: int = 1) -> str:
@@ -120,12 +127,14 @@ def written(estimate: Estimate | None, column: Column, digits: int = 1) -> str:
 
 
 def caption(metrics: Metrics) -> list[str]:
-    """Return what the numbers of the main table mean, a line each: how they were made, then every metric shown."""
+    """Return what the numbers mean, a line each: how they were made, then every metric shown."""
     return [
         f"Percent of the test images (n in each heading), with {INTERVALS}. Tokens are counts.",
-        "An output without a readable answer is wrong, and stays in the denominator. Open: stage 1 alone, without options,"
+        "An output without a readable answer is wrong, and stays in the denominator. Open: stage 1 alone,"
+        " without options,"
         " compared by name. Seen: species that a recipe may train on; unseen: all others.",
-        "Of the outcomes other than answered, and of the differences between the parsers, those that are 0 for every row of a"
+        "Of the outcomes other than answered, and of the differences between the parsers, those that are 0"
+        " for every row of a"
         " table are left out of it; the CSV has them all.",
         *meanings(column.metric for column in main_columns(metrics)),
     ]
@@ -139,7 +148,8 @@ def meanings(metrics: Iterable[Metric]) -> list[str]:
 def tabulate(task: MainTableTask) -> None:
     """Write the main table and, where a data set has both, the table of seen and unseen species.
 
-    The CSV has a row per data set, choices and system; every number in percent (counts: as they are) with its bounds.
+    The CSV has a row per data set, choices and system; every number in percent (counts: as they are) with its
+    bounds.
     """
     metrics, labels = heads.read(task.metrics), task.labels
     scores = Scores.read(task.scores)
@@ -205,7 +215,12 @@ def _as_latex(
     parts = ["% Needs booktabs and graphicx.", *(f"% {line}" for line in notes)]
     for kind, group in (("main", main), ("species", species)):
         for block in group:
-            title, label = f"{block.title}. Percent, with 95 % intervals.", f"{kind}-{block.dataset}-{block.choices}"
-            table = as_latex(_cells(block, labels), _header(block), title, label, notes=block.warnings(labels))
+            title, label = (
+                f"{block.title}. Percent, with 95 % intervals.",
+                f"{kind}-{block.dataset}-{block.choices}",
+            )
+            table = as_latex(
+                _cells(block, labels), _header(block), title, label, notes=block.warnings(labels)
+            )
             parts.append(table)
     return "\n".join(parts) + "\n"

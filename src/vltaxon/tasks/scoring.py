@@ -4,16 +4,15 @@ import importlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import JsonValue
-
 from vltaxon.code_versions import code_version
 from vltaxon.config.base import HOW, Closed
-from vltaxon.config.experiment import Report, System
+from vltaxon.config.engines import Spec
+from vltaxon.config.experiment import Report, System, Training
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write, WriteMany
 
 
 class Sources(Closed):
-    """The files to score, by what they are about; paths are relative to the workflow root, and stay so in the database."""
+    """The files to score; paths are relative to the workflow root, and stay so in the database."""
 
     questions: dict[tuple[str, str], Path]  # (dataset, choices)
     images: dict[str, Path]  # dataset
@@ -27,13 +26,17 @@ class Sources(Closed):
     def files(self) -> dict[str, str | list[str]]:
         """Return all of them, as the named inputs of a rule."""
         shards = {"answers": self.answers.values(), "leaves": self.leaves.values()}
-        listed = {name: sorted({file for files in groups for file in files}) for name, groups in shards.items()}
+        listed = {
+            name: sorted({file for files in groups for file in files}) for name, groups in shards.items()
+        }
         listed |= {name: list(getattr(self, name).values()) for name in ("images", "taxa", "questions")}
-        return {name: list(map(str, files)) for name, files in listed.items()} | {"parts": str(self.partition)}
+        return {name: list(map(str, files)) for name, files in listed.items()} | {
+            "parts": str(self.partition)
+        }
 
 
 class ScoreTask(Task):
-    """The scores of a scope, with their intervals, and a database with views over all that they were made of."""
+    """The scores of a scope, with their intervals, and a database with views over what they were made of."""
 
     module: ClassVar = "vltaxon.metrics.score"
     scope: Annotated[str, HOW]
@@ -52,7 +55,7 @@ class ScoreTask(Task):
 
 
 class TabulateTask(Task):
-    """The table of a scope. What kind of scope it is says which task it is, and `module` has the function that writes it."""
+    """The table of a scope, written by `tabulate` of `module`. The kind of a scope says which task it is."""
 
     caption: ClassVar[str]  # in Snakemake's report
     scope: Annotated[str, HOW]
@@ -72,8 +75,10 @@ class MainTableTask(TabulateTask):
 
     module: ClassVar = "vltaxon.report.tables"
     caption: ClassVar = (
-        "Every system on every data set and kind of choices, in percent, with 95 % intervals (percentile bootstrap over images;"
-        " Wilson's interval where all images score alike). HCA: every scored level right. Leaf: the deepest level right. An"
+        "Every system on every data set and kind of choices, in percent, with 95 % intervals (percentile"
+        " bootstrap over images;"
+        " Wilson's interval where all images score alike). HCA: every scored level right. Leaf: the deepest"
+        " level right. An"
         " output without a readable answer counts as wrong. The open columns score stage 1 alone, by name."
     )
     labels: dict[str, str]
@@ -95,8 +100,10 @@ class PaperTableTask(TabulateTask):
 
     module: ClassVar = "vltaxon.report.paper"
     caption: ClassVar = (
-        "A table of a paper: its rows and columns, each number as published and as measured here, with a 95 % interval and a"
-        " sign for whether ours lies within one point. Where a data set is not the paper's the two are not comparable."
+        "A table of a paper: its rows and columns, each number as published and as measured here, with a 95"
+        " % interval and a"
+        " sign for whether ours lies within one point. Where a data set is not the paper's the two are not"
+        " comparable."
     )
     table: str
     setting: Setting
@@ -117,7 +124,8 @@ class SweepTableTask(TabulateTask):
 
     module: ClassVar = "vltaxon.report.sweeps"
     caption: ClassVar = (
-        "Sweeps: a system asked in every combination of question wordings and rotations of the options. Mean, standard deviation"
+        "Sweeps: a system asked in every combination of question wordings and rotations of the options."
+        " Mean, standard deviation"
         " and range of HCA and leaf accuracy, over all combinations, by wording and by rotation."
     )
     sweeps: dict[str, SweptSystem]
@@ -125,7 +133,7 @@ class SweepTableTask(TabulateTask):
 
 
 class RepeatedSystem(Closed):
-    """A system asked several times: what it is called, and the tables of its runs by (data set, choices or `leaf`)."""
+    """A system asked several times: its label, and its runs' tables by (data set, choices or `leaf`)."""
 
     label: str
     answers: dict[tuple[str, str], tuple[tuple[Path, ...], ...]]
@@ -136,7 +144,8 @@ class RepeatsTableTask(TabulateTask):
 
     module: ClassVar = "vltaxon.report.repeats"
     caption: ClassVar = (
-        "Repeats: systems asked the very same several times. The share of questions on which not all runs agree, with Wilson's"
+        "Repeats: systems asked the very same several times. The share of questions on which not all runs"
+        " agree, with Wilson's"
         " 95 % interval."
     )
     repeats: dict[str, RepeatedSystem]
@@ -185,7 +194,11 @@ class ReportTask(Task):
     pages: Annotated[tuple[str, ...], HOW]  # modules of its sections, whose code counts
     about: Report
     systems: dict[str, System]
-    settings: dict[str, JsonValue]  # what was run, to be shown
+    datasets: tuple[str, ...]
+    choices: tuple[str, ...]
+    encoder: str
+    training: Training
+    models: dict[str, Spec]
     steps: tuple[str, ...]  # what each training record is of
     bootstrap: int
     seed: int

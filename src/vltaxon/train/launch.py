@@ -21,7 +21,6 @@ from vltaxon.processes import signal_when_parent_dies
 from vltaxon.tasks.training import TrainTask
 from vltaxon.train import trainer_state
 
-_SETTINGS = Path("config/accelerate")  # of `accelerate launch`, by how the processes share the weights
 _JOB = "VLTAXON_TRAINING_JOB"  # process id, for the processes it has started
 
 
@@ -69,7 +68,7 @@ def _launch(task: TrainTask) -> None:
 def _command(task: TrainTask, file: Path, threads: int) -> list[str]:
     """Return the command that starts the processes of a task."""
     options = {
-        "config_file": _SETTINGS / f"{task.distributed}.yaml",
+        "config_file": task.accelerate,
         "num_processes": task.processes,
         "num_machines": 1,
         "main_process_port": 0,

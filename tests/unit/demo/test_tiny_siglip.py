@@ -13,6 +13,8 @@ from vltaxon.demo.clades import world
 from vltaxon.demo.organisms import draw, stream
 from vltaxon.encoders.towers import Encoder
 
+pytestmark = pytest.mark.numeric
+
 
 def _trained(folder: Path, steps: int, seed: int = 0, images: int = 1) -> Path:
     tiny_siglip.train(folder, seed, steps=steps, batch_size=32, images_per_species=images, threads=1)

@@ -22,6 +22,8 @@ from vltaxon.demo.tiny_vlm.vision import draw_patches
 from vltaxon.prompts import conversation
 from vltaxon.provenance import digest_file
 
+pytestmark = pytest.mark.numeric
+
 CONFIG = Path(__file__).parents[3] / "config"
 BASE = Path(tiny_vlm.__file__).parents[1] / "base"
 

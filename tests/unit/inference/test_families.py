@@ -19,6 +19,8 @@ from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.transformers_engine import TransformersEngine
 from vltaxon.train import adapter, guards
 
+pytestmark = pytest.mark.numeric
+
 SHAPES = ((64, 60), (120, 40), (40, 120), (112, 112), (57, 90), (30, 30), (100, 50), (64, 60))  # width, height
 TEXTS = [" ".join(["Name it."] * (1 + 5 * (i % 3))) for i in range(len(SHAPES))]  # of very different length
 ASKED = [Request(str(i), text, "Be brief." if i % 2 else None) for i, text in enumerate(TEXTS)]

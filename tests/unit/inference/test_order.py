@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.unit.conftest import PROMPTS, World
@@ -15,6 +16,8 @@ from vltaxon import provenance, schemas
 from vltaxon.config import Prompt, Stage, Vlm
 from vltaxon.inference import run
 from vltaxon.tasks.asking import Asking
+
+pytestmark = pytest.mark.numeric
 
 ROOT = Path(__file__).parents[3]
 CUTS = [*itertools.product((1, 8, 32), (1, 2, 5)), (8, 9)]  # batch size and shards; of nine shards one has no image

@@ -17,6 +17,8 @@ from vltaxon.inference.shared_prefix import NotShared
 from vltaxon.inference.token_choice import drawn
 from vltaxon.inference.transformers_engine import TransformersEngine
 
+pytestmark = pytest.mark.numeric
+
 QUESTIONS = ("Which kingdom?\nA. x\nB. y", "Which order, of many?\nA. one\nB. two\nC. three", "Which?", "Which genus is it?" * 9)
 
 

@@ -15,6 +15,8 @@ from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.transformers_engine import TransformersEngine
 
+pytestmark = pytest.mark.numeric
+
 
 def requests(world: World) -> list[Request]:
     """Prompts of very different length, so that batches are padded."""

@@ -87,15 +87,21 @@ def test_a_table_of_the_paper_needs_its_own_systems_and_data_sets_only(
     assert set(scope.systems) == systems and set(scope.datasets) == datasets
     assert paper_table(scoring, table).scores == Path(f"results/metrics/scores.vl_taxon.{table}.parquet")
     inputs = scoring.score.reads(SimpleNamespace(of=f".vl_taxon.{table}"))
-    assert inputs["questions"] == [f"results/questions/{dataset}/similar.parquet" for dataset in scope.datasets]
+    assert inputs["questions"] == [
+        f"results/questions/{dataset}/similar.parquet" for dataset in scope.datasets
+    ]
     read = {Path(path).parts[2] for path in [*inputs["answers"], *inputs["leaves"]]}
-    assert read == {"vl_taxon" if system == "vl_taxon_open" else system for system in systems}  # they share stage 1
+    assert read == {
+        "vl_taxon" if system == "vl_taxon_open" else system for system in systems
+    }  # they share stage 1
     assert set(scoring.labels(scope.systems)) == systems
 
 
 def test_values_of_the_paper_s_tables(plan: Plan) -> None:
     values = paper_table(plan.scoring, "table4").setting
-    assert values.comparable == {"animal": False, "plant": False, "bird": False} and values.choices == "similar"
+    assert (
+        values.comparable == {"animal": False, "plant": False, "bird": False} and values.choices == "similar"
+    )
     assert values.systems["vl_taxon"] == "VL-Taxon: tiny_vlm, trained by vl_taxon, asked by two_stage"
     names = {"animal": "inat21_animals", "plant": "demo_plants", "bird": "cub200"}
     mixed = paper_table(changed(plan, tables=config.Tables(**names)), "table2").setting
@@ -104,7 +110,10 @@ def test_values_of_the_paper_s_tables(plan: Plan) -> None:
     drawn = [Path("results/figures/vl_taxon.figure2.svg"), Path("results/figures/vl_taxon.figure2.png")]
     assert plan.scoring.files("vl_taxon.table4") == plan.scoring.files("table4") == wanted
     assert plan.scoring.files("vl_taxon.figure2") == plan.scoring.files("figure2") == drawn
-    assert plan.scoring.files("paper") == plan.scoring.files("vl_taxon") and len(plan.scoring.files("paper")) == 7 * 3 + 2 * 2
+    assert (
+        plan.scoring.files("paper") == plan.scoring.files("vl_taxon")
+        and len(plan.scoring.files("paper")) == 7 * 3 + 2 * 2
+    )
 
 
 def test_tables_of_systems_that_the_experiment_lacks(plan: Plan) -> None:
@@ -113,7 +122,9 @@ def test_tables_of_systems_that_the_experiment_lacks(plan: Plan) -> None:
     assert paper_table(bare, "table3").scores == Path("results/metrics/scores.vl_taxon.table3.parquet")
     assert paper_table(bare, "table1").scores is None and paper_table(bare, "table1").reads()["scores"] == []
     at = SimpleNamespace(paper="vl_taxon", figure="figure2")
-    with pytest.raises(UserError, match=r"figure2: the config has none of its systems: base, default_sft, hierarchical_sft"):
+    with pytest.raises(
+        UserError, match=r"figure2: the config has none of its systems: base, default_sft, hierarchical_sft"
+    ):
         bare.plot_paper(at)
     assert plan.scoring.plot_paper(at).scores == Path("results/metrics/scores.vl_taxon.table1.parquet")
 
@@ -138,13 +149,21 @@ def test_a_sweep_scores_all_its_members(scoring: ScoringPlan, main: Scope) -> No
     assert "results/predictions/base_asked.v4.r3/demo_birds/random/0.parquet" in read
     task = scoring.tabulate(SimpleNamespace(scope="sweep"))
     assert isinstance(task, SweepTableTask)
-    assert task.sweeps == {"base_asked": SweptSystem(label="Base", variants=(0, 1, 2, 3, 4), rotations=(0, 1, 2, 3))}
+    assert task.sweeps == {
+        "base_asked": SweptSystem(label="Base", variants=(0, 1, 2, 3, 4), rotations=(0, 1, 2, 3))
+    }
     assert scoring.labels(["base_asked.v0.r2"]) == {"base_asked.v0.r2": "base_asked, wording 0, rotation 2"}
 
 
 def test_scopes_that_the_config_has_nothing_for_are_left_out(plan: Plan) -> None:
     papers = [f"vl_taxon.table{number}" for number in range(1, 8)]
-    assert [scope.name for scope in plan.scoring.scopes] == ["main", *papers, "comparison.ablations", "sweep", "repeats"]
+    assert [scope.name for scope in plan.scoring.scopes] == [
+        "main",
+        *papers,
+        "comparison.ablations",
+        "sweep",
+        "repeats",
+    ]
     bare = changed(plan, tables=config.Tables(plant="demo_plants"), sweeps={}, repeats={}, comparisons={})
     assert [scope.name for scope in bare.scopes] == ["main", "vl_taxon.table2"]
 

@@ -13,7 +13,7 @@ import pytest
 from tests.data.builder import LABELS
 from tests.unit.report.conftest import DATABASE, HOSTILE, SCORES
 from tests.unit.report.test_usage import benchmark
-from vltaxon.config import Report, System
+from vltaxon.config import Clip, Partition, Report, System, Training
 from vltaxon.metrics import heads
 from vltaxon.report import pages
 from vltaxon.report.estimates import Estimate, Scores
@@ -57,7 +57,8 @@ def page_task(**values: Any) -> ReportTask:
         "systems": {name: System(model="m", protocol="direct", label=label) for name, label in LABELS.items()},
         "pages": tuple(f"vltaxon.report.pages.{name}" for name in SECTIONS),
         "scores": SCORES, "database": DATABASE, "images": IMAGES, "benchmarks": Path("benchmarks"), "bootstrap": 50, "seed": 0,
-        "settings": {}, "steps": (), "figures": (), "records": (), "metrics": heads.files(), "site": (),
+        "datasets": ("demo_plants",), "choices": ("similar",), "encoder": "e", "models": {},
+        "training": Training(dataset="demo_plants", partition=Partition(held_out=1)), "steps": (), "figures": (), "records": (), "metrics": heads.files(), "site": (),
         "page": Path("results/report/index.html"),
     }  # fmt: skip
     return ReportTask(**given | values)
@@ -76,7 +77,7 @@ def page(root: Path) -> str:
                 figures=(Path("level_accuracy.svg"), Path("training.svg")),
                 steps=("vl_taxon 2-grpo",),
                 records=(Path("record.json"),),
-                settings={"Run": {"seed": 0, "note": "<b>"}, "Choices": ["similar"]},
+                models={"m": Clip(engine="zero_shot", name="<b>", licence="theirs")},
             )
         )
         return Path("results/report/index.html").read_text("utf-8")

@@ -16,6 +16,8 @@ from vltaxon.train import adapter, guards
 from vltaxon.train.objectives.grpo import GrpoStep, trend
 from vltaxon.train.record import curve_of
 
+pytestmark = pytest.mark.numeric
+
 FILES = {"adapter_model.safetensors", "adapter_config.json", "curve.parquet", "record.json"}
 GRPO = step("grpo", samples=(RIGHT_LETTERS.model_copy(update={"levels": "one"}),))
 

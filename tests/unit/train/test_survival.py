@@ -23,6 +23,8 @@ from vltaxon.config import Step, Vlm
 from vltaxon.tasks.training import TrainTask
 from vltaxon.train import trainer_state
 
+pytestmark = pytest.mark.numeric
+
 ROOT = Path(__file__).parents[3]
 SFT = step(samples=(LETTERS,), epochs=2, checkpoint_minutes=0)
 ONE_LEVEL = RIGHT_LETTERS.model_copy(update={"levels": "one"})

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 
 def draw(shown: Shown) -> "Figure":
-    """Return the figure: accuracy per level among the images with the leaf right: where the lineages of right leaves break."""
+    """Return the figure: accuracy per level among the images with the leaf right."""
     scores, setting, labels, ranks = shown.scores, shown.setting, shown.labels, shown.ranks
     text = (
-        f"{setting.choices.capitalize()} choices, 95 % intervals; n: images with the leaf right, so all right at the last level."
+        f"{setting.choices.capitalize()} choices, 95 % intervals; n: images with the leaf right, so all right"
+        " at the last level."
     )
     figure, by_role = panels(shown, 3.4, "right, of images with the leaf right (%)", text)
     for role, panel in by_role.items():

@@ -17,11 +17,14 @@ CAPTION = (
     "A system on the dotted line knows the lineage of each leaf it knows; below it,"
     " leaves are known without their lineage."
 )
-METRICS = {False: ("hca", "leaf"), True: ("open_lineage", "open_leaf")}  # by whether it is stage 1, without options
+METRICS = {
+    False: ("hca", "leaf"),
+    True: ("open_lineage", "open_leaf"),
+}  # by whether it is stage 1, without options
 
 
 def draw(scores: Scores, labels: Mapping[str, str]) -> "Figure":
-    """Return the figure, with both intervals: the further below the diagonal, the less the leaf implies the rest."""
+    """Return the figure: the further below the diagonal, the less the leaf implies the rest."""
     figure, panels = grid(scores, 2.95, 3.0, "whole lineage right (%)")
     points: dict[Axes, dict[str, tuple[Estimate, Estimate]]] = {}
     for panel, kind, dataset in panels:
@@ -33,9 +36,10 @@ def draw(scores: Scores, labels: Mapping[str, str]) -> "Figure":
             x, y = scores.get(dataset, kind, system, leaf), scores.get(dataset, kind, system, hca)
             if x and y:
                 points[panel][textwrap.fill(labels[system], 18)] = (x, y)
-                style = {**look(labels, system), "linestyle": "none"}
+                style = look(labels, system)
                 panel.errorbar(
-                    100 * x.value, 100 * y.value, y.bars, x.bars, **style, label=labels[system],
+                    100 * x.value, 100 * y.value, y.bars, x.bars, label=labels[system],
+                    color=style["color"], marker=style["marker"], linestyle="none",
                     markersize=6, elinewidth=1.1, markeredgecolor="white", markeredgewidth=0.6, clip_on=False,
                 )  # fmt: skip
         panel.set_xlabel("leaf right (%)")

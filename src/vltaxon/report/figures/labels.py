@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]]) -> None:
-    """Write each point's label beside it where it covers the least of other labels, points, bars, diagonal and border.
+    """Write each point's label where it covers the least of other labels, points, bars, diagonal and border.
 
     The figure is drawn at 72 dots an inch here, so a pixel is a point and the offsets hold at any resolution.
 
@@ -29,9 +29,15 @@ def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]])
     centres = {label: to_pixels((100 * x.value, 100 * y.value)) for label, (x, y) in points.items()}
     taken = [_box(c, 8, 8) for c in centres.values()]
     for x, y in points.values():
-        (left, bottom), (right, top) = to_pixels((100 * x.low, 100 * y.low)), to_pixels((100 * x.high, 100 * y.high))
+        (left, bottom), (right, top) = (
+            to_pixels((100 * x.low, 100 * y.low)),
+            to_pixels((100 * x.high, 100 * y.high)),
+        )
         (middle, height) = to_pixels((100 * x.value, 100 * y.value))
-        taken += [np.array([left, height - 2, right, height + 2]), np.array([middle - 2, bottom, middle + 2, top])]
+        taken += [
+            np.array([left, height - 2, right, height + 2]),
+            np.array([middle - 2, bottom, middle + 2, top]),
+        ]
     taken += [_box(at, 3, 3) for at in to_pixels(np.linspace((0, 0), (100, 100), 60))]
     frame = panel.get_window_extent()
     walls = np.array(
@@ -43,12 +49,18 @@ def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]])
         ]
     )
     offsets = np.array(
-        [(r * np.cos(a), r * np.sin(a)) for r in (9, 14, 20, 28, 38, 50, 64, 80) for a in np.arange(16) * np.pi / 8]
+        [
+            (r * np.cos(a), r * np.sin(a))
+            for r in (9, 14, 20, 28, 38, 50, 64, 80)
+            for a in np.arange(16) * np.pi / 8
+        ]
     )
     aligned = np.select([offsets[:, 0] < -1, offsets[:, 0] > 1], [1.0, 0.0], 0.5)  # right, left, centre
     for label, centre in sorted(centres.items(), key=lambda item: -len(item[0])):
         size = Text(0, 0, label, fontsize=SMALL, figure=panel.figure).get_window_extent()
-        starts = centre + offsets - np.column_stack([size.width * aligned, np.full(len(offsets), size.height / 2)])
+        starts = (
+            centre + offsets - np.column_stack([size.width * aligned, np.full(len(offsets), size.height / 2)])
+        )
         boxes = np.hstack([starts, starts + np.array([size.width, size.height])])
         cost = 3 * _common(boxes, walls) + 2 * _common(boxes, np.array(taken)) + np.hypot(*offsets.T) / 4
         best = int(cost.argmin())
@@ -56,7 +68,8 @@ def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]])
         taken.append(boxes[best] + np.array([-2, -1, 2, 1]))
         leader = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
         text = panel.annotate(
-            label, (100 * points[label][0].value, 100 * points[label][1].value), (dx, dy), textcoords="offset points",
+            label, (100 * points[label][0].value, 100 * points[label][1].value), (dx, dy),
+            textcoords="offset points",
             fontsize=SMALL, color="#222222",
             ha={0.0: "left", 0.5: "center", 1.0: "right"}[aligned[best]], va="center", annotation_clip=False, 
             arrowprops=leader if np.hypot(dx, dy) > 15 else None,
@@ -71,7 +84,7 @@ def _box(centre: "Floats", width: float, height: float) -> "Floats":
 
 
 def _common(boxes: "Floats", others: "Floats") -> "Floats":
-    """Return the area that each box shares with the others, together; both of shape (n, 4): left, bottom, right, top."""
+    """Return the area that each box shares with all others; of shape (n, 4): left, bottom, right, top."""
     low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
     shared: Floats = np.prod(np.maximum(high - low, 0), axis=2).sum(axis=1)
     return shared

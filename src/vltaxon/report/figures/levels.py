@@ -34,7 +34,10 @@ def draw_levels(
     levels, systems = scores.levels(dataset, kind, metric), scores.systems(dataset, kind, labels)
     at = np.arange(len(levels))
     if chance:
-        by_chance = [next(e for s in systems if (e := scores.get(dataset, kind, s, "chance", level))) for level in levels]
+        by_chance = [
+            next(e for s in systems if (e := scores.get(dataset, kind, s, "chance", level)))
+            for level in levels
+        ]
         values = [100 * e.value for e in by_chance]
         panel.plot(at, values, color=GREY, linestyle=":", linewidth=1.4, label="chance level", zorder=1)
     for place, system in enumerate(systems):
@@ -46,5 +49,10 @@ def draw_levels(
             at + shift, value, bars, **look(labels, system), label=labels[system],
             linewidth=1.6, markersize=4.5, elinewidth=1, markeredgecolor="white", markeredgewidth=0.5,
         )  # fmt: skip
-    panel.set(xticks=at, xticklabels=[ranks[level - 1] for level in levels], ylim=(-3, 103), xlim=(-0.4, len(levels) - 0.6))
+    panel.set(
+        xticks=at,
+        xticklabels=[ranks[level - 1] for level in levels],
+        ylim=(-3, 103),
+        xlim=(-0.4, len(levels) - 0.6),
+    )
     panel.grid(axis="x", visible=False)

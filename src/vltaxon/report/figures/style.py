@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers; shapes and dashes repeat the distinction for print.
+# Okabe and Ito's colours, told apart by colour-blind readers; shapes and dashes repeat them for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A3D9A", "#8C6D46")
 MARKERS = "osD^vPX*"
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
@@ -53,7 +53,9 @@ def styled() -> AbstractContextManager[None]:
     """Return Matplotlib with the style of all figures, whatever the user's own settings."""
     import matplotlib
 
-    style: AbstractContextManager[None] = matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"})
+    style: AbstractContextManager[None] = matplotlib.rc_context(
+        {**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}
+    )
     return style
 
 
@@ -74,8 +76,10 @@ def look(labels: Mapping[str, str], system: str) -> Look:
     }
 
 
-def grid(scores: Scores, width: float, height: float, unit: str) -> tuple["Figure", list[tuple["Axes", str, str]]]:
-    """Return a figure with a panel per kind of options (rows) and data set (columns); panels without scores are taken away.
+def grid(
+    scores: Scores, width: float, height: float, unit: str
+) -> tuple["Figure", list[tuple["Axes", str, str]]]:
+    """Return a figure with a panel per kind of options (rows) and data set (columns) that has scores.
 
     Args:
         scores: say which there are.
@@ -91,7 +95,9 @@ def grid(scores: Scores, width: float, height: float, unit: str) -> tuple["Figur
 
     kinds = list(dict.fromkeys(kind for dataset in scores.datasets for kind in scores.choices(dataset)))
     kinds.sort(key=lambda kind: kind == OPEN)
-    figure = Figure(figsize=(0.5 + width * len(scores.datasets), 0.5 + height * len(kinds)), layout="constrained")
+    figure = Figure(
+        figsize=(0.5 + width * len(scores.datasets), 0.5 + height * len(kinds)), layout="constrained"
+    )
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(kinds), len(scores.datasets), squeeze=False)
     panels = []
@@ -108,6 +114,12 @@ def grid(scores: Scores, width: float, height: float, unit: str) -> tuple["Figur
 
 def legend(figure: "Figure", panels: Sequence["Axes"], order: Sequence[str]) -> None:
     """Write one legend for all panels above them, in the given order of labels."""
-    handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    handles = {
+        label: handle
+        for panel in panels
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
     shown = [label for label in order if label in handles]
-    figure.legend([handles[label] for label in shown], shown, loc="outside upper left", ncols=4, handlelength=3)
+    figure.legend(
+        [handles[label] for label in shown], shown, loc="outside upper left", ncols=4, handlelength=3
+    )

@@ -1,4 +1,5 @@
-"""The sections of the report page: a module each, found by looking into this folder, with its template `site/NAME.html.j2`.
+"""The sections of the report page: a module each, found by looking into this folder.
 
-A module says where it stands (`SECTION`) and what its template shows (`context`).
+Each has its template, `site/NAME.html.j2`. A module says where it stands (`SECTION`) and what its
+template shows (`context`).
 """

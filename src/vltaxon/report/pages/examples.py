@@ -26,7 +26,8 @@ _TRUTH = """
 """
 _ANSWERS = f"""
     WITH given AS (
-        SELECT '' AS kind, a.system, a.image_id, a.level, a.answer, a.outcome, a.answer_index = q.answer_index AS correct
+        SELECT '' AS kind, a.system, a.image_id, a.level, a.answer, a.outcome,
+            a.answer_index = q.answer_index AS correct
         FROM answers AS a JOIN questions AS q USING (dataset, choices, question_id)
         WHERE dataset = $dataset AND choices = $choices AND list_contains($ids, a.image_id) AND q.scored
         UNION ALL
@@ -103,7 +104,11 @@ def _examples(content: Content) -> list[Example]:
     """Return the images drawn, with true lineage and answers read from the database."""
     task, labels = content.task, content.labels
     ids, store = drawn(task.images, task.about.examples, task.seed), ImageStore(task.images)
-    given = {"dataset": task.about.dataset, "choices": task.about.choices, "ids": ids}
+    given: dict[str, str | list[str]] = {
+        "dataset": task.about.dataset,
+        "choices": task.about.choices,
+        "ids": ids,
+    }
     with connect(task.database, read_only=True) as connection:
         truth, answers, stage1 = (_rows(connection, query, given) for query in (_TRUTH, _ANSWERS, _STAGE1))
     marks: dict[tuple[str, str, str], dict[int, Mark]] = {}
@@ -117,19 +122,26 @@ def _examples(content: Content) -> list[Example]:
             truth=dict(mine.select("level", "taxon").iter_rows()),
             ranks=dict(mine.select("level", "rank").iter_rows()),
             systems=[
-                (label + (", stage 1" if kind and (image, system, "") in marks else ""), marks[image, system, kind])
+                (
+                    label + (", stage 1" if kind and (image, system, "") in marks else ""),
+                    marks[image, system, kind],
+                )
                 for system, label in labels.items()
                 for kind in ("", OPEN)
                 if (image, system, kind) in marks and (not kind or (image, system) in first)
             ],
-            stage1=[(label, *first[image, system]) for system, label in labels.items() if (image, system) in first],
+            stage1=[
+                (label, *first[image, system]) for system, label in labels.items() if (image, system) in first
+            ],
         )
         for image in ids
         for mine in [truth.filter(pl.col("image_id") == image)]
     ]
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, query: str, given: Mapping[str, str | list[str]]) -> pl.DataFrame:
+def _rows(
+    connection: duckdb.DuckDBPyConnection, query: str, given: Mapping[str, str | list[str]]
+) -> pl.DataFrame:
     used = {name: value for name, value in given.items() if f"${name}" in query}
     found: pl.DataFrame = connection.sql(query, params=used).pl()
     return found

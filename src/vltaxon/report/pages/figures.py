@@ -11,6 +11,7 @@ def context(content: Content) -> dict[str, object]:
     paths = content.task.figures
     return {
         "figures": [
-            (FIGURES[path.stem].TITLE, FIGURES[path.stem].CAPTION, uri(path.read_bytes(), "image/svg+xml")) for path in paths
+            (FIGURES[path.stem].TITLE, FIGURES[path.stem].CAPTION, uri(path.read_bytes(), "image/svg+xml"))
+            for path in paths
         ]
     }

@@ -33,8 +33,10 @@ def headline(content: Content, gain: tuple[float, float, float] | None) -> list[
     points, low, high = (100 * number for number in gain)
     verdict = f"{points:+.1f} points" if low * high > 0 else f"{points:+.1f} points, not told apart from none"
     return [
-        f"{labels[about.system]} gets the whole lineage right for {_percent(mine)} of the test images of {dataset}"
-        f" ({choices} choices), {labels[about.baseline]} for {_percent(other)}: {verdict} [{low:+.1f}, {high:+.1f}],"
+        f"{labels[about.system]} gets the whole lineage right for {_percent(mine)} of the test images of"
+        f" {dataset}"
+        f" ({choices} choices), {labels[about.baseline]} for {_percent(other)}: {verdict} [{low:+.1f},"
+        f" {high:+.1f}],"
         " paired by image.",
         f"{labels[about.baseline]} gets the leaf right for {_percent(leaf)}.",
     ]

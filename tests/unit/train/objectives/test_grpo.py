@@ -11,6 +11,8 @@ from vltaxon.data.images import ImageStore
 from vltaxon.train import adapter, arguments, guards, lengths, objectives, samples
 from vltaxon.train.rewards import accuracy
 
+pytestmark = pytest.mark.numeric
+
 
 def made(world: World, vlm: Vlm, previous: Path | None, max_new_tokens: int = 4) -> Any:
     what = step("grpo", samples=(RIGHT_LETTERS,), max_new_tokens=max_new_tokens)

@@ -7,6 +7,8 @@ from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.train import adapter, arguments, lengths, objectives, samples
 
+pytestmark = pytest.mark.numeric
+
 
 def test_only_the_adapter_moves_and_only_the_answer_is_learnt(world: World, vlm: Vlm) -> None:
     what, seed = step(), 0
