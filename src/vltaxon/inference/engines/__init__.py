@@ -51,4 +51,4 @@ def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
 
 
 # Last, since the config looks here for the engines, and either may be imported first.
-import vltaxon.config  # noqa: F401
+import vltaxon.config  # noqa: E402, F401
