@@ -1,11 +1,22 @@
 """vltaxon: raw archives -> questions -> training -> two-stage predictions -> metric tables -> report."""
 
+import os
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.27")
 
+# The config of the working directory; what it has not is taken from the workflow's own. So it runs in any directory, and as a module.
+OWN_CONFIG = Path(
+    os.path.relpath(
+        workflow.current_basedir.join("config").get_path_or_uri(secret_free=False)
+    )
+)
+CONFIG = Path("config")
 
-configfile: "config/config.yaml"
+
+configfile: str((CONFIG if CONFIG.joinpath("config.yaml").exists() else OWN_CONFIG) / "config.yaml")
 
 
 # Satisfies --lint; the environment is the one of `make`, unless you run with --sdm apptainer and an image of your own.
@@ -18,11 +29,13 @@ wildcard_constraints:
     system=r"[a-z0-9_.-]+",
     model=r"[a-z0-9_.-]+",
     recipe=r"[a-z0-9_.-]+",
-    step=r"\d+-(sft|grpo)",
+    step=r"\d+-[a-z][a-z0-9_]*",
     choices=r"similar|random|published",
     shard=r"\d+",
-    table=r"table\d",
-    figure=r"figure\d",
+    of=r"(\.[a-z0-9_.-]+)?",
+    scope=r"[a-z0-9_.-]+",
+    paper=r"[a-z0-9_]+",
+    figure=r"[a-z0-9_]+",
 
 
 include: "workflow/rules/common.smk"
@@ -33,7 +46,7 @@ include: "workflow/rules/questions.smk"
 include: "workflow/rules/published.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/predict.smk"
-include: "workflow/rules/metrics.smk"
+include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/paper.smk"
 
@@ -41,8 +54,7 @@ include: "workflow/rules/paper.smk"
 rule all:
     default_target: True
     input:
-        rules.score.output,
-        rules.tabulate.output,
+        plan.scoring.main,
         rules.plot.output,
         rules.report.output,
 
@@ -50,10 +62,10 @@ rule all:
 # On demand: what all of it will cost, told before anything is paid. Without output, so it tells anew each time.
 rule plan:
     log:
-        "results/logs/plan.md",
+        layout.log("plan", "md"),
     localrule: True
     params:
-        experiment=lambda wildcards: plan.given.model_dump_json(),
+        experiment=plan.experiment,
     message:
         "Estimating requests, tokens, device hours, disk and licences"
     script:
@@ -63,7 +75,7 @@ rule plan:
 # On demand: which jobs would run and what has changed, in one line each. TARGET: `python -m vltaxon.why TARGET`.
 rule why:
     log:
-        "results/logs/why.log",
+        layout.log("why"),
     localrule: True
     params:
         configs=list(map(str, workflow.config_settings.configfiles)),

@@ -198,21 +198,34 @@ def run(rule: str, size: Size) -> None:
         vectors = (here / "images.vectors", here / "taxons.vectors")
         answer_by_similarity(ids, *vectors, here / "taxa.parquet", here / "mine.parquet", here / "answer_questions.parquet", 0)
     elif rule == "score":
-        from vltaxon.metrics.run import Sources, score
+        from vltaxon.metrics import heads
+        from vltaxon.metrics.score import score
+        from vltaxon.tasks.scoring import ScoreTask, Sources
 
         sources = Sources(
             questions={("d", "similar"): here / "mine.parquet"},
             images={"d": here / "images.parquet"},
             taxa={"d": here / "taxa.parquet"},
-            answers={("s", "d", "similar"): [here / "answer_questions.parquet"]},
+            answers={("s", "d", "similar"): (here / "answer_questions.parquet",)},
             leaves={},
             leaf_systems={},
             partition=here / "parts.parquet",
             training="d",
         )
-        score(sources, BOOTSTRAP, 0, here / "scores.parquet", here / "benchmark.duckdb")
+        score(
+            ScoreTask(
+                scope="main",
+                sources=sources,
+                bootstrap=BOOTSTRAP,
+                seed=0,
+                metrics=tuple(heads.files()),
+                views=tuple((heads.FOLDER / "views").glob("*.sql")),
+                scores=here / "scores.parquet",
+                database=here / "benchmark.duckdb",
+            )
+        )
     elif rule == "report":
-        from vltaxon.metrics.run import difference
+        from vltaxon.metrics.compare import difference
 
         # the part of the page that grows: a difference of systems over all images; the rest is of fixed size
         difference(here / "benchmark.duckdb", "d", "similar", "hca", ("s", "s"), BOOTSTRAP, 0)

@@ -12,7 +12,7 @@ from vltaxon.errors import UserError
 
 
 def pinned(model: Vlm) -> Vlm:
-    """The same model at a commit: where its revision is a moving name, the commit that this name means now.
+    """Return the same model at a commit: of a moving revision, at the commit that it means now.
 
     Raises:
         UserError: the hub does not tell, and no earlier download does.
@@ -25,27 +25,39 @@ def pinned(model: Vlm) -> Vlm:
     try:
         commit = resolve_revision(model.checkpoint, revision=model.revision).resolved
     except (OSError, ValueError, RevisionResolutionError) as error:
-        raise UserError(f"{model.checkpoint}: which commit is its {model.revision} cannot be found out: {error}") from error
+        raise UserError(
+            f"{model.checkpoint}: which commit is its {model.revision} cannot be found out: {error}"
+        ) from error
     return model.model_copy(update={"revision": commit})
 
 
 def digest(model: Vlm) -> str:
-    """Identity of the weights: content of a local folder, or hub id and commit. A moving name is none: see `pinned`."""
+    """Return the identity of the weights: content of a local folder, or hub id and commit.
+
+    A moving name is none: see `pinned`.
+    """
     folder = Path(model.checkpoint)
-    assert folder.is_dir() or model.revision != MOVING, "the digest of a moving name would not tell what was loaded"
+    assert folder.is_dir() or model.revision != MOVING, (
+        "the digest of a moving name would not tell what was loaded"
+    )
     return provenance.digest_folder(folder) if folder.is_dir() else f"{model.checkpoint}@{model.revision}"
 
 
 def adapted(weights: str, adapter: Path) -> str:
-    """Identity of weights with an adapter, from that of the weights alone."""
+    """Return the identity of weights with an adapter.
+
+    Args:
+        weights: identity of the weights alone.
+        adapter: folder of the adapter.
+    """
     return f"{weights}+{provenance.digest_file(adapter / 'adapter_model.safetensors')}"
 
 
 def load(model: Vlm) -> tuple[Any, Any]:
-    """Load processor and weights in the configured dtype; a hub id is pinned to its revision, and none of its code is run.
+    """Load processor and weights in the configured dtype; none of a hub's code is run.
 
-    Weights are on the CPU, but for a model of several `gpus` where several are visible: over these they are spread, layer by
-    layer. (Not yet run by us on several devices.)
+    Weights are on the CPU, but for a model of several `gpus` where several are visible: over these they are
+    spread, layer by layer. (Not yet run by us on several devices.)
 
     Raises:
         UserError: the checkpoint is absent, damaged, or of no architecture that takes images and text.
@@ -58,14 +70,22 @@ def load(model: Vlm) -> tuple[Any, Any]:
     dtype = getattr(torch, model.dtype)
     try:
         processor = AutoProcessor.from_pretrained(model.checkpoint, **where)
-        weights = AutoModelForImageTextToText.from_pretrained(model.checkpoint, dtype=dtype, **where, **spread)
+        weights = AutoModelForImageTextToText.from_pretrained(
+            model.checkpoint, dtype=dtype, **where, **spread
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{model.checkpoint}: not loadable as a vision-language model: {error}") from error
     return processor, weights
 
 
 def merge(model: Vlm, adapter: Path, output: Path) -> None:
-    """Write the model with an adapter merged into its weights, as a checkpoint folder like any other."""
+    """Write a model with an adapter merged into its weights, as a checkpoint folder like any other.
+
+    Args:
+        model: the base model.
+        adapter: folder of the adapter.
+        output: folder to write.
+    """
     from peft import PeftModel
 
     processor, weights = load(pinned(model))

@@ -32,6 +32,9 @@ ANSWERS_EXPORT = "results/published/{system}/{dataset}/{choices}.json"
 ADAPTER = "results/adapters/{model}/{recipe}/{step}/{file}"
 ADAPTERS = Path("results/adapters")
 WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+RECORD = "record.json"
+CURVE = "curve.parquet"
 OWN = "results/own/{model}/{recipe}/{step}.parquet"
 MERGED = "results/merged/{model}/{recipe}"
 
@@ -41,12 +44,12 @@ LEAF = "results/predictions/{system}/{dataset}/leaf/{shard}.parquet"
 LEAF_SHARDS = "results/predictions/{system}/{dataset}/leaf/shards.json"
 ANSWERS = "results/predictions/{system}/{dataset}/{choices}/{shard}.parquet"
 
-# scores, tables, figures, report
-SCORES = "results/metrics/scores.parquet"
-DATABASE = "results/benchmark.duckdb"
-FIGURE = "results/figures/{name}.{suffix}"
-FIGURES = Path("results/figures")
-TABLE = "results/tables/{name}.{suffix}"
+# scores, tables, figures, report; of the main scope, `of` is empty, of any other `.` and its name
+SCORES = "results/metrics/scores{of}.parquet"
+DATABASE = "results/benchmark{of}.duckdb"
+TABLE = "results/tables/{scope}"
+FIGURE = "results/figures/{name}"
+PAPER_FIGURE = "results/figures/{paper}.{figure}"
 REPORT = "results/report/index.html"
 BENCHMARKS = Path("results/benchmarks")
 

@@ -25,6 +25,12 @@ def job(snakemake: Any) -> Iterator[None]:
         yield
 
 
+def tell(snakemake: Any, text: str) -> None:
+    """Print what a rule without results was asked for, and keep it in its log."""
+    Path(snakemake.log[0]).write_text(text, encoding="utf-8")
+    print(text)
+
+
 @contextmanager
 def logged(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
     """Run a block on its own devices, with both output streams in `log`, C-level output and children's included.

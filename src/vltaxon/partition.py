@@ -6,8 +6,8 @@ import polars as pl
 
 from vltaxon import schemas
 from vltaxon.errors import UserError
-from vltaxon.lots import lots
 from vltaxon.provenance import read_frame, write_frame
+from vltaxon.seeded import draw_numbers
 from vltaxon.tasks.questions import PartitionTask
 from vltaxon.taxonomy import Taxonomy
 
@@ -25,7 +25,7 @@ def partition(task: PartitionTask) -> None:
     trained = images.filter(pl.col("split") == "train").select("leaf")
     leaves = pl.DataFrame({"leaf": Taxonomy.read(task.taxa).leaves})
     names = leaves.join(trained, on="leaf", how="semi", maintain_order="left")["leaf"]
-    drawn = pl.DataFrame({"leaf": names, "drawn": lots("partition", task.seed, names)}).sort("drawn", "leaf")
+    drawn = pl.DataFrame({"leaf": names, "drawn": draw_numbers("partition", task.seed, names)}).sort("drawn", "leaf")
     rest = drawn.select("leaf")[parts.held_out :]
     share = round(parts.sft_share * len(rest))
     if share < 1 or share >= len(rest):

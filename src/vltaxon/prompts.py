@@ -37,9 +37,9 @@ def fill(template: str, **values: str) -> str:
     return template.format(**values)
 
 
-def conversation(text: str, system: str | None = None) -> list[dict[str, Any]]:
-    """Chat messages with the image before the text, so that all questions of an image share their prefix."""
-    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+def conversation(text: str, system: str | None = None, image: bool = True) -> list[dict[str, Any]]:
+    """Chat messages with the image, if there is one, before the text, so that all questions of an image share their prefix."""
+    user = {"role": "user", "content": [{"type": "image"}] * image + [{"type": "text", "text": text}]}
     return ([{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []) + [user]
 
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import polars as pl
 
 from vltaxon import schemas
-from vltaxon.lots import lots, more
 from vltaxon.provenance import read_frame, write_frame
+from vltaxon.seeded import draw_numbers, stretch
 from vltaxon.tasks.questions import DrawTask
 from vltaxon.taxonomy import Taxonomy
 
@@ -96,7 +96,7 @@ def assemble(
         names = mine["image_id"] + f":{level.number}"
         candidates = np.column_stack([level.truth, picked.labels])
         count = candidates.shape[1]
-        order = np.argsort(more(lots("options", seed, names), count), axis=1, kind="stable")
+        order = np.argsort(stretch(draw_numbers("options", seed, names), count), axis=1, kind="stable")
         shown = pl.Series(level.labels, dtype=pl.String)[
             np.take_along_axis(candidates, order, axis=1).ravel()
         ]
@@ -123,7 +123,7 @@ def assemble(
 def drawn(level: Level, image_ids: Iterable[str], seed: int) -> Chosen:
     """Wrong labels at random, uniform without repetition, each image's from a stream of its own."""
     wrong = min(WRONG, len(level.labels) - 1)
-    numbers = more(lots(f"distractors of level {level.number}", seed, image_ids), max(wrong, 1))
+    numbers = stretch(draw_numbers(f"distractors of level {level.number}", seed, image_ids), max(wrong, 1))
     taken = level.truth[:, None]
     for place in range(wrong):
         free = len(level.labels) - 1 - place

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
-from vltaxon.config import Endpoint, Prompt, Stage, Vlm
+from vltaxon.config import GenerativeSpec, Prompt, Stage
 
-PIXELS = 28 * 28  # of a visual token of Qwen2.5-VL; other families differ by small factors
 _LETTERS = 4  # of a token of English text, roughly
 _QUESTION = 60  # tokens of a question and its four options
 # New tokens of an answer. With reasoning: what VL-Taxon reports for its own answers (arXiv 2601.14610, Table 6, 93 to 94).
@@ -33,12 +32,9 @@ class Cost(NamedTuple):
         return round(self.image + requests * self.request) if requests else 0
 
 
-def image_tokens(model: Vlm | Endpoint, pixels: int | None = None) -> float:
+def image_tokens(model: GenerativeSpec, pixels: int | None = None) -> float:
     """Visual tokens of an image of so many pixels, within the model's bounds; where not said, of the largest that it is shown."""
-    if isinstance(model, Endpoint) and model.image_tokens is not None:
-        return float(model.image_tokens)
-    shown = model.pixels if pixels is None else min(max(pixels, model.min_pixels), model.pixels)
-    return max(1.0, shown / PIXELS)
+    return model.visual_tokens(pixels)
 
 
 def text_tokens(prompt: Prompt) -> float:

@@ -6,6 +6,6 @@ with the hash recorded in tests/data/versions.json and asks for a decision: rais
 
 VERSIONS = {
     "vltaxon.encoders.embedding": 1,
-    "vltaxon.train.run": 3,
+    "vltaxon.train.step": 3,
     "vltaxon.inference.run": 2,
 }

@@ -13,9 +13,10 @@ import pyarrow as pa
 from PIL import Image
 
 from vltaxon import schemas
-from vltaxon.metrics.run import Sources
+from vltaxon.metrics import heads
 from vltaxon.parsing import LETTERS
 from vltaxon.provenance import write_parquet
+from vltaxon.tasks.scoring import ScoreTask, Sources
 from vltaxon.taxonomy import normalise
 
 Lineage = tuple[str | None, ...]
@@ -179,6 +180,19 @@ class Bench:
             partition=put(parts, f"results/splits/{self.training}.parquet", schemas.PARTS),
             training=self.training,
         )
+
+
+VIEWS = tuple(sorted((heads.FOLDER / "views").glob("*.sql")))
+
+
+def score_task(
+    sources: Sources, bootstrap: int, seed: int, scores: Path, database: Path, metrics: Sequence[Path] = ()
+) -> ScoreTask:
+    """The task of scoring some files, by the package's metrics where none are given."""
+    given = tuple(metrics or heads.files())
+    return ScoreTask(
+        scope="main", sources=sources, bootstrap=bootstrap, seed=seed, metrics=given, views=VIEWS, scores=scores, database=database
+    )
 
 
 def tree(branching: Sequence[int], prefix: str = "") -> dict[str, Lineage]:

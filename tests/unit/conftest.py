@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from vltaxon import provenance, schemas
+from vltaxon import layout, provenance, schemas
 from vltaxon.config import Lora, Prompt, Samples, Step, Vlm
-from vltaxon.train import run
+from vltaxon.config.recipes import STEPS
+from vltaxon.tasks.training import TrainTask
+from vltaxon.train.step import train_step
 
 RANKS = ("kingdom", "order", "genus", "species")
 WORDING = "Given the {word} in the image, what is its classification at the {rank} level?"
@@ -24,6 +26,7 @@ PROMPTS = {
     "direct": Prompt(source="test", system="Answer by letter.", text="{question}\n{options}"),
 }
 LORA = Lora(rank=4, alpha=8)
+NO_MODEL = Vlm(engine="transformers", checkpoint="org/model", revision="0" * 40, pixels=3136, licence="MIT")
 NAMES = ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}{% if c['type'] == 'image' %}"
@@ -46,9 +49,19 @@ class World:
     def tables(self) -> dict[str, Path]:
         return {name: self.folder / f"{name}.parquet" for name in ("images", "taxa", "questions", "parts")}
 
-    @property
-    def words(self) -> dict[str, Any]:
-        return {**self.tables, "prompts": PROMPTS, "wording": WORDING, "word": "plant"}
+    def task(
+        self, what: Step, vlm: Vlm | None = None, name: str = "o", previous: Path | None = None, **changes: Any
+    ) -> TrainTask:
+        """The training of a step; a draw of its samples needs no model."""
+        output = self.folder / name
+        values: dict[str, Any] = {
+            "step": what, "model": vlm or NO_MODEL, "prompts": PROMPTS, "wording": WORDING, "word": "plant", "seed": 0,
+            "device_batch_size": what.device_batch_size, "checkpoint_minutes": what.checkpoint_minutes,
+            "state": self.folder / ".state" / name, **self.tables, "weights": (), "own": None,
+            "previous": previous and previous / layout.WEIGHTS, "adapter": output / layout.WEIGHTS,
+            "config": output / layout.ADAPTER_CONFIG, "record": output / layout.RECORD, "curve": output / layout.CURVE,
+        }  # fmt: skip
+        return TrainTask(**(values | changes))
 
     def rewrite(self, name: str, column: str, values: list[Any]) -> None:
         """Replace a column, to make a mistake."""
@@ -174,9 +187,10 @@ def step(kind: str = "sft", **changes: Any) -> Step:
     sft = kind == "sft"
     settings: dict[str, Any] = {
         "kind": kind, "part": kind, "samples": (Samples(task="leaf", prompt="stage1"),), "lora": LORA, "learning_rate": 1e-2,
-        "batch_size": 8 if sft else 16, "device_batch_size": 8, "group_size": 4, "kl": 0.4, "max_new_tokens": 8, "warmup": 0,
+        "batch_size": 8 if sft else 16, "device_batch_size": 8, "max_new_tokens": 8, "warmup": 0,
     }  # fmt: skip
-    return Step(**(settings | changes))
+    own: dict[str, Any] = {} if sft else {"group_size": 4, "kl": 0.4}
+    return STEPS[kind](**(settings | own | changes))
 
 
 LETTERS = Samples(task="answer", prompt="stage2", condition="gold", target="answer", form="bare")
@@ -192,6 +206,6 @@ def lettered(tmp_path_factory: pytest.TempPathFactory, vlm: Vlm) -> Path:
 
 def train(world: World, vlm: Vlm, name: str, what: Step, previous: Path | None = None, seed: int = 0) -> Path:
     """Run a step in the world; its adapter folder."""
-    output, state = world.folder / name, world.folder / ".state" / name
-    run.train_step(what, vlm, previous, **world.words, output=output, state=state, seed=seed)
-    return output
+    task = world.task(what, vlm, name, previous, seed=seed)
+    train_step(task)
+    return task.adapter.parent

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from vltaxon import config
-from vltaxon.config.load import KINDS
+from vltaxon.config.files import KINDS
 from vltaxon.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -192,6 +192,16 @@ WRONG = [
         ["device_batch_size 48 on 1 device does not divide", "4 devices: 1, 2, 4, 8"],
     ),
     ("recipes/vl_taxon.yaml", "steps.0.generate", "vllm_server", ["generate: is for grpo"]),
+    ("recipes/vl_taxon.yaml", "steps.0.kl", 0.1, ["steps.0.kl: is for grpo, not for sft; legal is one of batch_size"]),
+    ("recipes/vl_taxon.yaml", "steps.0.epoch", 2, ["steps.0.epoch: unknown key; legal is", 'Did you mean "epochs"?']),
+    ("recipes/vl_taxon.yaml", "steps.1.group_sizes", 4, ["steps.1.group_sizes: unknown key", 'Did you mean "group_size"?']),
+    ("recipes/vl_taxon.yaml", "steps.0.kind", "sftt", ['steps.0: kind "sftt" is not one of grpo, sft. Did you mean "sft"?']),
+    ("recipes/vl_taxon.yaml", "steps.0", {"part": "sft"}, ["steps.0: kind is missing"]),
+    ("recipes/vl_taxon.yaml", "steps.1.rewards", [{"name": "fromat"}], ['reward "fromat" is not', 'Did you mean "format"?']),
+    ("recipes/vl_taxon.yaml", "steps.1.rewards", [], ["steps.1.rewards: Tuple should have at least 1 item"]),
+    ("recipes/vl_taxon.yaml", "steps.1.rewards", [{"name": "format"}] * 2, ["steps.1: rewards: format stands twice"]),
+    ("recipes/vl_taxon.yaml", "steps.1.rewards", [{"name": "format", "wieght": 2}], ['Did you mean "weight"?']),
+    ("recipes/vl_taxon.yaml", "steps.1.samples.1.turns", "multi", ["turns: multi is for the answer task, with all levels"]),
     ("recipes/vl_taxon.yaml", "steps.1.lora", {"rank": 8}, ["the same `lora` rank"]),
     ("recipes/vl_taxon.yaml", "steps.0.split", "test", ["split", '"test" is not one of train']),
     ("recipes/vl_taxon.yaml", "steps.1.samples.0.prompt", "stage3", ['prompt "stage3" is not one of', 'Did you mean "stage2"?']),
@@ -400,7 +410,8 @@ def test_settings_of_the_experiment_come_last_and_the_narrower_wins(folder: Path
     found = _recipes(folder, mild={"based_on": "vl_taxon", "changes": {"1-sft": {"epochs": 5}}})
     base, mild = found.recipes["vl_taxon"], found.recipes["mild"]
     assert [step.epochs for step in base.steps] == [3, 4] and {step.lora.rank for step in base.steps} == {8}
-    assert [step.epochs for step in mild.steps] == [5, 4] and {step.temperature for step in mild.steps} == {0.5}
+    assert [step.epochs for step in mild.steps] == [5, 4] and mild.steps[1].temperature == 0.5
+    assert "temperature" not in mild.steps[0].model_fields_set, "what a kind of step has not is for the others"
     assert base.steps[0].lora.alpha == 64, "what a setting does not name stays"
 
 

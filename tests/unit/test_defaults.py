@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vltaxon.config.base import Closed, Mark, default_of, plain
-from vltaxon.config.load import KINDS
+from vltaxon.config.files import KINDS
 from vltaxon.plugins import find_plugins
 from vltaxon.tasks.base import Task
 

@@ -9,6 +9,8 @@ import pytest
 from vltaxon import config
 from vltaxon.errors import UserError
 from vltaxon.plan import Plan
+from vltaxon.tasks.asking import Asking
+from vltaxon.tasks.scoring import RepeatsTableTask
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,11 +21,17 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     return Plan(config.load(Path("config/config.yaml")))
 
 
+def answers(plan: Plan) -> dict[tuple[str, str, str], tuple[Path, ...]]:
+    """The tables of stage 2 of the main systems."""
+    return plan.scoring.answers(plan.scopes["main"])
+
+
 def test_stage_1_runs_once_for_systems_that_share_it(plan: Plan) -> None:
-    owners = {system for system, _ in plan.leaves()}
+    owners = {system for system, _ in plan.scoring.leaves(plan.scopes["main"])}
     assert owners == {"base_open", "vl_taxon"}
     at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="0")
-    assert plan.answer_inputs(at)["leaves"] == ["results/predictions/vl_taxon/demo_birds/leaf/0.parquet"]
+    read = plan.prediction.answer_questions.reads(at)["leaves"]
+    assert read == ["results/predictions/vl_taxon/demo_birds/leaf/0.parquet"]
 
 
 def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(plan: Plan) -> None:
@@ -35,27 +43,23 @@ def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(pl
     datasets = plan.experiment.datasets | {"demo_plants": large, "demo_animals": drawn, "demo_birds": unknown}
     top = plan.config.model_copy(update={"devices": 4})
     given = Plan(plan.experiment.model_copy(update={"config": top, "datasets": datasets}))
-    jobs = {name: len(files) for name, files in given.answers().items() if name[2] == "similar"}
+    jobs = {name: len(files) for name, files in answers(given).items() if name[2] == "similar"}
     assert [jobs["vl_taxon", data, "similar"] for data in ("demo_plants", "demo_animals", "demo_birds")] == [8, 4, 4]
     assert [jobs[name, "demo_plants", "similar"] for name in ("base", "chance", "siglip", "vl_taxon_lookup")] == [4, 1, 1, 1]
     at = SimpleNamespace(system="vl_taxon", dataset="demo_plants", choices="similar", shard="0")
-    assert given.stage_values(at, "answer")["shards"] == 8 and len(given.leaf_shards("vl_taxon", "demo_plants")) == 4
+    assert given.prediction.answer_questions(at).shards == 8
+    assert len(given.prediction.leaf_shards("vl_taxon", "demo_plants")) == 4
     fixed = Plan(given.experiment.model_copy(update={"config": top.model_copy(update={"shards": 3})}))
-    assert {len(files) for files in fixed.answers().values()} == {3}
-    assert {len(files) for files in plan.answers().values()} == {1}, "the default is small"
+    assert {len(files) for files in answers(fixed).values()} == {3}
+    assert {len(files) for files in answers(plan).values()} == {1}, "the default is small"
 
 
 def test_many_shards_of_stage_2_depend_on_one_list_of_those_of_stage_1(plan: Plan) -> None:
     many = Plan(plan.experiment.model_copy(update={"config": plan.config.model_copy(update={"shards": 3})}))
     at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="2")
-    assert many.answer_inputs(at)["leaves"] == ["results/predictions/vl_taxon/demo_birds/leaf/shards.json"]
-    assert len(many.leaf_shards("vl_taxon", "demo_birds")) == 3
-
-
-def test_the_order_of_systems_scores_nothing_anew(plan: Plan) -> None:
-    systems = dict(reversed(plan.config.systems.items()))
-    turned = Plan(plan.experiment.model_copy(update={"config": plan.config.model_copy(update={"systems": systems})}))
-    assert repr(turned.score_values(plan.main)) == repr(plan.score_values())
+    read = many.prediction.answer_questions.reads(at)["leaves"]
+    assert read == ["results/predictions/vl_taxon/demo_birds/leaf/shards.json"]
+    assert len(many.prediction.leaf_shards("vl_taxon", "demo_birds")) == 3
 
 
 def test_archives_are_read_by_ingest_alone(plan: Plan) -> None:
@@ -64,21 +68,24 @@ def test_archives_are_read_by_ingest_alone(plan: Plan) -> None:
         system="vl_taxon", dataset="demo_plants", choices="similar", shard="0", model="tiny_vlm", recipe="vl_taxon"
     )
     at.step = "2-grpo"
-    read = [plan.leaf_inputs(at), plan.answer_inputs(at), plan.train_inputs(at), plan.own_inputs(at)]
+    read = [plan.prediction.predict_leaf.reads(at), plan.prediction.answer_questions.reads(at)]
+    read += [plan.training.train.reads(at), plan.training.name_training.reads(at)]
     assert ".tar" not in str(read) and ".tar" in str(plan.data.ingest.reads(at))
 
 
 def test_a_step_continues_the_one_before(plan: Plan) -> None:
-    first = plan.train_inputs(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="1-sft"))
-    second = plan.train_inputs(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))
+    first = plan.training.train.reads(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="1-sft"))
+    second = plan.training.train.reads(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))
     assert first["previous"] == []
     assert second["previous"] == ["results/adapters/tiny_vlm/vl_taxon/1-sft/adapter_model.safetensors"]
 
 
 def test_values_leave_out_what_must_not_change_results(plan: Plan) -> None:
     assert not {"batch_size", "description", "threads", "gpus", "memory"} & plan.model_values("tiny_vlm").keys()
-    step = plan.train_values(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))["step"]
-    assert "device_batch_size" not in step and step["kl"] == 0.4
+    shaping = plan.training.train.shaping(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))
+    assert not {"batch_size", "description", "threads", "gpus", "memory"} & shaping["model"].keys()
+    assert not {"device_batch_size", "checkpoint_minutes", "processes", "distributed", "gpu", "state"} & shaping.keys()
+    assert "device_batch_size" not in shaping["step"] and shaping["step"]["max_new_tokens"] == 40
 
 
 def test_how_a_step_is_run_retrains_nothing(plan: Plan) -> None:
@@ -90,10 +97,10 @@ def test_how_a_step_is_run_retrains_nothing(plan: Plan) -> None:
         recipes = {**plan.experiment.recipes, "vl_taxon": recipe.model_copy(update={"steps": steps})}
         return Plan(plan.experiment.model_copy(update={"recipes": recipes}))
 
-    same = changed(device_batch_size=4, checkpoint_minutes=1)
-    assert same.train_values(at) == plan.train_values(at)
-    assert same.step(at).checkpoint_minutes == 1
-    assert changed(generate="vllm_colocate").train_values(at)["step"]["generate"] == "vllm_colocate"
+    same = changed(device_batch_size=4, checkpoint_minutes=1, zero_variance_limit=0.5)
+    assert same.training.train.shaping(at) == plan.training.train.shaping(at)
+    assert same.training.train(at).running_step.checkpoint_minutes == 1
+    assert changed(generate="vllm_colocate").training.train.shaping(at)["step"]["generate"] == "vllm_colocate"
 
 
 def test_devices_of_a_training_are_no_part_of_the_model(plan: Plan) -> None:
@@ -130,10 +137,11 @@ def published(plan: Plan) -> Plan:
 
 def test_published_questions_are_asked_where_there_are_any(published: Plan) -> None:
     pairs = [("demo_plants", "random"), ("demo_animals", "random"), ("demo_birds", "random"), ("demo_birds", "published")]
-    assert published.asked() == pairs == list(published.question_tables())
-    assert {key[1:] for key in published.answers()} == set(pairs)
-    assert "demo_birds/published" in published.score_values()["questions"]
-    exports = list(map(str, published.questions.exports(published.answers())))
+    scope = published.scopes["main"]
+    assert list(scope.asked) == pairs == list(published.scoring.questions(scope))
+    assert {key[1:] for key in answers(published)} == set(pairs)
+    assert ("demo_birds", "published") in published.scoring.sources(scope).questions
+    exports = list(map(str, published.exports()))
     assert "results/published/demo_birds/published.jsonl" in exports
     assert "results/published/base/demo_birds/published.json" in exports
     assert not any("base_open" in path or "demo_plants/published" in path for path in exports)
@@ -233,89 +241,18 @@ def test_calibration_is_of_the_data_sets_with_published_questions(plan: Plan) ->
     assert inputs["image_vectors"] == "results/embeddings/tiny_siglip/demo_birds/images.parquet"
 
 
-def test_the_main_targets_are_of_the_main_systems(plan: Plan) -> None:
-    """The systems that are only there for the paper's tables are not scored, named or shown."""
-    shown = ["base", "base_open", "default_sft", "vl_taxon", "vl_taxon_lookup", "siglip", "chance"]
-    assert list(plan.main.systems) == shown == list(plan.labels())
-    assert {system for system, _, _ in plan.answers()} == set(shown) - {"base_open"}
-    assert not any("full_grpo" in path for path in plan.score_inputs()["answers"] + plan.score_inputs()["leaves"])
-    assert set(plan.score_values()["leaf_systems"]) == {"base_open", "vl_taxon", "vl_taxon_lookup"}
-
-
-@pytest.mark.parametrize(
-    ("table", "systems", "datasets"),
-    [
-        ("table1", {"base", "default_sft", "hierarchical_sft"}, {"demo_animals", "demo_plants"}),
-        ("table2", {"direct_listing", "leaf_condition"}, {"demo_plants"}),
-        ("table3", {"base", "tan_lora", "siglip", "vl_taxon"}, {"demo_animals", "demo_plants", "demo_birds"}),
-        ("table7", {"base_open", "default_sft_open", "vl_taxon_open"}, {"demo_animals"}),
-    ],
-)
-def test_a_table_of_the_paper_needs_its_own_systems_and_data_sets_only(
-    plan: Plan, table: str, systems: set[str], datasets: set[str]
-) -> None:
-    """Of its choices only, and of the systems of the published table those that the experiment has."""
-    scope = plan.table_scope(table)
-    assert set(scope.systems) == systems and set(scope.datasets) == datasets
-    assert plan.table_scores(table) == [f"results/metrics/paper/{table}.parquet"]
-    inputs = plan.score_inputs(scope)
-    assert inputs["questions"] == [f"results/questions/{dataset}/similar.parquet" for dataset in scope.datasets]
-    read = {Path(path).parts[2] for path in inputs["answers"] + inputs["leaves"]}
-    assert read == {"vl_taxon" if system == "vl_taxon_open" else system for system in systems}  # they share stage 1
-    assert set(plan.labels(scope.systems)) == systems
-
-
-def test_values_of_the_paper_s_tables(plan: Plan) -> None:
-    values = plan.table_values("table4")
-    assert values["comparable"] == {"animal": False, "plant": False, "bird": False} and values["choices"] == "similar"
-    assert values["systems"]["vl_taxon"] == "VL-Taxon: tiny_vlm, trained by vl_taxon, asked by two_stage"
-    names = {"animal": "inat21_animals", "plant": "demo_plants", "bird": "cub200"}
-    top = plan.config.model_copy(update={"tables": config.Tables(**names)})
-    mixed = Plan(plan.experiment.model_copy(update={"config": top})).table_values("table2")
-    assert mixed["comparable"] == {"animal": True, "plant": False, "bird": True}
-    files = plan.paper_files("table4", "figure2")
-    assert files == [f"results/tables/table4.{s}" for s in ("csv", "md", "tex")] + [
-        "results/figures/figure2.svg",
-        "results/figures/figure2.png",
-    ]
-
-
-def test_tables_of_systems_that_the_experiment_lacks(plan: Plan) -> None:
-    systems = {name: plan.config.systems[name] for name in ("siglip", "vl_taxon_lookup")}
-    top = plan.config.model_copy(update={"systems": systems, "sweeps": {}, "repeats": {}})
-    bare = Plan(plan.experiment.model_copy(update={"config": top}))
-    assert bare.table_scores("table3") == ["results/metrics/paper/table3.parquet"] and bare.table_scores("table1") == []
-    with pytest.raises(UserError, match=r"figure2: the config has none of its systems: base, default_sft, hierarchical_sft"):
-        bare.figure_scores("figure2")
-    assert plan.figure_scores("figure2") == "results/metrics/paper/table1.parquet"
-
-
-def test_the_paper_s_tables_need_data_sets_and_a_sweep_a_sweep(plan: Plan) -> None:
-    top = plan.config.model_copy(update={"tables": None, "sweeps": {}})
-    without = Plan(plan.experiment.model_copy(update={"config": top}))
-    with pytest.raises(UserError, match="need `tables` in the config"):
-        without.paper_files("table4")
-    with pytest.raises(UserError, match="needs `sweeps` in the config"):
-        without.sweep_scope()
-
-
-def test_a_sweep_scores_all_its_members(plan: Plan) -> None:
-    scope = plan.sweep_scope()
-    assert len(scope.systems) == 20 and scope.systems[5] == "base_asked.v1.r1" and set(scope.asked) == set(plan.asked())
-    assert "results/predictions/base_asked.v4.r3/demo_birds/random/0.parquet" in plan.score_inputs(scope)["answers"]
-    assert plan.sweep_values() == {"base_asked": {"label": "Base", "variants": [0, 1, 2, 3, 4], "rotations": [0, 1, 2, 3]}}
-    assert plan.labels(["base_asked.v0.r2"]) == {"base_asked.v0.r2": "base_asked, wording 0, rotation 2"}
-
-
 def test_runs_of_a_repeated_system_differ_in_their_number_alone(plan: Plan) -> None:
     at = [SimpleNamespace(system=name, dataset="demo_birds", choices="similar", shard="0") for name in ("base", "base_again.n0")]
-    assert plan.stage_values(at[0], "answer") == plan.stage_values(at[1], "answer")
+    shaping = plan.prediction.answer_questions.shaping
+    assert shaping(at[0]) == shaping(at[1])
     at[1].system = "base_again.n2"
-    assert plan.stage_values(at[1], "answer") == plan.stage_values(at[0], "answer") | {"repeat": 2}
-    values = plan.repeat_values()["base_again"]
-    runs = [f"results/predictions/base_again.n{i}/demo_birds/similar/0.parquet" for i in range(3)]
-    assert values["answers"]["demo_birds/similar"] == [[run] for run in runs] and set(runs) < set(plan.repeat_files())
-    assert "demo_birds/leaf" not in values["answers"], "base has no stage 1"
+    assert shaping(at[1])["asking"] == shaping(at[0])["asking"] | {"repeat": 2}
+    task = plan.scoring.tabulate(SimpleNamespace(scope="repeats"))
+    assert isinstance(task, RepeatsTableTask)
+    values = task.repeats["base_again"].answers
+    runs = [Path(f"results/predictions/base_again.n{i}/demo_birds/similar/0.parquet") for i in range(3)]
+    assert values["demo_birds", "similar"] == tuple((run,) for run in runs) and set(runs) < set(task.answers)
+    assert ("demo_birds", "leaf") not in values, "base has no stage 1"
 
 
 ENDPOINT = config.Endpoint(
@@ -347,32 +284,33 @@ def at(system: str) -> SimpleNamespace:
 
 
 def test_how_to_reach_an_endpoint_repeats_nothing_what_it_is_asked_does(serving: Plan) -> None:
-    values = serving.stage_values(at("remote"), "answer")
-    assert values["model"] == {
-        "engine": "server", "model": "m-1", "system": "Be brief.", "pixels": 3136, "min_pixels": 3136, "max_new_tokens": None,
-        "limit_as": "max_tokens", "temperature": 0.2, "seed": 42, "detail": None, "body": {},
+    shaping = serving.prediction.answer_questions.shaping(at("remote"))
+    assert shaping["asking"]["model"] == {
+        "engine": "server", "model": "m-1", "system": "Be brief.", "pixels": 3136, "temperature": 0.2, "seed": 42
     }  # fmt: skip
-    assert "example.org" not in str(values) and "A_KEY" not in str(values) and "served" not in values
-    assert serving.settings(at("remote")) == "config/models/remote.yaml"
+    assert "example.org" not in str(shaping) and "A_KEY" not in str(shaping) and "served" not in shaping["asking"]
+    assert serving.prediction.answer_questions(at("remote")).settings == Path("config/models/remote.yaml")
 
 
 def test_an_endpoint_wants_no_device_and_a_server_of_ours_those_of_its_replicas(serving: Plan) -> None:
-    assert [serving.needs_gpu(at(system), "answer") for system in ("remote", "served", "base", "chance")] == [0, 2, 1, 0]
-    assert [serving.threads(at(system)) for system in ("remote", "served")] == [2, 8]
-    memory = [serving.prediction_memory(at(system), "answer") for system in ("remote", "served", "base", "chance", "siglip")]
-    assert memory == [2000, 4000, 2000, 2000, 2000] and serving.memory("tiny_siglip") == 2000
+    tasks = {system: serving.prediction.answer_questions(at(system)) for system in ("remote", "served", "base", "chance", "siglip")}
+    assert [tasks[system].gpu for system in ("remote", "served", "base", "chance")] == [0, 2, 1, 0]
+    assert [tasks[system].threads for system in ("remote", "served")] == [2, 8]
+    assert [task.mem_mb for task in tasks.values()] == [2000, 4000, 2000, 2000, 2000]
+    assert serving.models.memory("tiny_siglip") == 2000
 
 
 def test_a_server_of_ours_serves_the_weights_of_its_base(serving: Plan) -> None:
-    inputs = serving.answer_inputs(at("served"))
-    assert "src/vltaxon/demo/base/model.safetensors" in inputs["model"] and inputs["adapter"] == inputs["merged"] == []
-    values = serving.stage_values(at("served"), "answer")
-    assert values["served"] == serving.model_values("tiny_vlm") and values["model"]["max_new_tokens"] == 40, "the base's own cap"
+    reads = serving.prediction.answer_questions.reads(at("served"))
+    assert "src/vltaxon/demo/base/model.safetensors" in reads["model"] and reads["adapter"] == reads["merged"] == []
+    asking = serving.prediction.answer_questions(at("served")).asking
+    assert isinstance(asking, Asking) and asking.served == serving.models["tiny_vlm"]
+    assert asking.model.max_new_tokens == 40, "the base's own cap"
     adapter = "results/adapters/tiny_vlm/vl_taxon/2-grpo/adapter_model.safetensors"
     for system, merged in (("trained", ["results/merged/tiny_vlm/vl_taxon"]), ("lora", [])):
-        inputs = serving.leaf_inputs(at(system))
-        assert (inputs["adapter"], inputs["merged"]) == ([adapter], merged)
-    assert "results/merged/tiny_vlm/vl_taxon" not in str(serving.leaf_inputs(at("vl_taxon")))
+        reads = serving.prediction.predict_leaf.reads(at(system))
+        assert (reads["adapter"], reads["merged"]) == ([adapter], merged)
+    assert "results/merged/tiny_vlm/vl_taxon" not in str(serving.prediction.predict_leaf.reads(at("vl_taxon")))
 
 
 def test_training_is_shown_once_whoever_serves_it(serving: Plan) -> None:

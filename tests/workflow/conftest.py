@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.data.forks import Forks
+
 ROOT = Path(__file__).parents[2]
+FORKS = Forks()
 COPIED = ("Snakefile", "config", "profiles", "workflow", "src")
 
 # The embedded default with few images, few species to learn from, no mining and short answers: every kind of job but `mine`.
@@ -53,6 +56,13 @@ SMALL = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def forks() -> Iterator[None]:
+    """What runs Snakemake ends with the tests."""
+    yield
+    FORKS.close()
+
+
 def _heeds_ctrl_c() -> None:
     """A shell lets its background jobs ignore Ctrl-C, and their children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -79,14 +89,18 @@ class Run:
         shutil.copytree(self.folder, folder, symlinks=True)
         return run
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        """Start Snakemake in the copy, in a process group of its own, with the copy's package."""
+    def environment(self) -> dict[str, str]:
+        """With the copy's package."""
         environment = os.environ | {"PYTHONPATH": str(self.folder / "src")}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return environment
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """Start Snakemake in the copy, in a process group of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "snakemake", *args],
             cwd=self.folder,
-            env=environment,
+            env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -96,9 +110,7 @@ class Run:
 
     def snakemake(self, *args: str) -> tuple[int, str]:
         """Run Snakemake in the copy; exit status and all it printed."""
-        process = self.start(*args)
-        said = process.communicate()[0]
-        return process.returncode, said
+        return FORKS.snakemake(self.folder, self.environment(), *args)
 
     def planned(self, *args: str) -> dict[str, int]:
         """Jobs per rule that a dry run plans, without `all`."""

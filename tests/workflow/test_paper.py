@@ -51,7 +51,7 @@ def test_twelve_systems_and_three_data_sets_plan_in_time_and_a_thirteenth_adds_i
         assert added == jobs, name
 
 
-@pytest.mark.parametrize("target", ["table1", "table7", "figure4", "paper", "sweep", "comparisons", "plan", "export"])
+@pytest.mark.parametrize("target", ["table1", "vl_taxon.table7", "figure4", "vl_taxon.figure2", "paper", "vl_taxon", "sweep", "comparisons", "plan", "export"])
 def test_targets_of_the_papers_config_plan(run: Run, target: str) -> None:
     assert run.planned(target, "--configfile", "config/paper.yaml")
 

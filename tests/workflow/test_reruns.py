@@ -70,7 +70,8 @@ def touch_everything(folder: Path) -> None:
 
 def document(folder: Path) -> None:
     """Add comments and docstrings to modules of every step."""
-    for name in ("train/run", "train/rewards", "inference/stages", "metrics/run", "report/tables", "data/ingest", "questions"):
+    names = ("train/step", "train/rewards/accuracy", "inference/stages/leaf", "metrics/score", "report/tables", "data/ingest", "questions")
+    for name in names:
         path = folder / "src" / "vltaxon" / f"{name}.py"
         path.write_text(re.sub(r'^"""', '"""Once more: ', path.read_text(), count=1) + "\n# a remark\n")
 
@@ -105,22 +106,22 @@ CASES: list[tuple[str, Change, dict[str, int]]] = [
     ("files touched", touch_everything, {}),
     ("comments and docstrings", document, {}),
     # code
-    ("a metric's SQL", replace("src/vltaxon/metrics/hca.sql", "SELECT", "SELECT DISTINCT"), SCORING),
-    ("a new metric", add("src/vltaxon/metrics/new.sql", "SELECT 1"), SCORING),
+    ("a metric's SQL", replace("src/vltaxon/metrics/per_image/hca.sql", "SELECT", "SELECT DISTINCT"), SCORING),
+    ("a new metric", add("src/vltaxon/metrics/per_image/new.sql", "SELECT 1"), SCORING),
     ("metric code", replace("src/vltaxon/metrics/uncertainty.py", "2.5, 97.5", "2.4, 97.6"), SCORING),
     ("columns of the scores", replace("src/vltaxon/schemas.py", '("high", pa.float64())', '("high", pa.float32())'), SCORING),
     ("columns of the training curve", replace("src/vltaxon/schemas.py", '("metric", _str), ("value', '("kind", _str), ("value'),
      {"plot": 1, "report": 1}),
-    ("report code", replace("src/vltaxon/report/page.py", "240 * 240", "241 * 241"), {"report": 1}),
+    ("report code", replace("src/vltaxon/report/pages/examples.py", "240 * 240", "241 * 241"), {"report": 1}),
     ("the report's style", replace("src/vltaxon/report/site/style.css", "{", " {"), {"report": 1}),
-    ("figure code", replace("src/vltaxon/report/figures.py", '"savefig.dpi": 160', '"savefig.dpi": 150'),
+    ("figure code", replace("src/vltaxon/report/figures/style.py", '"savefig.dpi": 160', '"savefig.dpi": 150'),
      {"plot": 1, "report": 1}),
     ("code of random distractors", replace("src/vltaxon/questions.py", "distractors of level", "wrong labels of level"),
      {"draw": 2} | TRAINING | PREDICTION),
-    ("inference code without a new version", replace("src/vltaxon/inference/stages.py", '"not asked"', '"unasked"'), {}),
+    ("inference code without a new version", replace("src/vltaxon/inference/stages/answers.py", '"not asked"', '"unasked"'), {}),
     ("inference code with one", replace("src/vltaxon/versions.py", 'ce.run": ', 'ce.run": 9'),
      {"name_training": 1, "train": 1} | PREDICTION | SCORING),
-    ("training code with a new version", replace("src/vltaxon/versions.py", 'in.run": ', 'in.run": 9'), TRAINING),
+    ("training code with a new version", replace("src/vltaxon/versions.py", 'in.step": ', 'in.step": 9'), TRAINING),
     # what is asked
     ("the direct prompt", replace("config/prompts/direct.yaml", "letter", "Letter"), {"answer_questions": 2} | SCORING),
     ("stage 2's prompt", replace("config/prompts/stage2.yaml", "A first look", "One look"), TRAINING),
@@ -231,7 +232,7 @@ def test_why_says_what_has_changed_in_a_line(finished: Run) -> None:
     assert status == 0, said
     lines = [re.split(r"  +", line.strip()) for line in said[said.index("rule ") :].splitlines()]
     assert ["train", "1", f"model.revision: None -> '{'a' * 40}'"] in lines
-    assert ["answer_questions", "2", f"values.model.revision: None -> '{'a' * 40}'"] in lines
+    assert ["answer_questions", "2", f"asking.model.revision: None -> '{'a' * 40}'"] in lines
     assert ["tabulate", "1", "after score"] in lines and not any(line[0] == "all" for line in lines)
     assert "Nothing is to be done" in finished.snakemake("--cores", "1", "why")[1]
 
@@ -272,7 +273,7 @@ def test_a_branch_switch_and_back_plans_nothing(moved: Run) -> None:
     git("add", ".")
     git("commit", "--message", "As it was run")
     git("checkout", "-b", "other")
-    for name in ("train/run.py", "inference/run.py", "metrics/run.py", "data/ingest.py"):
+    for name in ("train/step.py", "inference/run.py", "metrics/score.py", "data/ingest.py"):
         path = moved.folder / "src/vltaxon" / name
         path.write_text(path.read_text() + "\nANOTHER = 1\n")
     replace("config/recipes/vl_taxon.yaml", "kl: 0.4", "kl: 0.3")(moved.folder)

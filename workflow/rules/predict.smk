@@ -1,22 +1,21 @@
 rule predict_leaf:
     input:
-        unpack(plan.leaf_inputs),
+        unpack(plan.prediction.predict_leaf.reads),
     output:
-        "results/predictions/{system}/{dataset}/leaf/{shard}.parquet",
+        predictions=layout.LEAF,
     log:
-        "results/logs/predict_leaf/{system}/{dataset}/{shard}.log",
+        layout.log("predict_leaf/{system}/{dataset}/{shard}"),
     benchmark:
-        "results/benchmarks/predict_leaf/{system}/{dataset}/{shard}.jsonl"
-    threads: plan.threads
+        layout.benchmark("predict_leaf/{system}/{dataset}/{shard}")
+    threads: lambda wildcards: plan.prediction.predict_leaf(wildcards).threads
     resources:
-        gpu=lambda wildcards: plan.needs_gpu(wildcards, "leaf"),
+        gpu=lambda wildcards: plan.prediction.predict_leaf(wildcards).gpu,
         mem_mb=lambda wildcards, attempt: attempt
-        * plan.prediction_memory(wildcards, "leaf"),
-        batch_size=plan.batch_size,
-        settings=plan.settings,
+        * plan.prediction.predict_leaf(wildcards).mem_mb,
+        batch_size=lambda wildcards: plan.prediction.predict_leaf(wildcards).batch_size,
     params:
-        version=VERSIONS["vltaxon.inference.run"],
-        values=lambda wildcards: plan.stage_values(wildcards, "leaf"),
+        task=plan.prediction.predict_leaf,
+        shaping=plan.prediction.predict_leaf.shaping,
     message:
         "Stage 1: {wildcards.system} names the leaves of {wildcards.dataset}"
     script:
@@ -26,14 +25,15 @@ rule predict_leaf:
 # Between many shards and many shards, or the plan would grow with their square.
 rule list_leaves:
     input:
-        lambda wildcards: plan.leaf_shards(wildcards.system, wildcards.dataset),
+        unpack(plan.prediction.list_leaves.reads),
     output:
-        "results/predictions/{system}/{dataset}/leaf/shards.json",
+        shards=layout.LEAF_SHARDS,
     log:
-        "results/logs/list_leaves/{system}/{dataset}.log",
+        layout.log("list_leaves/{system}/{dataset}"),
     localrule: True
     params:
-        version=VERSIONS["vltaxon.inference.run"],
+        task=plan.prediction.list_leaves,
+        shaping=plan.prediction.list_leaves.shaping,
     message:
         "Listing what {wildcards.system} has named of {wildcards.dataset}"
     script:
@@ -42,23 +42,24 @@ rule list_leaves:
 
 rule answer_questions:
     input:
-        unpack(plan.answer_inputs),
+        unpack(plan.prediction.answer_questions.reads),
     output:
-        "results/predictions/{system}/{dataset}/{choices}/{shard}.parquet",
+        predictions=layout.ANSWERS,
     log:
-        "results/logs/answer_questions/{system}/{dataset}/{choices}/{shard}.log",
+        layout.log("answer_questions/{system}/{dataset}/{choices}/{shard}"),
     benchmark:
-        "results/benchmarks/answer_questions/{system}/{dataset}/{choices}/{shard}.jsonl"
-    threads: plan.threads
+        layout.benchmark("answer_questions/{system}/{dataset}/{choices}/{shard}")
+    threads: lambda wildcards: plan.prediction.answer_questions(wildcards).threads
     resources:
-        gpu=lambda wildcards: plan.needs_gpu(wildcards, "answer"),
+        gpu=lambda wildcards: plan.prediction.answer_questions(wildcards).gpu,
         mem_mb=lambda wildcards, attempt: attempt
-        * plan.prediction_memory(wildcards, "answer"),
-        batch_size=plan.batch_size,
-        settings=plan.settings,
+        * plan.prediction.answer_questions(wildcards).mem_mb,
+        batch_size=lambda wildcards: plan.prediction.answer_questions(
+            wildcards
+        ).batch_size,
     params:
-        version=VERSIONS["vltaxon.inference.run"],
-        values=lambda wildcards: plan.stage_values(wildcards, "answer"),
+        task=plan.prediction.answer_questions,
+        shaping=plan.prediction.answer_questions.shaping,
     message:
         "Stage 2: {wildcards.system} answers {wildcards.choices} questions of {wildcards.dataset}"
     script:
@@ -68,8 +69,10 @@ rule answer_questions:
 # On demand: what is kept of all answers that were ever given, in results/.state/journal. Deleting it loses time only.
 rule journal:
     log:
-        "results/logs/journal.log",
+        layout.log("journal"),
     localrule: True
+    params:
+        task=plan.prediction.journal,
     message:
         "Counting the answers that are kept"
     script:
@@ -78,10 +81,10 @@ rule journal:
 
 rule prune_journal:
     log:
-        "results/logs/prune_journal.log",
+        layout.log("prune_journal"),
     localrule: True
     params:
-        models=plan.generators(),
+        task=plan.prediction.prune_journal,
     message:
         "Deleting the answers of models and adapters that are no more"
     script:

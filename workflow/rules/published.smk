@@ -74,4 +74,4 @@ rule export_predictions:
 # On demand: all questions and answers of the config, for the benchmark's own scripts.
 rule export:
     input:
-        plan.questions.exports(plan.answers()),
+        plan.exports(),

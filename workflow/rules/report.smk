@@ -1,36 +1,32 @@
 rule plot:
     input:
-        scores="results/metrics/scores.parquet",
-        curves=list(plan.trained("curve.parquet").values()),
+        unpack(plan.scoring.plot.reads),
     output:
         level_accuracy=report(
-            "results/figures/level_accuracy.svg",
+            layout.FIGURE.format(name="level_accuracy") + ".svg",
             caption="../report/level_accuracy.rst",
             category="Figures",
         ),
         hca_leaf=report(
-            "results/figures/hca_leaf.svg",
+            layout.FIGURE.format(name="hca_leaf") + ".svg",
             caption="../report/hca_leaf.rst",
             category="Figures",
         ),
         training=report(
-            "results/figures/training.svg",
+            layout.FIGURE.format(name="training") + ".svg",
             caption="../report/training.rst",
             category="Figures",
         ),
         png=expand(
-            "results/figures/{name}.png",
-            name=["level_accuracy", "hca_leaf", "training"],
+            f"{layout.FIGURE}.png", name=["level_accuracy", "hca_leaf", "training"]
         ),
     log:
-        "results/logs/plot.log",
+        layout.log("plot"),
     benchmark:
-        "results/benchmarks/plot.jsonl"
+        layout.benchmark("plot")
     params:
-        code=code_version("vltaxon.report.figures"),
-        labels=plan.labels(),
-        curves=plan.trained("curve.parquet"),
-        ranks=plan.ranks(),
+        task=plan.scoring.plot,
+        shaping=plan.scoring.plot.shaping,
     message:
         "Drawing the figures"
     script:
@@ -39,31 +35,20 @@ rule plot:
 
 rule report:
     input:
-        scores="results/metrics/scores.parquet",
-        database="results/benchmark.duckdb",
-        images=f"results/data/{plan.config.report.dataset}/images.parquet",
-        level_accuracy="results/figures/level_accuracy.svg",
-        hca_leaf="results/figures/hca_leaf.svg",
-        training="results/figures/training.svg",
-        records=list(plan.trained("record.json").values()),
-        site=sorted(str(path) for path in SITE.iterdir()),
+        unpack(plan.scoring.report.reads),
     output:
-        report(
-            "results/report/index.html",
+        page=report(
+            layout.REPORT,
             caption="../report/report.rst",
             category="Report",
         ),
     log:
-        "results/logs/report.log",
+        layout.log("report"),
     benchmark:
-        "results/benchmarks/report.jsonl"
+        layout.benchmark("report")
     params:
-        code=code_version("vltaxon.report.page"),
-        values=plan.report_values(),
-        systems={
-            name: system.model_dump() for name, system in plan.config.shown.items()
-        },
-        records=plan.trained("record.json"),
+        task=plan.scoring.report,
+        shaping=plan.scoring.report.shaping,
     message:
         "Writing the report page"
     script:
@@ -73,8 +58,10 @@ rule report:
 # On demand: what the jobs took so far, for the time and memory of a cluster's profile.
 rule usage:
     log:
-        "results/logs/usage.md",
+        layout.log("usage", "md"),
     localrule: True
+    params:
+        task=plan.scoring.usage,
     message:
         "Adding up the time and memory that jobs took"
     script:

@@ -1,31 +1,31 @@
 rule train:
     input:
-        unpack(plan.train_inputs),
+        unpack(plan.training.train.reads),
     output:
-        adapter="results/adapters/{model}/{recipe}/{step}/adapter_model.safetensors",
-        config="results/adapters/{model}/{recipe}/{step}/adapter_config.json",
-        record="results/adapters/{model}/{recipe}/{step}/record.json",
-        curve="results/adapters/{model}/{recipe}/{step}/curve.parquet",
+        adapter=layout.ADAPTER.replace("{file}", layout.WEIGHTS),
+        config=layout.ADAPTER.replace("{file}", layout.ADAPTER_CONFIG),
+        record=layout.ADAPTER.replace("{file}", layout.RECORD),
+        curve=layout.ADAPTER.replace("{file}", layout.CURVE),
     log:
-        "results/logs/train/{model}/{recipe}/{step}.log",
+        layout.log("train/{model}/{recipe}/{step}"),
     benchmark:
-        "results/benchmarks/train/{model}/{recipe}/{step}.jsonl"
-    priority: plan.train_priority
-    threads: lambda wildcards: plan.model(wildcards.model).threads
+        layout.benchmark("train/{model}/{recipe}/{step}")
+    priority: plan.training.priority
+    threads: plan.training.threads
     resources:
-        gpu=lambda wildcards: plan.train_gpus(wildcards.model),
-        processes=lambda wildcards: plan.model(wildcards.model).processes,
-        distributed=lambda wildcards: plan.model(wildcards.model).distributed,
-        mem_mb=lambda wildcards, attempt: attempt
-        * plan.memory(wildcards.model)
-        * plan.model(wildcards.model).processes,
-        device_batch_size=lambda wildcards: plan.step(wildcards).device_batch_size,
-        checkpoint_minutes=lambda wildcards: plan.step(wildcards).checkpoint_minutes,
+        gpu=lambda wildcards: plan.training.train(wildcards).gpu,
+        processes=lambda wildcards: plan.training.train(wildcards).processes,
+        distributed=lambda wildcards: plan.training.train(wildcards).distributed,
+        mem_mb=lambda wildcards, attempt: attempt * plan.training.memory(wildcards),
+        device_batch_size=lambda wildcards: plan.training.train(
+            wildcards
+        ).device_batch_size,
+        checkpoint_minutes=lambda wildcards: plan.training.train(
+            wildcards
+        ).checkpoint_minutes,
     params:
-        version=VERSIONS["vltaxon.train.run"],
-        model=lambda wildcards: plan.model_values(wildcards.model),
-        training=plan.train_values,
-        seed=plan.config.seed,
+        task=plan.training.train,
+        shaping=plan.training.train.shaping,
     message:
         "Training {wildcards.model}: {wildcards.recipe}, step {wildcards.step}"
     script:
@@ -35,22 +35,22 @@ rule train:
 # What the adapter of the step before names the training images, for samples that are conditioned on it.
 rule name_training:
     input:
-        unpack(plan.own_inputs),
+        unpack(plan.training.name_training.reads),
     output:
-        "results/own/{model}/{recipe}/{step}.parquet",
+        predictions=layout.OWN,
     log:
-        "results/logs/name_training/{model}/{recipe}/{step}.log",
+        layout.log("name_training/{model}/{recipe}/{step}"),
     benchmark:
-        "results/benchmarks/name_training/{model}/{recipe}/{step}.jsonl"
-    priority: plan.train_priority
-    threads: lambda wildcards: plan.model(wildcards.model).threads
+        layout.benchmark("name_training/{model}/{recipe}/{step}")
+    priority: plan.training.priority
+    threads: plan.training.threads
     resources:
-        gpu=lambda wildcards: plan.gpus(wildcards.model),
-        mem_mb=lambda wildcards, attempt: attempt * plan.memory(wildcards.model),
-        batch_size=lambda wildcards: plan.model(wildcards.model).batch_size,
+        gpu=lambda wildcards: plan.training.name_training(wildcards).gpu,
+        mem_mb=lambda wildcards, attempt: attempt * plan.models.memory(wildcards.model),
+        batch_size=lambda wildcards: plan.training.name_training(wildcards).batch_size,
     params:
-        version=VERSIONS["vltaxon.inference.run"],
-        values=plan.own_values,
+        task=plan.training.name_training,
+        shaping=plan.training.name_training.shaping,
     message:
         "Naming training images before step {wildcards.step} of {wildcards.recipe}"
     script:
@@ -60,18 +60,18 @@ rule name_training:
 # On demand, for servers that take no adapter: `snakemake results/merged/MODEL/RECIPE` as a target keeps it.
 rule merge_adapter:
     input:
-        unpack(plan.merge_inputs),
+        unpack(plan.training.merge_adapter.reads),
     output:
-        temp(directory("results/merged/{model}/{recipe}")),
+        merged=temp(directory(layout.MERGED)),
     log:
-        "results/logs/merge_adapter/{model}/{recipe}.log",
+        layout.log("merge_adapter/{model}/{recipe}"),
     benchmark:
-        "results/benchmarks/merge_adapter/{model}/{recipe}.jsonl"
+        layout.benchmark("merge_adapter/{model}/{recipe}")
     resources:
-        mem_mb=lambda wildcards, attempt: attempt * plan.memory(wildcards.model),
+        mem_mb=lambda wildcards, attempt: attempt * plan.models.memory(wildcards.model),
     params:
-        version=VERSIONS["vltaxon.train.run"],
-        model=lambda wildcards: plan.model_values(wildcards.model),
+        task=plan.training.merge_adapter,
+        shaping=plan.training.merge_adapter.shaping,
     message:
         "Merging the adapter of {wildcards.recipe} into {wildcards.model}"
     script:

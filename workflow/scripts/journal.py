@@ -1,14 +1,8 @@
 """Tells what the journal holds, on the terminal and in a log."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from vltaxon.tasks.prediction import JournalTask
 
 if __name__ == "__main__":
-    from vltaxon.inference.journal import statistics
+    from vltaxon.inference.journal.statistics import tell
 
-    said = statistics(Path("results/.state/journal"), Path("results/predictions"))
-    Path(snakemake.log[0]).write_text(said + "\n", encoding="utf-8")
-    print(said)
+    tell(JournalTask.of(snakemake))

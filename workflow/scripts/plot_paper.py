@@ -1,18 +1,10 @@
-"""Draws a figure of the paper."""
-
-from pathlib import Path
-from typing import TYPE_CHECKING
+"""Draws a figure of a paper."""
 
 from vltaxon.logs import job
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from vltaxon.tasks.scoring import PlotPaperTask
 
 if __name__ == "__main__":
     with job(snakemake):
-        from vltaxon.report.paper import Setting
-        from vltaxon.report.paper_figures import plot_paper
+        from vltaxon.report.figures.of_papers import plot_paper
 
-        params = snakemake.params
-        scores, folder, setting = Path(snakemake.input.scores), Path(snakemake.output.png).parent, Setting(**params.setting)
-        plot_paper(snakemake.wildcards.figure, scores, setting, params.labels, params.ranks, folder)
+        plot_paper(PlotPaperTask.of(snakemake))

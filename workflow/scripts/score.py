@@ -1,16 +1,10 @@
-"""Scores all predictions."""
-
-from pathlib import Path
-from typing import TYPE_CHECKING
+"""Scores the predictions of a scope."""
 
 from vltaxon.logs import job
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from vltaxon.tasks.scoring import ScoreTask
 
 if __name__ == "__main__":
     with job(snakemake):
-        from vltaxon.metrics.run import Sources, score
+        from vltaxon.metrics.score import score
 
-        sources = Sources.of(snakemake.params.sources)
-        score(sources, snakemake.params.bootstrap, snakemake.params.seed, *map(Path, snakemake.output))
+        score(ScoreTask.of(snakemake))

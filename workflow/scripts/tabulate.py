@@ -1,15 +1,8 @@
-"""Writes the main table."""
-
-from pathlib import Path
-from typing import TYPE_CHECKING
+"""Writes the table of a scope."""
 
 from vltaxon.logs import job
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from vltaxon.tasks.scoring import TabulateTask
 
 if __name__ == "__main__":
     with job(snakemake):
-        from vltaxon.report.tables import tabulate
-
-        tabulate(Path(snakemake.input.scores), snakemake.params.labels, *map(Path, snakemake.output))
+        TabulateTask.of(snakemake).run()

@@ -1,14 +1,8 @@
 """Tells what the jobs took, on the terminal and in a log."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from vltaxon.tasks.scoring import UsageTask
 
 if __name__ == "__main__":
-    from vltaxon.report.usage import told, usage
+    from vltaxon.report.usage import tell
 
-    said = told(usage(Path("results/benchmarks")))
-    Path(snakemake.log[0]).write_text(said, encoding="utf-8")
-    print(said)
+    tell(UsageTask.of(snakemake))

@@ -77,10 +77,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, Closed):
         return value.shaping()
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _key(key: object) -> str:
+    return "/".join(key) if isinstance(key, tuple) else str(key)
 
 
 TAGS = ("(raw)", "(path)", "(number)", "(word)")  # of alternatives, which errors are not to name

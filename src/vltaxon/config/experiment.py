@@ -1,12 +1,13 @@
 """config.yaml: the experiment, which names everything else."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from vltaxon.config.base import Choices, Closed, Name, Shards
+from vltaxon.config.base import HOW, Choices, Closed, Name, Shards
 from vltaxon.config.datasets import Dataset, Questions
-from vltaxon.config.models import Chance, Clip, Endpoint, Vlm
+from vltaxon.config.engines import Spec
 from vltaxon.config.protocols import Prompt, Protocol
 from vltaxon.config.recipes import Recipe
 
@@ -67,12 +68,17 @@ class Repeats(Closed):
 
 
 class Tables(Closed):
-    """Which data sets of the experiment stand for those of the paper's tables and figures."""
+    """Which data sets of the experiment stand for those of the papers' tables and figures: a data set by role."""
 
-    animal: Name
-    plant: Name
-    bird: Name
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Name]
+
     choices: Choices = "similar"
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """Return the data set in each role."""
+        return dict(self.__pydantic_extra__)
 
 
 class Partition(Closed):
@@ -90,8 +96,8 @@ class Training(Closed):
     partition: Partition
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Values of steps that this experiment replaces, by kind (sft, grpo), by recipe, or by step (vl_taxon/1-sft); "
-        "the later wins, and recipes based on one take its values too.",
+        description="Values of steps that this experiment replaces, by kind of step (sft), by recipe, or by step "
+        "(vl_taxon/1-sft); the later wins, and recipes based on one take its values too.",
     )
 
 
@@ -132,7 +138,7 @@ class Config(Closed):
         "the paper's tables.",
     )
     tables: Tables | None = Field(
-        None, description="Data sets of the paper's tables and figures (targets table1 ... paper)."
+        None, description="Data sets of the papers' tables and figures, by role (targets table1 ... paper)."
     )
     comparisons: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
         default_factory=dict,
@@ -217,11 +223,17 @@ class Experiment(Closed):
 
     config: Config
     datasets: dict[str, Dataset]
-    models: dict[str, Vlm | Endpoint | Clip | Chance]
+    models: dict[str, Spec]
     questions: dict[str, Questions]
     prompts: dict[str, Prompt]
     protocols: dict[str, Protocol]
     recipes: dict[str, Recipe]
+    folders: Annotated[tuple[Path, ...], HOW] = (Path("config"),)  # where the small files are looked for
+
+    def file(self, kind: str, name: str) -> Path:
+        """Return the path of a small file, `config/{kind}/{name}.yaml` of the first folder that has it."""
+        paths = [folder / kind / f"{name}.yaml" for folder in self.folders]
+        return next((path for path in paths if path.exists()), paths[0])
 
     def leaf_systems(self) -> dict[str, str]:
         """Whose stage 1 serves each system: of those alike in model, recipe, word, repeat and leaf stage the first by name.

@@ -1,69 +1,106 @@
 """Errors of the config in words: file, key, what is wrong, and the nearest legal name."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from vltaxon.config.base import TAGS
-from vltaxon.config.models import Model
+from vltaxon.config.engines import Model
 from vltaxon.errors import suggest
+
+Node = Mapping[str, Any]  # of a JSON schema
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], where: str) -> list[str]:
-    """Pydantic's errors as sentences: file, key, what is wrong, nearest legal name for an unknown key."""
+    """Return pydantic's errors as sentences: file, key, what is wrong, the nearest legal name.
+
+    Args:
+        error: of the validation.
+        model: that was to be made.
+        where: its file.
+    """
     lines = []
     deeper = {item["loc"][:i] for item in error.errors() for i in range(1, len(item["loc"]))}
+    schema = model.model_json_schema()
     for item in error.errors():
         if item["type"] == "too_short" and item["loc"] in deeper:
             continue  # a list is too short only because its items were refused
-        path = [str(part) for part in item["loc"][2 * (model is Model) :] if part not in TAGS]
-        key = ".".join(path)
-        message = item["msg"].removeprefix("Value error, ")
+        place = _place(schema, item["loc"])
+        keys = place.keys[model is Model :]  # a model file is all `spec`
+        message, context = item["msg"].removeprefix("Value error, "), item.get("ctx", {})
         if item["type"] == "extra_forbidden":
-            message = f"unknown key; legal is {suggest(path[-1], _legal_keys(model, item['loc']))}"
+            message = f"{place.foreign or 'unknown key'}; legal is {suggest(keys[-1], place.legal)}"
         elif item["type"] == "missing":
             message = "is missing"
         elif item["type"] == "literal_error":
-            allowed = [
-                part.strip(" '") for part in str(item["ctx"]["expected"]).replace(" or ", ", ").split(",")
-            ]
-            message = f'"{item["input"]}" is not {suggest(str(item["input"]), allowed)}'
+            message = f'"{item["input"]}" is not {suggest(str(item["input"]), _words(context["expected"]))}'
         elif item["type"] == "union_tag_invalid":
-            given, allowed = (
-                item["ctx"]["tag"],
-                [p.strip(" '") for p in str(item["ctx"]["expected_tags"]).split(",")],
-            )
-            message, key = f'engine "{given}" is not {suggest(given, allowed)}', ""
+            [field], tag = _words(context["discriminator"]), context["tag"]
+            message = f'{field} "{tag}" is not {suggest(tag, _words(context["expected_tags"]))}'
+        elif item["type"] == "union_tag_not_found":
+            message = f"{_words(context['discriminator'])[0]} is missing"
         elif (
             not message.startswith(("scored", "train", "device", "group"))
             and "input" in item
             and item["type"] != "value_error"
         ):
             message = f"{message} (given: {item['input']!r})"
-        lines.append(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+        lines.append(": ".join(filter(None, (where, ".".join(keys), message))))
     return lines
 
 
-def _legal_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed beside the unknown key at `loc`, found by walking the JSON schema."""
-    schema = model.model_json_schema()
-    node: Mapping[str, Any] = schema
-    for part in loc[:-1]:
+def _words(listed: object) -> list[str]:
+    """Return pydantic's `'a', 'b' or 'c'` as a list."""
+    return [part.strip(" '") for part in str(listed).replace(" or ", ", ").split(",")]
+
+
+class _Place(NamedTuple):
+    """Where an error is.
+
+    Attributes:
+        keys: down to it, as the file has them.
+        legal: keys that are allowed beside the last one.
+        foreign: of which other kinds of object the last one is a key, in words; empty where it is of none.
+    """
+
+    keys: list[str]
+    legal: list[str]
+    foreign: str
+
+
+def _place(schema: Node, loc: tuple[int | str, ...]) -> _Place:
+    """Return where an error is, by walking the JSON schema along the place that pydantic gives.
+
+    That names, beside keys, which of several kinds an object was taken for.
+    """
+    node, keys, legal, foreign = schema, list[str](), list[str](), ""
+    taken, kinds = "", dict[str, list[str]]()  # which kind an object was taken for, and the keys of each
+    for part in (part for part in loc if part not in TAGS):
         node = _resolve(node, schema)
+        references = node.get("discriminator", {}).get("mapping", {})
+        if part in references:
+            taken, kinds = str(part), {kind: _keys({"$ref": ref}, schema) for kind, ref in references.items()}
+            node = {"$ref": references[part]}
+            continue
+        keys, legal = [*keys, str(part)], list(node.get("properties", {}))
+        others = [kind for kind, names in kinds.items() if part in names and part not in legal]
+        foreign = f"is for {' and '.join(others)}, not for {taken}" if others else ""
+        kinds = {}
         if isinstance(part, int):
             node = node.get("items", node)
         elif part in node.get("properties", {}):
             node = node["properties"][part]
         elif "patternProperties" in node:
             node = next(iter(node["patternProperties"].values()))
-        elif "oneOf" in node:
-            mapping = node.get("discriminator", {}).get("mapping", {})
-            node = {"$ref": mapping[part]} if part in mapping else node
+    return _Place(keys, legal, foreign)
+
+
+def _keys(node: Node, schema: Node) -> list[str]:
     return list(_resolve(node, schema).get("properties", {}))
 
 
-def _resolve(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolve(node: Node, schema: Node) -> Node:
     """Follow references and alternatives to the object they mean."""
     while not node.get("properties"):
         options = node.get("anyOf") or (node.get("oneOf") if "discriminator" not in node else None)

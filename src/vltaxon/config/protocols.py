@@ -6,6 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from vltaxon import prompts
 from vltaxon.config.base import HOW, Closed, Name
+from vltaxon.config.engines import SPECS
 from vltaxon.parsing import Form
 
 
@@ -121,13 +122,8 @@ class Protocol(Closed):
     @property
     def engines(self) -> set[str]:
         """Engines whose models can follow this protocol."""
-        generative = {"transformers", "server"}
-        kinds = {"model": generative, "lookup": generative, "similarity": {"zero_shot"}, "chance": {"chance"}}
-        local = [
-            stage.constrained or stage.read == "letters" for stage in self.stages
-        ]  # which no endpoint offers
-        can = [
-            kinds[stage.by] - ({"server"} if own else set())
-            for stage, own in zip(self.stages, local, strict=True)
-        ]
-        return set.intersection(*can)
+        by = {stage.by for stage in self.stages}
+        held = any(stage.constrained or stage.read == "letters" for stage in self.stages)
+        return {
+            name for name, spec in SPECS.items() if by <= spec.answers and (spec.restrainable or not held)
+        }

@@ -16,8 +16,8 @@ from vltaxon.data.images import BrokenImage, ImageStore, decode
 from vltaxon.data.labels import Labelled
 from vltaxon.data.taxa import taxa_table
 from vltaxon.errors import UserError
-from vltaxon.lots import lots
 from vltaxon.provenance import write_frame, write_parquet
+from vltaxon.seeded import draw_numbers
 from vltaxon.tasks.data import IngestTask
 
 _BATCH = 4096  # images whose futures are in memory at once
@@ -69,7 +69,7 @@ def _chosen(dataset: config.RawDataset, labelled: list[Labelled], seed: int) -> 
     columns = {name: [getattr(image, name) for image in labelled] for name in ("split", "leaf", "member")}
     limits = {split: part.images_per_leaf or len(ids) for split, part in dataset.splits.items()}
     return (
-        pl.DataFrame({"image_id": ids, **columns, "drawn": lots("images", seed, ids)})
+        pl.DataFrame({"image_id": ids, **columns, "drawn": draw_numbers("images", seed, ids)})
         .with_row_index("first")
         .with_columns(pl.col("first").min().over("split", "leaf"))
         .sort("first", "drawn", maintain_order=True)

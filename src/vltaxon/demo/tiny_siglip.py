@@ -1,15 +1,22 @@
-"""A dual encoder of SigLIP's kind in miniature (Zhai et al., arXiv 2303.15343), trained here on captioned synthetic organisms.
+"""A dual encoder of SigLIP's kind in miniature, trained here on captioned synthetic organisms.
 
-It stands where SigLIP so400m stands in the benchmark: it mines the distractors and answers zero-shot. Its images come from
-a stream of their own, so it has seen the taxa, as web-trained encoders have, but no image of any data set.
+The method is that of Zhai et al., arXiv 2303.15343. The encoder stands where SigLIP so400m stands in the
+benchmark: it mines the distractors and answers zero-shot. Its images come from a stream of their own, so it
+has seen the taxa, as web-trained encoders have, but no image of any data set.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vltaxon.demo import clades
+from vltaxon.demo.clades import Species, world
+from vltaxon.demo.organisms import draw, stream
 from vltaxon.provenance import atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 CAPTION = "a photo of a {}."
 _MODEL: dict[str, Any] = {
@@ -25,13 +32,25 @@ _MODEL: dict[str, Any] = {
         "mlp_ratio": 2.0,
         "pool_type": "avg",
     },
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1, "proj_bias": True},
+    "text_cfg": {
+        "context_length": 16,
+        "vocab_size": 49408,
+        "width": 64,
+        "heads": 2,
+        "layers": 1,
+        "proj_bias": True,
+    },
 }
 _PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
 
 
 def train(
-    folder: Path, seed: int = 0, steps: int = 600, batch_size: int = 96, images_per_species: int = 20, threads: int = 1
+    folder: Path,
+    seed: int = 0,
+    steps: int = 600,
+    batch_size: int = 96,
+    images_per_species: int = 20,
+    threads: int = 1,
 ) -> None:
     """Train the encoder and save it as a folder that `open_clip` loads as `local-dir:FOLDER`.
 
@@ -40,7 +59,8 @@ def train(
         seed: of the weights, the images and the captions; the same seed and threads give the same weights.
         steps: optimiser steps (AdamW, one cosine cycle) with open_clip's SigLIP loss.
         batch_size: image-caption pairs in a step.
-        images_per_species: freshly drawn; each is captioned anew whenever it is seen, with a taxon of its lineage.
+        images_per_species: freshly drawn; each gets a new caption whenever it is seen, with a taxon of its
+            lineage.
         threads: of torch; fixed, because sums depend on it.
     """
     import open_clip
@@ -48,54 +68,54 @@ def train(
     import torch
     from tqdm import tqdm
 
-    before = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    species = [one for clade in clades.world().values() for one in clade.species]
-    model = open_clip.CustomTextCLIP(
-        **{key: value for key, value in _MODEL.items() if key != "custom_text"}, init_logit_scale=3.0
-    )
+    species = [leaf for clade in world().values() for leaf in clade.species]
+    architecture = {key: value for key, value in _MODEL.items() if key != "custom_text"}
+    model = open_clip.CustomTextCLIP(**architecture, init_logit_scale=3.0)
     tokenize = open_clip.SimpleTokenizer(context_length=_MODEL["text_cfg"]["context_length"])
-    tokens = {taxon: tokenize(CAPTION.format(taxon))[0] for one in species for taxon in one.lineage}
-    pixels = _pixels(species, seed, images_per_species)
-    loss_of = open_clip.loss.SigLipLoss()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    tokens = {taxon: tokenize(CAPTION.format(taxon))[0] for leaf in species for taxon in leaf.lineage}
+    pixels = _draw_images(species, seed, images_per_species)
+    siglip_loss = open_clip.loss.SigLipLoss()
+    adamw = {"lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.05, "fused": True}
+    optimiser = torch.optim.AdamW(model.parameters(), **adamw)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps, pct_start=0.1)
-    rng = clades.stream("captions", seed)
+    rng = stream("captions", seed)
     model.train()
     for _ in tqdm(range(steps), desc="train the tiny encoder", unit=" steps", mininterval=5):
         rows = rng.integers(len(pixels), size=batch_size)
         lineages = [species[row // images_per_species].lineage for row in rows]
-        texts = torch.stack([tokens[_named(taxa, rng)] for taxa in lineages])
+        texts = torch.stack([tokens[_choose_taxon(lineage, rng)] for lineage in lineages])
         image, text, scale, bias = model(pixels[rows].float() / 127.5 - 1, texts)
-        loss = loss_of(image, text, scale, bias)
+        loss = siglip_loss(image, text, scale, bias)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads_before)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "open_clip_model.safetensors") as part:
         safetensors.torch.save_file(model.state_dict(), part)
     with atomic(folder / "open_clip_config.json") as part:
-        part.write_text(json.dumps({"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS}, indent=2) + "\n", encoding="utf-8")
+        config = {"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS}
+        part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _named(lineage: tuple[str, ...], rng: Any) -> str:
-    """The taxon that a caption gives: the deeper, the likelier, as people write captions."""
+def _choose_taxon(lineage: tuple[str, ...], rng: "np.random.Generator") -> str:
+    """Choose the taxon that a caption names: the deeper, the likelier, as people write captions."""
     return lineage[int((rng.random() ** 0.5) * len(lineage))]
 
 
-def _pixels(species: list[clades.Species], seed: int, count: int) -> Any:
-    """Drawn images, `count` of each species in turn: uint8 tensor (species x count, 3, side, side)."""
+def _draw_images(species: Sequence[Species], seed: int, count: int) -> "Tensor":
+    """Draw `count` images of each species in turn: uint8 tensor (species x count, 3, side, side)."""
     import numpy as np
     import torch
     from tqdm import tqdm
 
     side = _MODEL["vision_cfg"]["image_size"]
-    drawn = [
-        np.asarray(clades.draw(one, clades.stream("web_pairs", seed, number, index), side))
-        for number, one in enumerate(tqdm(species, desc="draw captioned images", unit=" species", mininterval=5))
-        for index in range(count)
-    ]
-    return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()
+    images = []
+    progress = tqdm(species, desc="draw captioned images", unit=" species", mininterval=5)
+    for number, leaf in enumerate(progress):
+        images += [np.asarray(draw(leaf, stream("web_pairs", seed, number, k), side)) for k in range(count)]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

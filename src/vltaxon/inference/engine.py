@@ -7,12 +7,14 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt about one image. `system` may be None; the image stands before the text. `options`: how many it shows.
+    """One prompt, about one image or, where `image_id` is None, about none; the image stands before the text.
+
+    `system` may be None. `options`: how many it shows.
 
     `sample`: which of several completions of the same prompt is wanted, where they are drawn.
     """
 
-    image_id: str
+    image_id: str | None
     text: str
     system: str | None = None
     options: int = 0

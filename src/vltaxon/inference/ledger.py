@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 
 from vltaxon.config import Price
 from vltaxon.errors import UserError
-from vltaxon.inference.chat import Usage
+from vltaxon.inference.completions_api import Usage
 
 
 class Ledger:

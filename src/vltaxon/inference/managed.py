@@ -23,10 +23,10 @@ from pathlib import Path
 import httpx2
 
 from vltaxon import checkpoint, gpu
-from vltaxon.children import with_its_parent
 from vltaxon.config import Endpoint, Managed, Vlm
 from vltaxon.errors import UserError
-from vltaxon.inference.server_engine import Served
+from vltaxon.inference.served import Served
+from vltaxon.processes import signal_when_parent_dies
 
 _VISION = re.compile(r"\.(visual|vision\w*|image\w*|\w*projector|merger|mlp1)\.")
 _GRACE = 20.0  # seconds for a server to end by itself
@@ -191,7 +191,7 @@ def _server(command: Sequence[str], devices: Sequence[str], key: str, log: Path)
             env={**os.environ, **shown, **quiet},
             start_new_session=True,
             pass_fds=leases,
-            preexec_fn=with_its_parent(signal.SIGTERM),
+            preexec_fn=signal_when_parent_dies(signal.SIGTERM),
         )
     try:
         yield _Server(process, f"http://127.0.0.1:{port}", log)

@@ -31,11 +31,11 @@ class Group:
 
     Attributes:
         texts: rendered prompts.
-        image: what they are about.
+        image: what they are about; None of prompts about no image, which share nothing.
     """
 
     texts: Sequence[str]
-    image: "Image.Image"
+    image: "Image.Image | None"
 
 
 @dataclass
@@ -123,7 +123,7 @@ def _left_padded(rows: Sequence[Tokens], pad: int, dtype: torch.dtype = torch.lo
     return torch.tensor([[pad] * (width - len(row)) + row for row in rows], dtype=dtype)
 
 
-class Roomy(DynamicLayer):  # type: ignore[misc]  # a class of a library without types
+class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # a class of a library without types
     """A layer of a cache branched to several rows, with room for what is to come, so that no step copies what is there."""
 
     def __init__(self, layer: DynamicLayer, rows: torch.Tensor, room: int) -> None:
@@ -288,6 +288,6 @@ def branch(cache: DynamicCache, rows: torch.Tensor, room: int) -> None:
     """Give each row the cache of its group, with room for more where a layer keeps all that it was given."""
     for place, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.is_initialized:
-            cache.layers[place] = Roomy(layer, rows, room)
+            cache.layers[place] = PreallocatedLayer(layer, rows, room)
         else:
             layer.batch_select_indices(rows)

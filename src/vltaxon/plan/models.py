@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from vltaxon.config import Chance, Clip, Endpoint, Experiment, Vlm
-
-Spec = Vlm | Endpoint | Clip | Chance
-MEMORY = 2  # GB of a job without a model of ours
+from vltaxon.config import Clip, Experiment, GenerativeSpec, ModelSpec, Vlm
 
 
 class Models:
@@ -14,7 +11,7 @@ class Models:
     def __init__(self, experiment: Experiment) -> None:
         self._specs = experiment.models
 
-    def __getitem__(self, name: str) -> Spec:
+    def __getitem__(self, name: str) -> ModelSpec:
         return self._specs[name]
 
     def vlm(self, name: str) -> Vlm:
@@ -31,10 +28,27 @@ class Models:
             raise TypeError(f"{name} is no dual encoder")  # the config is checked for that
         return spec
 
+    def generative(self, name: str) -> GenerativeSpec:
+        """Return a model that writes text, as its file says."""
+        spec = self._specs[name]
+        if not isinstance(spec, GenerativeSpec):
+            raise TypeError(f"{name} writes no text")  # the config is checked for that
+        return spec
+
+    def asked(self, name: str) -> GenerativeSpec:
+        """Return a model that writes text, capped as the model that it serves where its own file says no cap."""
+        spec, served = self.generative(name), self.served(name)
+        if served is None or spec.max_new_tokens is not None:
+            return spec
+        return spec.model_copy(update={"max_new_tokens": served.max_new_tokens})
+
+    def served(self, name: str) -> Vlm | None:
+        """Return the model whose weights a server of ours serves, None of any other model."""
+        return self.vlm(name) if self._specs[name].serves is not None else None
+
     def base(self, name: str) -> str:
         """Return the model whose weights a model has: what a server of ours serves, else itself."""
-        spec = self._specs[name]
-        return spec.managed.model if isinstance(spec, Endpoint) and spec.managed is not None else name
+        return self._specs[name].serves or name
 
     def generators(self) -> dict[str, Vlm]:
         """Return every model of ours that generates, by name."""
@@ -42,22 +56,11 @@ class Models:
 
     def files(self, name: str) -> tuple[Path, ...]:
         """Return the local files of a model; none for one of a hub or behind a url."""
-        spec = self._specs[self.base(name)]
-        if isinstance(spec, Clip):
-            folder = spec.name.removeprefix("local-dir:") if spec.name.startswith("local-dir:") else ""
-            both = ("open_clip_config.json", "open_clip_model.safetensors")
-            return tuple(Path(folder, file) for file in both) if folder else ()
-        if isinstance(spec, Vlm) and (root := Path(spec.checkpoint)).is_dir():
-            suffixes = (".json", ".safetensors", ".jinja")
-            return tuple(sorted(path for path in root.iterdir() if path.suffix in suffixes))
-        return ()
+        return self._specs[self.base(name)].files()
 
     def gpus(self, name: str) -> int:
         """Return how many devices hold a model's weights: none of one behind a url, those of all servers of ours."""
-        spec = self._specs[name]
-        if isinstance(spec, Endpoint):
-            return spec.managed.replicas * self.gpus(spec.managed.model) if spec.managed is not None else 0
-        return spec.gpus if isinstance(spec, Vlm) else 1
+        return self._specs[name].copies * self._specs[self.base(name)].devices
 
     def train_gpus(self, name: str) -> int:
         """Return the devices of a training job: one a process, or those that hold the weights of one."""
@@ -66,7 +69,4 @@ class Models:
 
     def memory(self, name: str) -> int:
         """Return the MB of main memory of a job that runs or trains a model."""
-        spec = self._specs[name]
-        if isinstance(spec, Endpoint) and spec.managed is not None:
-            return spec.managed.replicas * self.memory(spec.managed.model)
-        return 1000 * (spec.memory if isinstance(spec, Vlm | Clip) else MEMORY)
+        return self._specs[name].copies * self._specs[self.base(name)].memory_mb

@@ -39,7 +39,7 @@ class Planned(Generic[T]):
         return self(wildcards).shaping()
 
 
-class planned(Generic[P, T]):  # noqa: N801  # a decorator
+class planned(Generic[P, T]):  # a decorator
     """Make a method that builds a rule's task by its wildcards into a `Planned` of its object."""
 
     def __init__(self, build: Callable[[P, Wildcards], T]) -> None:

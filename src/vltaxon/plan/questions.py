@@ -29,7 +29,7 @@ class QuestionsPlan:
         experiment: the config.
         data: its data sets.
         models: its models.
-        answers: the tables of a system's answers, by the wildcards of an export.
+        answers: the tables of answers, by system, data set and choices.
     """
 
     def __init__(
@@ -37,21 +37,12 @@ class QuestionsPlan:
         experiment: Experiment,
         data: DataPlan,
         models: Models,
-        answers: Callable[[Wildcards], Iterable[str | Path]],
+        answers: Callable[[str, str, str], tuple[Path, ...]],
     ) -> None:
         self._config = experiment.config
         self._data = data
         self._models = models
         self._answers = answers
-
-    def asked(self) -> list[tuple[str, str]]:
-        """Return (data set, choices) of all questions: `published` where the benchmark has questions about it."""
-        return [
-            (dataset, choices)
-            for dataset in self._config.datasets
-            for choices in self._config.choices
-            if choices != "published" or self._data.datasets[dataset].published is not None
-        ]
 
     @planned
     def embed(self, wildcards: Wildcards) -> EmbedTask:
@@ -177,17 +168,19 @@ class QuestionsPlan:
             images=asked.images,
             taxa=asked.taxa,
             records=asked.records,
-            answers=tuple(map(Path, self._answers(wildcards))),
+            answers=self._answers(wildcards.system, wildcards.dataset, wildcards.choices),
             output=layout.fill(layout.ANSWERS_EXPORT, **names),
         )
 
-    def exports(self, answered: Iterable[tuple[str, str, str]]) -> list[Path]:
+    @staticmethod
+    def exports(asked: Iterable[tuple[str, str]], answered: Iterable[tuple[str, str, str]]) -> list[Path]:
         """Return all questions and answers in the benchmark's formats.
 
         Args:
+            asked: (data set, choices) of all questions.
             answered: (system, data set, choices) of all answers.
         """
-        questions = [layout.fill(layout.QUESTIONS_EXPORT, dataset=d, choices=c) for d, c in self.asked()]
+        questions = [layout.fill(layout.QUESTIONS_EXPORT, dataset=d, choices=c) for d, c in asked]
         return questions + [
             layout.fill(layout.ANSWERS_EXPORT, system=s, dataset=d, choices=c) for s, d, c in answered
         ]

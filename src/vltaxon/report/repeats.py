@@ -1,25 +1,32 @@
 """Repeats: how many answers change when a system is asked the very same again.
 
-Where decoding is greedy, sums of a batch depend on what else is in it; where two tokens are nearly equally likely, that decides.
-What is drawn is drawn anew in each run.
+Where decoding is greedy, sums of a batch depend on what else is in it; where two tokens are nearly equally
+likely, that decides. What is drawn is drawn anew in each run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
 
 from vltaxon import schemas
 from vltaxon.metrics.uncertainty import wilson
 from vltaxon.provenance import read_parquet
 from vltaxon.report.estimates import OPEN
-from vltaxon.report.tables import as_csv, as_markdown, write
+from vltaxon.report.forms import as_csv, as_latex, as_markdown, write
+from vltaxon.tasks.scoring import RepeatsTableTask
 from vltaxon.taxonomy import normalise
 
 FIELDS = ("repeats", "dataset", "choices", "times", "flip_rate", "low", "high", "flips", "n")
+CAPTION = (
+    "Flip rate: percent of the questions that are not read alike in all runs (outcome, option or name),"
+    " with Wilson's 95 %"
+    " interval, for which questions are independent of each other. Open set: the leaf that stage 1 names.",
+    "The runs differ in nothing but time. The first is that of the system itself.",
+)
+_HEADER = ("Data set", "Choices", "Flip rate", "Flips", "Questions")
 
 
 class Flips(NamedTuple):
@@ -34,71 +41,82 @@ class Flips(NamedTuple):
     low: float
     high: float
 
+    @property
+    def percent(self) -> tuple[float, float, float]:
+        """Return the flip rate and its bounds in percent."""
+        return 100 * self.flips / max(self.n, 1), 100 * self.low, 100 * self.high
 
-def _answers(shards: Sequence[str]) -> tuple[pa.Table, pa.ChunkedArray]:
-    """Which questions a run answered, and how each was read: outcome, option, and the name by its key."""
+    def line(self) -> dict[str, object]:
+        """Return it as a line of the CSV."""
+        numbers = zip(("flip_rate", "low", "high"), self.percent, strict=True)
+        return self._asdict() | {name: round(number, 4) for name, number in numbers}
+
+    def row(self) -> list[str]:
+        """Return it as a row for readers."""
+        rate, low, high = self.percent
+        return [
+            self.dataset,
+            self.choices,
+            f"{rate:.2f} [{low:.2f}, {high:.2f}]",
+            str(self.flips),
+            str(self.n),
+        ]
+
+
+def _answers(shards: Sequence[Path]) -> pl.DataFrame:
+    """Return which questions a run answered, and how each was read: outcome, option, and the name's key."""
     columns = ["image_id", "level", "outcome", "answer_index", "answer"]
-    table = pa.concat_tables([read_parquet(path, schemas.PREDICTIONS, columns) for path in shards]).combine_chunks()
-    coded = table["answer"].combine_chunks().dictionary_encode()
-    keys = pa.array([normalise(name) for name in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
-    parts = [table["outcome"], pc.cast(table["answer_index"], pa.string()), keys]
-    read = pc.binary_join_element_wise(*parts, "|", null_handling="replace", null_replacement="")
-    return table.select(["image_id", "level"]), read
+    frame = pl.concat([pl.DataFrame(read_parquet(path, schemas.PREDICTIONS, columns)) for path in shards])
+    names = frame["answer"].drop_nulls().unique()
+    keys = pl.DataFrame(
+        {"answer": names, "key": [normalise(name) for name in names]}, {"answer": pl.String, "key": pl.String}
+    )
+    return frame.join(keys, on="answer", how="left", maintain_order="left").with_columns(
+        pl.col("key").fill_null("")
+    )
 
 
-def flips(name: str, dataset: str, choices: str, runs: Sequence[Sequence[str]]) -> Flips:
+def flips(name: str, dataset: str, choices: str, runs: Sequence[Sequence[Path]]) -> Flips:
     """Compare the runs of a system, question by question.
 
-    Raises:
-        ValueError: the runs were not asked the same; then their tables are of different questions, a defect of the workflow.
-    """
-    asked, first = _answers(runs[0])
-    differ = np.zeros(len(asked), bool)
-    for shards in runs[1:]:
-        also, answers = _answers(shards)
-        if not also.equals(asked):
-            raise ValueError(f"{name}, {dataset}, {choices}: the runs answer different questions")
-        differ |= pc.not_equal(first, answers).to_numpy()
-    count, n = int(differ.sum()), len(differ)
-    low, high = wilson(np.array(count / n), np.array(float(n))) if n else (0.0, 1.0)
-    return Flips(name, dataset, OPEN if choices == "leaf" else choices, len(runs), count, n, float(low), float(high))
-
-
-def tabulate_repeats(repeats: Mapping[str, Mapping[str, Any]], csv: Path, md: Path) -> None:
-    """Write the table of the repeats.
-
     Args:
-        repeats: by name, the `label` of its system and the tables of its runs (`answers`, by data set and choices).
-        csv: a line per repeated system, data set and choices, in percent.
-        md: the same for readers.
+        name: of the repeated system.
+        dataset: that it was asked about.
+        choices: of the questions, `leaf` for stage 1.
+        runs: the tables of each run.
+
+    Raises:
+        ValueError: the runs were not asked the same; then their tables are of different questions, a defect
+            of the workflow.
     """
-    found = []
-    for name, repeated in repeats.items():
-        for key, runs in repeated["answers"].items():
-            dataset, choices = key.split("/")
-            found.append(flips(name, dataset, choices, runs))
-    rate = {flip: 100 * flip.flips / max(flip.n, 1) for flip in found}
-    lines = [
-        flip._asdict() | {"flip_rate": round(rate[flip], 4), "low": round(100 * flip.low, 4), "high": round(100 * flip.high, 4)}
-        for flip in found
+    first, asked, differ = _answers(runs[0]), ["image_id", "level"], pl.lit(False)
+    for shards in runs[1:]:
+        other = _answers(shards)
+        if not other.select(asked).equals(first.select(asked)):
+            raise ValueError(f"{name}, {dataset}, {choices}: the runs answer different questions")
+        for column in ("outcome", "answer_index", "key"):
+            differ |= first[column].ne_missing(other[column])
+    count, n = first.select(differ.sum()).item(), len(first)
+    low, high = wilson(np.array(count / n), np.array(float(n))) if n else (0.0, 1.0)
+    return Flips(
+        name, dataset, OPEN if choices == "leaf" else choices, len(runs), count, n, float(low), float(high)
+    )
+
+
+def tabulate(task: RepeatsTableTask) -> None:
+    """Write the table of the repeats: a line per repeated system, data set and choices, in percent."""
+    found = [
+        flips(name, dataset, choices, runs)
+        for name, repeated in task.repeats.items()
+        for (dataset, choices), runs in repeated.answers.items()
     ]
-    write(csv, as_csv(lines, FIELDS))
-    markdown = ["# Repeats"]
-    for name, repeated in repeats.items():
+    write(task.csv, as_csv([flip.line() for flip in found], FIELDS))
+    markdown, latex = ["# Repeats"], ["% Needs booktabs and graphicx.", *(f"% {line}" for line in CAPTION)]
+    for name, repeated in task.repeats.items():
         mine = [flip for flip in found if flip.repeats == name]
-        rows = [
-            [f.dataset, f.choices, f"{rate[f]:.2f} [{100 * f.low:.2f}, {100 * f.high:.2f}]", str(f.flips), str(f.n)] for f in mine
-        ]
-        title = f"## {name}: {repeated['label']}, {mine[0].times} runs"
-        markdown += [title, as_markdown(rows, ["Data set", "Choices", "Flip rate", "Flips", "Questions"], left=2)]
-    markdown += ["# How to read this", "\n".join(f"- {line}" for line in caption())]
-    write(md, "\n\n".join(markdown) + "\n")
-
-
-def caption() -> list[str]:
-    """What the numbers mean, a line each."""
-    return [
-        "Flip rate: percent of the questions that are not read alike in all runs (outcome, option or name), with Wilson's 95 %"
-        " interval, for which questions are independent of each other. Open set: the leaf that stage 1 names.",
-        "The runs differ in nothing but time. The first is that of the system itself.",
-    ]
+        title, rows = f"{name}: {repeated.label}, {mine[0].times} runs", [flip.row() for flip in mine]
+        markdown += [f"## {title}", as_markdown(rows, _HEADER, left=2)]
+        latex.append(as_latex(rows, _HEADER, title, f"repeats-{name}", left=2))
+    markdown += ["# How to read this", "\n".join(f"- {line}" for line in CAPTION)]
+    write(task.md, "\n\n".join(markdown) + "\n")
+    write(task.tex, "\n".join(latex) + "\n")

@@ -2,31 +2,42 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import product
 from statistics import mean, pstdev
-from typing import Any
 
+from vltaxon.metrics import heads
+from vltaxon.metrics.heads import Column
 from vltaxon.report.estimates import OPEN, Estimate, Scores
-from vltaxon.report.tables import INTERVALS, as_csv, as_latex, as_markdown, meanings, write
+from vltaxon.report.forms import as_csv, as_latex, as_markdown, write
+from vltaxon.report.tables import INTERVALS, meanings
+from vltaxon.tasks.scoring import SweepTableTask, SweptSystem
 
-METRICS = {"hca": "HCA", "leaf": "Leaf"}
-FIELDS = ("sweep", "dataset", "choices", "metric", "over", "variant", "rotation", "value", "low", "high", "sd", "min", "max", "n")
+FIELDS = (
+    "sweep", "dataset", "choices", "metric", "over", "variant", "rotation", "value", "low", "high", "sd",
+    "min", "max", "n",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of a sweep in percent, together: their mean, standard deviation (over all of them, not a sample) and range."""
+    """Numbers of a sweep in percent: their mean, standard deviation (of all, not of a sample) and range."""
 
     values: Sequence[float]
 
     @property
     def facts(self) -> dict[str, float]:
-        """The summary by name, as the CSV has it."""
-        numbers = {"value": mean(self.values), "sd": pstdev(self.values), "min": min(self.values), "max": max(self.values)}
+        """Return the summary by name, as the CSV has it."""
+        numbers = {
+            "value": mean(self.values),
+            "sd": pstdev(self.values),
+            "min": min(self.values),
+            "max": max(self.values),
+        }
         return {name: round(number, 4) for name, number in numbers.items()}
 
     def __str__(self) -> str:
-        return f"{mean(self.values):.1f} ± {pstdev(self.values):.1f} ({min(self.values):.1f} to {max(self.values):.1f})"
+        least, most = min(self.values), max(self.values)
+        return f"{mean(self.values):.1f} ± {pstdev(self.values):.1f} ({least:.1f} to {most:.1f})"
 
 
 @dataclass(frozen=True)
@@ -41,70 +52,85 @@ class Part:
 
     @property
     def every(self) -> Summary:
-        """Over all members."""
+        """Return the summary over all members."""
         return Summary([100 * e.value for e in self.found.values()])
 
     @property
     def variants(self) -> dict[int, Summary]:
-        """Each wording over the rotations."""
-        return {v: Summary([100 * e.value for k, e in self.found.items() if k[0] == v]) for v in _firsts(self.found, 0)}
+        """Return the summary of each wording over the rotations."""
+        return {
+            v: Summary([100 * e.value for k, e in self.found.items() if k[0] == v])
+            for v in _firsts(self.found, 0)
+        }
 
     @property
     def rotations(self) -> dict[int, Summary]:
-        """Each rotation over the wordings."""
-        return {r: Summary([100 * e.value for k, e in self.found.items() if k[1] == r]) for r in _firsts(self.found, 1)}
+        """Return the summary of each rotation over the wordings."""
+        return {
+            r: Summary([100 * e.value for k, e in self.found.items() if k[1] == r])
+            for r in _firsts(self.found, 1)
+        }
 
 
 def _firsts(found: Mapping[tuple[int, int], Estimate], place: int) -> list[int]:
     return list(dict.fromkeys(key[place] for key in found))
 
 
-def parts(scores: Scores, sweeps: Mapping[str, Mapping[str, Any]]) -> list[Part]:
-    """Every sweep, data set, kind of choices and metric that was scored, in the order of the config."""
+def parts(scores: Scores, sweeps: Mapping[str, SweptSystem], columns: Sequence[Column]) -> list[Part]:
+    """Return every sweep, data set, kind of choices and metric that was scored, in the order of the config.
+
+    Args:
+        scores: of all members, which are called `SWEEP.vVARIANT.rROTATION`.
+        sweeps: by name.
+        columns: the metrics.
+    """
     out = []
     for name, sweep in sweeps.items():
-        members = [(variant, rotation) for variant in sweep["variants"] for rotation in sweep["rotations"]]
-        for dataset in scores.datasets:
-            for choices in (kind for kind in scores.choices(dataset) if kind != OPEN):
-                for metric in METRICS:
-                    found = {(v, r): scores.get(dataset, choices, f"{name}.v{v}.r{r}", metric) for v, r in members}
-                    there = {key: estimate for key, estimate in found.items() if estimate is not None}
-                    if there:
-                        out.append(Part(name, dataset, choices, metric, there))
+        members = [(variant, rotation) for variant in sweep.variants for rotation in sweep.rotations]
+        kinds = [
+            (dataset, kind) for dataset in scores.datasets for kind in scores.choices(dataset) if kind != OPEN
+        ]
+        for (dataset, choices), column in product(kinds, columns):
+            metric = column.metric.name
+            found = {(v, r): scores.get(dataset, choices, f"{name}.v{v}.r{r}", metric) for v, r in members}
+            there = {key: estimate for key, estimate in found.items() if estimate is not None}
+            if there:
+                out.append(Part(name, dataset, choices, metric, there))
     return out
 
 
-def tabulate_sweep(scores: Path, sweeps: Mapping[str, Mapping[str, Any]], csv: Path, md: Path, tex: Path) -> None:
+def tabulate(task: SweepTableTask) -> None:
     """Write the table of the sweeps.
 
-    Args:
-        scores: scores.parquet of all members, which are called `SWEEP.vVARIANT.rROTATION`.
-        sweeps: by name, the `label` of its system, its `variants` and its `rotations`.
-        csv: long: every summary (`over`: all, rotations of a variant, variants of a rotation) and every member, in percent.
-        md: a line per data set, choices and part of the sweep, for readers.
-        tex: the same as booktabs tables.
+    The CSV is long: every summary (`over`: all, rotations of a variant, variants of a rotation) and every
+    member, in percent. Readers get a line per data set, choices and part of the sweep.
     """
-    found = parts(Scores.read(scores), sweeps)
-    write(csv, as_csv([line for part in found for line in _lines(part)], FIELDS))
-    header = ["Data set", "Choices", "Over", *METRICS.values()]
-    markdown, latex = ["# Sweeps"], ["% Needs booktabs and graphicx.", *(f"% {line}" for line in caption())]
-    for name, sweep in sweeps.items():
-        title = (
-            f"{name}: {sweep['label']}, {len(sweep['variants'])} wordings x {len(sweep['rotations'])} rotations of the options"
+    columns = heads.columns(heads.read(task.metrics), "sweep")
+    found, notes = parts(Scores.read(task.scores), task.sweeps, columns), caption(columns)
+    write(task.csv, as_csv([line for part in found for line in _lines(part)], FIELDS))
+    header = ["Data set", "Choices", "Over", *(column.title for column in columns)]
+    markdown, latex = ["# Sweeps"], ["% Needs booktabs and graphicx.", *(f"% {line}" for line in notes)]
+    for name, sweep in task.sweeps.items():
+        size = f"{len(sweep.variants)} wordings x {len(sweep.rotations)} rotations of the options"
+        title = f"{name}: {sweep.label}, {size}"
+        rows = _rows(
+            [part for part in found if part.sweep == name], [column.metric.name for column in columns]
         )
-        rows = _rows([part for part in found if part.sweep == name])
         markdown += [f"## {title}", as_markdown(rows, header, left=3)]
-        latex.append(as_latex(rows, header, f"{title}. Mean, standard deviation and range, in percent", f"sweep-{name}", left=3))
-    markdown += ["# How to read this", "\n".join(f"- {line}" for line in caption())]
-    write(md, "\n\n".join(markdown) + "\n")
-    write(tex, "\n".join(latex) + "\n")
+        words = f"{title}. Mean, standard deviation and range, in percent"
+        latex.append(as_latex(rows, header, words, f"sweep-{name}", left=3))
+    markdown += ["# How to read this", "\n".join(f"- {line}" for line in notes)]
+    write(task.md, "\n\n".join(markdown) + "\n")
+    write(task.tex, "\n".join(latex) + "\n")
 
 
-def _rows(found: Sequence[Part]) -> list[list[str]]:
-    """Lines of a sweep's table: over all, then by wording, then by rotation."""
+def _rows(found: Sequence[Part], metrics: Sequence[str]) -> list[list[str]]:
+    """Return the lines of a sweep's table: over all, then by wording, then by rotation."""
     rows = []
     for dataset, choices in dict.fromkeys((part.dataset, part.choices) for part in found):
-        by_metric = {part.metric: part for part in found if (part.dataset, part.choices) == (dataset, choices)}
+        by_metric = {
+            part.metric: part for part in found if (part.dataset, part.choices) == (dataset, choices)
+        }
         said: dict[str, dict[str, Summary]] = {}
         for metric, part in by_metric.items():
             said.setdefault("all", {})[metric] = part.every
@@ -114,30 +140,50 @@ def _rows(found: Sequence[Part]) -> list[list[str]]:
                 said.setdefault(f"rotation {rotation}, all wordings", {})[metric] = summary
         for over, summaries in said.items():
             names = [dataset, choices] if over == "all" else ["", ""]
-            rows.append([*names, over, *(str(summaries[metric]) if metric in summaries else "-" for metric in METRICS)])
+            rows.append(
+                [
+                    *names,
+                    over,
+                    *(str(summaries[metric]) if metric in summaries else "-" for metric in metrics),
+                ]
+            )
     return rows
 
 
 def _lines(part: Part) -> list[dict[str, object]]:
-    """A part as lines of the CSV: summaries, then members with their intervals."""
+    """Return a part as lines of the CSV: summaries, then members with their intervals."""
     what = {"sweep": part.sweep, "dataset": part.dataset, "choices": part.choices, "metric": part.metric}
     n = max(e.n for e in part.found.values())
     lines: list[dict[str, object]] = [what | {"over": "all", "n": n} | part.every.facts]
-    lines += [what | {"over": "rotations", "variant": v, "n": n} | summary.facts for v, summary in part.variants.items()]
-    lines += [what | {"over": "variants", "rotation": r, "n": n} | summary.facts for r, summary in part.rotations.items()]
+    lines += [
+        what | {"over": "rotations", "variant": v, "n": n} | summary.facts
+        for v, summary in part.variants.items()
+    ]
+    lines += [
+        what | {"over": "variants", "rotation": r, "n": n} | summary.facts
+        for r, summary in part.rotations.items()
+    ]
     for (variant, rotation), estimate in part.found.items():
-        bounds = {name: round(100 * number, 4) for name, number in zip(("value", "low", "high"), estimate, strict=False)}
-        lines.append(what | {"over": "none", "variant": variant, "rotation": rotation, "n": estimate.n} | bounds)
+        bounds = {
+            name: round(100 * number, 4)
+            for name, number in zip(("value", "low", "high"), estimate, strict=False)
+        }
+        lines.append(
+            what | {"over": "none", "variant": variant, "rotation": rotation, "n": estimate.n} | bounds
+        )
     return lines
 
 
-def caption() -> list[str]:
-    """What the numbers mean, a line each."""
+def caption(columns: Sequence[Column]) -> list[str]:
+    """Return what the numbers mean, a line each."""
     return [
-        "Percent of the test images: mean ± standard deviation (lowest to highest) over the members of a sweep, each of which"
+        "Percent of the test images: mean ± standard deviation (lowest to highest) over the members of a"
+        " sweep, each of which"
         " asks every question in one wording with the options rotated by so many places.",
-        "All: over all wordings and rotations. The lines below it hold one of the two fixed and go over the other.",
-        "The spread is that of the question's form, not of sampling. The CSV also has every member with its interval. It holds"
+        "All: over all wordings and rotations. The lines below it hold one of the two fixed and go over the"
+        " other.",
+        "The spread is that of the question's form, not of sampling. The CSV also has every member with its"
+        " interval. It holds"
         f" {INTERVALS}.",
-        *meanings(list(METRICS)),
+        *meanings(column.metric for column in columns),
     ]

@@ -7,8 +7,8 @@ others shape the result, and a change of them runs the job again.
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from vltaxon.config.base import Closed, Mark
 from vltaxon.code_versions import code_version
+from vltaxon.config.base import Closed, Mark
 from vltaxon.versions import VERSIONS
 
 READS, WRITES = Mark("READS"), Mark("WRITES")
@@ -47,8 +47,8 @@ class Task(Closed):
         for name, field in type(self).model_fields.items():
             if READS.on(field):
                 value = getattr(self, name)
-                several = [value] if isinstance(value, Path) else value or ()
-                files[name] = list(map(str, several)) if _several(field.annotation) else str(value)
+                some = value if isinstance(value, tuple) else () if value is None else (value,)
+                files[name] = list(map(str, some)) if _several(field.annotation) else str(value)
         return files
 
     @classmethod
@@ -59,8 +59,9 @@ class Task(Closed):
             snakemake: the object of a script, whose params have the planned `task`.
         """
         planned: Self = snakemake.params.task
-        if type(planned) is not cls:
+        if not isinstance(planned, cls):
             raise TypeError(f"the rule plans a {type(planned).__name__}, its script wants a {cls.__name__}")
+        cls = type(planned)
         given: dict[str, Any] = dict(snakemake.resources.items()) | {"threads": snakemake.threads}
         given |= {"log": next(iter(snakemake.log), None)}
         for name, field in cls.model_fields.items():

@@ -1,24 +1,29 @@
-"""What SFT and GRPO are told alike: optimiser, precision, batches, logging, where checkpoints go."""
+"""What the trainers of all objectives are told alike: optimiser, precision, batches, logging, states."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from vltaxon.config import Step
+    from vltaxon.tasks.training import TrainTask
 
 
-def common(step: "Step", dtype: str, *, state: Path, seed: int, world: int, gpu: bool) -> dict[str, Any]:
-    """Keyword arguments that `SFTConfig` and `GRPOConfig` share.
+def common_arguments(task: "TrainTask", world: int, gpu: bool) -> dict[str, Any]:
+    """Return the keyword arguments that `SFTConfig` and `GRPOConfig` share.
 
-    `remove_unused_columns` is off because rows are rendered on the fly from columns that TRL does not know, and
-    `logging_nan_inf_filter` because it would replace a diverged loss by the average of the others.
+    `remove_unused_columns` is off because rows are rendered on the fly from columns that TRL does not know,
+    and `logging_nan_inf_filter` because it would replace a diverged loss by the average of the others.
+
+    Args:
+        task: the step, its base model, seed and folder of states.
+        world: processes that share the work.
+        gpu: whether they have devices.
     """
+    step, dtype = task.running_step, task.model.dtype
     return {
-        "output_dir": str(state),
-        "seed": seed,
-        "data_seed": seed,
+        "output_dir": str(task.state),
+        "seed": task.seed,
+        "data_seed": task.seed,
         "learning_rate": step.learning_rate,
         "lr_scheduler_type": step.scheduler,
         "warmup_steps": step.warmup,  # a fraction of the steps where below 1
@@ -36,6 +41,6 @@ def common(step: "Step", dtype: str, *, state: Path, seed: int, world: int, gpu:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": "none",
-        "save_strategy": "no",  # `checkpoints.keep` says when
+        "save_strategy": "no",  # `trainer_state.save_states` says when
         "save_only_model": False,
     }

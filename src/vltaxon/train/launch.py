@@ -1,7 +1,8 @@
 """Starting a training: in this process, or as several processes that share the work, by `accelerate launch`.
 
-The processes are children of `accelerate launch`, which ends all of them when one dies; they die with it, and it with the job,
-so that none keeps a device that was given back. What asks the job to stop is passed on to them, and they agree on the step.
+The processes are children of `accelerate launch`, which ends all of them when one dies; they die with it, and
+it with the job, so that none keeps a device that was given back. What asks the job to stop is passed on to
+them, and they agree on the step.
 
 As a module it is one of these processes: `accelerate launch -m vltaxon.train.launch TASK`.
 """
@@ -12,105 +13,120 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from vltaxon import gpu, provenance
-from vltaxon.children import with_its_parent
-from vltaxon.config import Closed, Prompt, Step, Vlm
 from vltaxon.errors import UserError
 from vltaxon.logs import THREADS
-from vltaxon.train import checkpoints
+from vltaxon.processes import signal_when_parent_dies
+from vltaxon.tasks.training import TrainTask
+from vltaxon.train import trainer_state
 
 _JOB = "VLTAXON_TRAINING_JOB"  # process id, for the processes it has started
 
 
-class Task(Closed):
-    """What `run.train_step` takes, to hand to another process."""
-
-    step: Step
-    model: Vlm
-    previous: Path | None
-    images: Path
-    taxa: Path
-    questions: Path
-    parts: Path
-    prompts: dict[str, Prompt]
-    wording: str
-    word: str
-    output: Path
-    state: Path
-    seed: int
-    own: Path | None
-
-
-def train(task: Task, processes: int = 1, settings: Path = Path("config/accelerate/ddp.yaml")) -> None:
+def train(task: TrainTask) -> None:
     """Train a step, in this process where one is enough.
-
-    Args:
-        task: the step, its inputs and its output.
-        processes: how many share the work; each has a device of the job's, or where there is none shares the CPU.
-        settings: what `accelerate launch` is told of them.
 
     Raises:
         UserError: a guard found something, a process ended, or the job was told to stop.
     """
-    with checkpoints.alone(task.state):
-        if processes == 1:
-            from vltaxon.train.run import train_step
+    with trainer_state.lock(task.state):
+        if task.processes == 1:
+            from vltaxon.train.step import train_step
 
-            train_step(**dict(task))
+            train_step(task)
         else:
-            _launch(task, processes, settings)
+            _launch(task)
 
 
-def _launch(task: Task, processes: int, settings: Path) -> None:
+def _launch(task: TrainTask) -> None:
+    """Train a step in several processes, and hand on what asks the job to stop."""
     file = task.state.with_name(f"{task.state.name}.task.json")
-    for old in _last_words(file):
+    for old in _errors(file):
         old.unlink()
     with provenance.atomic(file) as part:
         part.write_text(task.model_dump_json(), encoding="utf-8")
-    threads = max(1, int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)) // processes)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(settings)]
-    command += ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
-    command += ["--num_cpu_threads_per_process", str(threads), "-m", "vltaxon.train.launch", str(file)]
-    environment = os.environ | dict.fromkeys(THREADS, str(threads)) | {"PET_SIGNALS_TO_HANDLE": "SIGQUIT"}
-    environment[_JOB] = str(os.getpid())
-    environment["PET_SHUTDOWN_TIMEOUT"] = "10"  # seconds that the others have, when one has died
-    with checkpoints.listening() as told, gpu.handed_on() as devices:
+    threads = max(1, int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)) // task.processes)
+    command, environment = _command(task, file, threads), _environment(threads)
+    with trainer_state.catch_signals() as signals, gpu.handed_on() as devices:
         launcher = subprocess.Popen(command, env=environment, preexec_fn=_only_we_stop_it, pass_fds=devices)
         while True:
             try:
                 status = launcher.wait(1)
                 break
             except subprocess.TimeoutExpired:
-                if told:  # again each second: one that is only starting would miss it
+                if signals:  # again each second: one that is only starting would miss it
                     _stop(launcher.pid)
-    said = [path.read_text(encoding="utf-8") for path in _last_words(file)]
-    for path in (file, *_last_words(file)):
+    errors = [path.read_text(encoding="utf-8") for path in _errors(file)]
+    for path in (file, *_errors(file)):
         path.unlink()
-    if said or status:
-        raise UserError(said[0] if said else f"a training process died; what it said stands above. {_again(task)}")
+    if errors or status:
+        died = f"a training process died; what it said stands above. {_what_next(task)}"
+        raise UserError(errors[0] if errors else died)
 
 
-def _last_words(file: Path) -> list[Path]:
-    """What the processes of a task left as their error, each in a file."""
-    return sorted(file.parent.glob(f"{file.stem}.*.said"))
+def _command(task: TrainTask, file: Path, threads: int) -> list[str]:
+    """Return the command that starts the processes of a task."""
+    options = {
+        "config_file": task.accelerate,
+        "num_processes": task.processes,
+        "num_machines": 1,
+        "main_process_port": 0,
+        "num_cpu_threads_per_process": threads,
+    }
+    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    return [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *given,
+        "-m",
+        "vltaxon.train.launch",
+        str(file),
+    ]
 
 
-def _again(task: Task) -> str:
-    kept = [folder for folder in checkpoints.folders(task.state) if (folder / checkpoints.SEAL).exists()]
-    return f"A rerun goes on from step {kept[-1].name.rpartition('-')[2]}." if kept else "A rerun starts anew."
+def _environment(threads: int) -> dict[str, str]:
+    """Return the environment of the processes."""
+    return (
+        os.environ
+        | dict.fromkeys(THREADS, str(threads))
+        | {
+            "PET_SIGNALS_TO_HANDLE": "SIGQUIT",
+            "PET_SHUTDOWN_TIMEOUT": "10",  # seconds that the others have, when one has died
+            _JOB: str(os.getpid()),
+        }
+    )
+
+
+def _errors(file: Path) -> list[Path]:
+    """Return the files in which the processes of a task left their errors."""
+    return sorted(file.parent.glob(f"{file.stem}.*.error"))
+
+
+def _what_next(task: TrainTask) -> str:
+    states = [
+        state for state in trainer_state.list_states(task.state) if (state / trainer_state.SEAL).exists()
+    ]
+    return (
+        f"A rerun goes on from step {states[-1].name.rpartition('-')[2]}."
+        if states
+        else "A rerun starts anew."
+    )
 
 
 def _only_we_stop_it() -> None:
-    """In the launcher, before it starts: a stop sent to all must not end it, or it would end the others within seconds."""
+    """In the launcher, before it starts, ignore what asks to stop.
+
+    Sent to all processes it would end the launcher, and that the others within seconds.
+    """
     _die_with_parent()
-    for number in checkpoints.SIGNALS:
+    for number in trainer_state.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _die_with_parent() -> None:
-    if (heed := with_its_parent(signal.SIGKILL)) is not None:
+    if (heed := signal_when_parent_dies(signal.SIGKILL)) is not None:
         heed()
 
 
@@ -131,15 +147,16 @@ def main(file: Path) -> None:
         sys.exit("the job of this process has ended before it began")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the job, which passes it on
-    task: Any = Task.model_validate_json(file.read_text(encoding="utf-8"))
-    from vltaxon.train.run import train_step
+    task = TrainTask.model_validate_json(file.read_text(encoding="utf-8"))
+    from vltaxon.train.step import train_step
 
     try:
-        train_step(**dict(task))
+        train_step(task)
     except UserError as error:
-        with provenance.atomic(file.with_name(f"{file.stem}.{os.environ['RANK']}.said")) as part:
+        with provenance.atomic(file.with_name(f"{file.stem}.{os.environ['RANK']}.error")) as part:
             part.write_text(str(error), encoding="utf-8")
-        sys.exit(0 if isinstance(error, checkpoints.Stopped) else 1)  # all have stopped alike, and none failed
+        stopped = isinstance(error, trainer_state.Stopped)  # then all have, and none failed
+        sys.exit(0 if stopped else 1)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """Training samples: which image is asked what, in the words of inference, and what the right completion is.
 
-The targets are those of VL-Taxon: the lineage from the root down as reasoning, then the answer; or one of the two alone.
+The targets are those of VL-Taxon: the lineage from the root down as reasoning, then the answer; or one of the
+two alone.
 """
 
 import random
 import signal
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow.compute as pc
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import datasets
     from PIL import Image
 
-    from vltaxon.config import Prompt, Samples, Step
+    from vltaxon.config import Prompt, Samples
+    from vltaxon.tasks.training import TrainTask
 
 # what a reward may look at
 COLUMNS = ("image_id", "task", "form", "reasoned", "leaf", "ranks", "options", "answer_index")
@@ -34,14 +35,16 @@ COLUMNS = ("image_id", "task", "form", "reasoned", "leaf", "ranks", "options", "
 class Store(Protocol):
     """Where pixels come from (`vltaxon.data.images.ImageStore`)."""
 
-    def resized(self, image_id: str, pixels: int, min_pixels: int) -> "Image.Image": ...
+    def resized(self, image_id: str, pixels: int, min_pixels: int) -> "Image.Image":
+        """Return an image, scaled to bounds of its pixels."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One request and its target. `leaf` is the displayed name of the image's most specific taxon.
 
-    `turns` are further questions of the same conversation, each with its target; `reasoned`: the target has reasoning in it.
+    `turns` are further questions of the same conversation, each with its target; `reasoned`: the target has
+    reasoning in it.
     """
 
     image_id: str
@@ -65,199 +68,220 @@ class Sample:
     @property
     def completion(self) -> list[dict[str, Any]]:
         """The assistant's message, and the turns after it."""
-        said = [("assistant", self.target)]
+        messages = [("assistant", self.target)]
         for text, target in self.turns:
-            said += [("user", text), ("assistant", target)]
-        return [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in said]
+            messages += [("user", text), ("assistant", target)]
+        return [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in messages]
 
 
-def draw(
-    step: "Step",
-    *,
-    images: Path,
-    taxa: Path,
-    questions: Path,
-    parts: Path,
-    prompts: Mapping[str, "Prompt"],
-    wording: str,
-    word: str,
-    seed: int,
-    own: Path | None = None,
-) -> list[Sample]:
+def draw(task: "TrainTask") -> list[Sample]:
     """Draw the samples of a training step, in a seeded random order.
 
-    Args:
-        step: part of the species and kinds of sample.
-        images: `results/data/{dataset}/images.parquet`.
-        taxa: `results/data/{dataset}/taxa.parquet`.
-        questions: `results/questions/{dataset}/{choices}.parquet`; its training questions are used.
-        parts: `results/splits/{dataset}.parquet`.
-        prompts: prompts by name, at least those that `step` names.
-        wording: the benchmark's question in the data set's variant.
-        word: what the data set calls the organism.
-        seed: of the order, and of the level drawn where a sample asks one of them.
-        own: stage 1 of the training images by the adapter of the step before, where samples are conditioned on it. An image that
-            it gave no name has no such sample, as in the test no question is asked about it.
+    Where samples are conditioned on what the adapter of the step before names, an image that it gave no name
+    has no such sample, as in the test no question is asked about it.
 
     Raises:
-        UserError: an unknown prompt, an image of both splits, a leaf of two parts or none, or nothing to train on.
+        UserError: an unknown prompt, an image of both splits, a leaf of two parts or none, or nothing to
+        train on.
     """
-    if unknown := sorted({spec.prompt for spec in step.samples} - prompts.keys()):
-        raise UserError(f'prompt "{unknown[0]}" of a training sample is not {suggest(unknown[0], prompts)}')
-    tree = Taxonomy.read(taxa)
-    chosen = training_images(images, parts, allowed_parts(step.part))
-    named = {image: reading.answer for image, reading in read_leaves([own]).items()} if own is not None else {}
-    asked = _questions(questions, chosen) if any(spec.task == "answer" for spec in step.samples) else {}
-    say = _Wording(wording, word, tree)
-    found = [
+    step, images = task.step, task.images
+    if unknown := sorted({spec.prompt for spec in step.samples} - task.prompts.keys()):
+        raise UserError(
+            f'prompt "{unknown[0]}" of a training sample is not {suggest(unknown[0], task.prompts)}'
+        )
+    writer = _Writer(task.prompts, task.wording, task.word, Taxonomy.read(task.taxa))
+    shown = training_images(images, task.parts, allowed_parts(step.part))
+    own_names = _own_names(task)
+    questions = (
+        _questions(task.questions, shown) if any(spec.task == "answer" for spec in step.samples) else {}
+    )
+    samples = [
         sample
         for spec in step.samples
         for turn in range(spec.repeat)
-        for image_id, leaf in chosen
-        for sample in _of_image(
-            spec, prompts[spec.prompt], say, image_id, leaf, asked.get(image_id, []), named, f"{seed}:{turn}:{image_id}"
+        for image_id, leaf in shown
+        for sample in writer.samples(
+            spec,
+            _Image(
+                image_id,
+                leaf,
+                own_names.get(image_id),
+                questions.get(image_id, ()),
+                f"{task.seed}:{turn}:{image_id}",
+            ),
         )
     ]
-    for spec in step.samples:
-        if spec.condition in ("own", "mixed") and all(answer is None for answer in named.values()):
-            raise UserError(
-                f"stage 1 gave none of {len(named)} training images a name, so no sample can be conditioned on it "
-                f"({spec.condition}); condition on gold, or train stage 1 first"
-            )
-    if nameless := sum(answer is None for answer in named.values()):
-        print(f"{nameless} of {len(named)} images were given no name in stage 1, and have no sample that needs one")
-    if not found:
+    if not samples:
         raise UserError(
-            f"{images}: no training sample. Part {step.part} has {len(chosen)} training images and "
-            f"{sum(map(len, asked.values()))} scored questions; check `part` of the recipe and the data set's train split."
+            f"{images}: no training sample. Part {step.part} has {len(shown)} training images and "
+            f"{sum(map(len, questions.values()))} scored questions; check `part` of the recipe and the data "
+            "set's train split."
         )
-    random.Random(seed).shuffle(found)
-    return found
+    random.Random(task.seed).shuffle(samples)
+    return samples
 
 
-def _questions(questions: Path, chosen: Sequence[tuple[str, str]]) -> dict[str, list[dict[str, Any]]]:
-    """Scored training questions of the chosen images, by image, root first."""
-    columns = ["image_id", "split", "level", "rank", "options", "answer_index", "scored"]
-    table = provenance.read_parquet(questions, schemas.QUESTIONS, columns)
-    rows = table.filter((pc.field("split") == "train") & pc.field("scored")).sort_by(
-        [("image_id", "ascending"), ("level", "ascending")]
+def _own_names(task: "TrainTask") -> dict[str, str | None]:
+    """Return what the adapter of the step before names each training image, where samples depend on it.
+
+    Raises:
+        UserError: it named none, and samples need a name.
+    """
+    readings = {} if task.own is None else read_leaves([task.own])
+    names = {image_id: reading.answer for image_id, reading in readings.items()}
+    nameless = sum(name is None for name in names.values())
+    for spec in task.step.samples:
+        if spec.condition in ("own", "mixed") and nameless == len(names):
+            raise UserError(
+                f"stage 1 gave none of {len(names)} training images a name, so no sample can be conditioned "
+                f"on it ({spec.condition}); condition on gold, or train stage 1 first"
+            )
+    if nameless:
+        print(
+            f"{nameless} of {len(names)} images were given no name in stage 1, and have no sample that needs "
+            "one"
+        )
+    return names
+
+
+def _questions(
+    questions: Path, shown: Sequence[tuple[str, str]]
+) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """Return the scored training questions of images, by image, root first."""
+    import polars as pl
+
+    columns = ["image_id", "level", "rank", "options", "answer_index"]
+    scored = (pc.field("split") == "train") & pc.field("scored")
+    table = pl.DataFrame(provenance.read_parquet(questions, schemas.QUESTIONS, columns, scored))
+    wanted = pl.DataFrame({"image_id": [image_id for image_id, _ in shown]}, schema={"image_id": pl.String})
+    return (
+        table.join(wanted, "image_id", "semi").sort("image_id", "level").rows_by_key("image_id", named=True)
     )
-    wanted = {image_id for image_id, _ in chosen}
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.to_pylist():
-        if row["image_id"] in wanted:
-            found[row["image_id"]].append(row)
-    return found
+
+
+class _Image(NamedTuple):
+    """An image to be trained on.
+
+    Attributes:
+        own_name: that stage 1 gave it, if any.
+        seed: of what is drawn for it.
+    """
+
+    image_id: str
+    leaf: str
+    own_name: str | None
+    questions: Sequence[Mapping[str, Any]]
+    seed: str
 
 
 @dataclass(frozen=True)
-class _Wording:
-    """What turns a prompt template and a taxon into words."""
+class _Writer:
+    """What turns an image and its questions into the samples of a kind, in words."""
 
-    question: str
+    prompts: Mapping[str, "Prompt"]
+    wording: str
     word: str
     tree: Taxonomy
 
-    def ask(self, prompt: "Prompt", **values: Any) -> str:
-        return render(prompt.text, self.question, self.word, self.tree.ranks, **values)
+    def samples(self, spec: "Samples", image: _Image) -> Iterator[Sample]:
+        """Yield the samples of a kind that an image gives."""
+        name = self._given_name(spec, image)
+        if name is None:
+            return
+        if spec.task == "leaf":
+            yield self._sample(spec, image, name)
+            return
+        questions = image.questions
+        if spec.levels == "one" and questions:
+            questions = [random.Random(image.seed).choice(questions)]
+        samples = [self._sample(spec, image, name, question) for question in questions]
+        if spec.turns == "multi" and samples:
+            samples = [
+                replace(samples[0], turns=tuple((sample.text, sample.target) for sample in samples[1:]))
+            ]
+        yield from samples
 
-    def lineage(self, leaf: str, level: int) -> str:
-        """A leaf's lineage in words, down to a level."""
-        return stated(self.tree.ranks[:level], self.tree.lineages[leaf])
+    def _given_name(self, spec: "Samples", image: _Image) -> str | None:
+        """Return the leaf that a prompt is given: empty where it takes none.
 
+        None where stage 1 gave none, and the sample needs one.
+        """
+        gold = self.tree.name(image.leaf)
+        if spec.condition == "mixed":
+            return random.Random(f"{image.seed}:condition").choice((gold, image.own_name))
+        return {"none": "", "gold": gold, "own": image.own_name}[spec.condition]
 
-def _of_image(
-    spec: "Samples",
-    prompt: "Prompt",
-    say: _Wording,
-    image_id: str,
-    leaf: str,
-    asked: list[dict[str, Any]],
-    named: Mapping[str, str | None],
-    key: str,
-) -> Iterator[Sample]:
-    given = _given(spec, say.tree.name(leaf), named.get(image_id), key)
-    if given is None:
-        return
-    make = _maker(spec, prompt, image_id, say, leaf)
-    if spec.task == "leaf":
-        yield make((), None, say.ask(prompt, leaf=given), say.tree.name(leaf), len(say.tree.ranks))
-        return
-    if spec.levels == "one" and asked:
-        asked = [random.Random(key).choice(asked)]
-    found = [
-        make(
-            tuple(row["options"]),
-            row["answer_index"],
-            say.ask(prompt, rank=row["rank"], options=row["options"], leaf=given),
-            LETTERS[row["answer_index"]],
-            row["level"],
-        )
-        for row in asked
-    ]
-    if spec.turns == "multi" and found:
-        found = [replace(found[0], turns=tuple((sample.text, sample.target) for sample in found[1:]))]
-    yield from found
-
-
-def _given(spec: "Samples", gold: str, own: str | None, key: str) -> str | None:
-    """The leaf that a prompt is given: empty where it takes none, None where it would need a name that stage 1 did not give."""
-    if spec.condition == "mixed":
-        return random.Random(f"{key}:condition").choice((gold, own))
-    return {"none": "", "gold": gold, "own": own}[spec.condition]
-
-
-def _maker(spec: "Samples", prompt: "Prompt", image_id: str, say: _Wording, leaf: str) -> Callable[..., Sample]:
-    def make(options: tuple[str, ...], answer_index: int | None, text: str, answer: str, level: int) -> Sample:
+    def _sample(
+        self, spec: "Samples", image: _Image, given_name: str, question: Mapping[str, Any] | None = None
+    ) -> Sample:
+        """Return a sample that asks a question about an image, or for its leaf where there is no question."""
+        prompt, ranks, leaf = self.prompts[spec.prompt], self.tree.ranks, self.tree.name(image.leaf)
+        if question is None:
+            asked, answer, level = {}, leaf, len(ranks)
+        else:
+            asked = {"rank": question["rank"], "options": question["options"]}
+            answer, level = LETTERS[question["answer_index"]], question["level"]
         reasoned = spec.target != "answer" or spec.form == "listing"
-        reasoning = say.lineage(leaf, level if spec.target == "reasoning" else len(say.tree.ranks)) if reasoned else None
+        upto = level if spec.target == "reasoning" else len(ranks)
+        reasoning = stated(ranks[:upto], self.tree.lineages[image.leaf]) if reasoned else None
         return Sample(
-            image_id=image_id,
+            image_id=image.image_id,
             task=spec.task,
             form=spec.form,
             reasoned=reasoned,
-            leaf=say.tree.name(leaf),
-            ranks=say.tree.ranks,
-            options=options,
-            answer_index=answer_index,
+            leaf=leaf,
+            ranks=ranks,
+            options=tuple(asked.get("options", ())),
+            answer_index=None if question is None else question["answer_index"],
             system=prompt.system,
-            text=text,
+            text=render(prompt.text, self.wording, self.word, ranks, leaf=given_name, **asked),
             target=completion(answer, spec.form, reasoning),
         )
 
-    return make
-
 
 def dataset(samples: Sequence[Sample], store: Store, pixels: int, min_pixels: int) -> "datasets.Dataset":
-    """The samples as TRL takes them: rows of prompt, completion, image and `COLUMNS`; conversations of several turns as messages.
+    """Return the samples as TRL takes them: rows of prompt, completion, image and `COLUMNS`.
 
-    Only words are held; an image is decoded when its row is read, and once for the rows of a group that share it.
+    Conversations of several turns are rows of messages, image and `COLUMNS`. Only words are held; an image is
+    decoded when its row is read, and once for the rows of a group that share it.
+
+    Args:
+        samples: of a step.
+        store: where pixels come from.
+        pixels: of an image, at most.
+        min_pixels: of an image, at least.
     """
     import datasets
 
     several = any(sample.turns for sample in samples)
 
     def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        _outlive_a_stop()
-        opened = {image_id: store.resized(image_id, pixels, min_pixels) for image_id in dict.fromkeys(batch["image_id"])}
-        whole = [Sample(**dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)]
+        _ignore_stop_in_worker()
+        opened = {
+            image_id: store.resized(image_id, pixels, min_pixels)
+            for image_id in dict.fromkeys(batch["image_id"])
+        }
+        whole = [
+            Sample(**dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)
+        ]
         if several:
             texts = {"messages": [sample.prompt + sample.completion for sample in whole]}
         else:
-            texts = {"prompt": [sample.prompt for sample in whole], "completion": [sample.completion for sample in whole]}
-        return {
-            **texts,
-            "image": [opened[sample.image_id] for sample in whole],
-            **{column: batch[column] for column in COLUMNS},
-        }
+            texts = {
+                "prompt": [sample.prompt for sample in whole],
+                "completion": [sample.completion for sample in whole],
+            }
+        images = [opened[sample.image_id] for sample in whole]
+        return {**texts, "image": images, **{column: batch[column] for column in COLUMNS}}
 
     return datasets.Dataset.from_list([asdict(sample) for sample in samples]).with_transform(rows)
 
 
-def _outlive_a_stop() -> None:
-    """In a worker of a data loader: torch has it die of SIGTERM, which a scheduler sends to all processes of a job.
+def _ignore_stop_in_worker() -> None:
+    """In a worker of a data loader, ignore SIGTERM, which a scheduler sends to all processes of a job.
 
-    The training itself heeds that after its step, and would die of a worker's death before; it ends its workers at its end.
+    Torch has the worker die of it. The training itself acts on it after its step, and would die of a worker's
+    death before; it ends its workers at its end.
     """
     from torch.utils.data import get_worker_info
 

@@ -17,7 +17,8 @@ from vltaxon import schemas
 from vltaxon.config import Dataset, Split
 from vltaxon.data.archives import located, unpack
 from vltaxon.data.images import ImageStore
-from vltaxon.demo.clades import BIRD_RANKS, SEVEN_RANKS, Clade, world, write_cub200, write_cub_classes, write_inat21
+from vltaxon.demo.archives import write_cub200, write_cub_classes, write_inat21
+from vltaxon.demo.clades import BIRD_RANKS, SEVEN_RANKS, Clade, world
 from vltaxon.errors import UserError
 from vltaxon.provenance import read_parquet
 from vltaxon.taxonomy import Taxonomy

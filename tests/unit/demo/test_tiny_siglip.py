@@ -6,11 +6,14 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from vltaxon.encoders.towers import Encoder
 
 from vltaxon.config import Clip
 from vltaxon.demo import tiny_siglip
-from vltaxon.demo.clades import draw, stream, world
+from vltaxon.demo.clades import world
+from vltaxon.demo.organisms import draw, stream
+from vltaxon.encoders.towers import Encoder
+
+pytestmark = pytest.mark.numeric
 
 
 def _trained(folder: Path, steps: int, seed: int = 0, images: int = 1) -> Path:

@@ -10,14 +10,22 @@ import torch
 import yaml
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vltaxon.demo import corpus, tiny_vlm
-from vltaxon.demo.clades import draw, stream, world
-from vltaxon.demo.tiny_vlm import Pupil, Stage, build_processor, look, positions, pretrain, web_patches
+from vltaxon.demo import tiny_vlm
+from vltaxon.demo.clades import BIRD_RANKS, Clade, world
+from vltaxon.demo.organisms import draw, stream
+from vltaxon.demo.tiny_vlm import corpus, pretrain
+from vltaxon.demo.tiny_vlm.architecture import rope_positions, visual_tokens
+from vltaxon.demo.tiny_vlm.curriculum import Stage
+from vltaxon.demo.tiny_vlm.processor import build_processor
+from vltaxon.demo.tiny_vlm.pupil import Pupil
+from vltaxon.demo.tiny_vlm.vision import draw_patches
 from vltaxon.prompts import conversation
 from vltaxon.provenance import digest_file
 
+pytestmark = pytest.mark.numeric
+
 CONFIG = Path(__file__).parents[3] / "config"
-BASE = Path(tiny_vlm.__file__).parent / "base"
+BASE = Path(tiny_vlm.__file__).parents[1] / "base"
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +36,16 @@ def pupil() -> Pupil:
 def test_every_word_of_a_taxon_is_one_token(pupil: Pupil) -> None:
     for species in pupil.corpus.species:
         for taxon in (*species.lineage, f"{species.name} {species.name}"):
-            assert len(pupil._ids(f" {taxon}")) == len(taxon.split())
-        assert len(pupil._ids(species.name)) == 2
+            assert len(pupil.token_ids(f" {taxon}")) == len(taxon.split())
+        assert len(pupil.token_ids(species.name)) == 2
 
 
 def test_tags_are_ordinary_tokens(pupil: Pupil) -> None:
     text = "<think>Kingdom: x</think><answer>B</answer>"
-    ids = pupil._ids(text)
+    ids = pupil.token_ids(text)
     assert pupil.tokenizer.decode(ids, skip_special_tokens=True) == text
     for tag in ("<think>", "</think>", "<answer>", "</answer>"):
-        assert len(pupil._ids(tag)) == 1
+        assert len(pupil.token_ids(tag)) == 1
 
 
 def test_corpus_renders_as_the_chat_template_does(pupil: Pupil) -> None:
@@ -60,19 +68,19 @@ def test_prompts_are_those_of_the_config() -> None:
 def test_positions_are_those_of_the_model(pupil: Pupil) -> None:
     lessons = [pupil.corpus.leaf(), pupil.corpus.lineage(), pupil.corpus.cue()]
     for lesson in lessons:
-        ids = torch.tensor([pupil._ids(lesson.prompt)])
-        image = ids == pupil.image
+        ids = torch.tensor([pupil.token_ids(lesson.prompt)])
+        image = ids == pupil.image_token
         grid = torch.tensor([[1, 4, 4]]) if image.any() else None
         expected = pupil.model.model.get_rope_index(ids, mm_token_type_ids=image.int(), image_grid_thw=grid)[0]
-        assert (positions(ids, pupil.image) == expected).all()
+        assert (rope_positions(ids, pupil.image_token) == expected).all()
 
 
-def test_look_is_the_tower(pupil: Pupil) -> None:
-    patches = web_patches(pupil.corpus.species[:2], "web", 2, seed=0).flatten(0, 1).float()
+def test_visual_tokens_are_those_of_the_tower(pupil: Pupil) -> None:
+    patches = draw_patches(pupil.corpus.species[:2], "web", 2, seed=0).flatten(0, 1).float()
     tower = pupil.model.model.visual
     with torch.no_grad():
         expected = tower(patches.flatten(0, 1), grid_thw=torch.tensor([[1, 4, 4]] * 4)).pooler_output
-        torch.testing.assert_close(look(tower, patches).flatten(0, 1), expected)
+        torch.testing.assert_close(visual_tokens(tower, patches).flatten(0, 1), expected)
 
 
 def test_options_hold_the_right_taxon_once(pupil: Pupil) -> None:
@@ -85,8 +93,9 @@ def test_options_hold_the_right_taxon_once(pupil: Pupil) -> None:
 
 def test_a_short_training_makes_a_checkpoint_that_transformers_loads(tmp_path: Path) -> None:
     stages = (Stage("recall", {"recall": 1}, 2, 4, 1e-3), Stage("everything", {"direct": 1, "lineage": 1, "leaf": 1}, 2, 2, 1e-3))
+    few = Clade("birds", BIRD_RANKS, world()["birds"].species[::4])  # each is drawn, and answers in full length
     for folder in ("a", "b"):
-        pretrain(tmp_path / folder, 3, stages, web_images=1, vision_steps=2, clades=[world()["birds"]])
+        pretrain(tmp_path / folder, 3, stages, web_images=1, vision_steps=2, clades=[few])
     assert digest_file(tmp_path / "a/model.safetensors") == digest_file(tmp_path / "b/model.safetensors")
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "a", dtype=torch.float32)
     assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
@@ -122,7 +131,7 @@ def test_shipped_base_knows_leaves_but_not_the_levels_above(pupil: Pupil, base: 
     right = {}
     for level in (4, 5, 7):
         lessons = [pupil.corpus.direct(plants, species, level) for species in plants.species[::2]]
-        said = _answer(base, lessons, 2)
-        right[level] = np.mean([a == lesson.answer[0][0][0] for a, lesson in zip(said, lessons, strict=True)])
+        letters = _answer(base, lessons, 2)
+        right[level] = np.mean([a == lesson.answer[0][0][0] for a, lesson in zip(letters, lessons, strict=True)])
     assert right[7] > 0.75
     assert max(right[4], right[5]) < right[7] - 0.15

@@ -8,7 +8,8 @@ from tests.unit.data.conftest import ingest_into
 from tests.unit.encoders.conftest import siglip
 from vltaxon.config import Clip, Dataset, Split
 from vltaxon.data.archives import Archive, unpack
-from vltaxon.demo.clades import BIRD_RANKS, Clade, world, write_cub200, write_cub_classes
+from vltaxon.demo.archives import write_cub200, write_cub_classes
+from vltaxon.demo.clades import BIRD_RANKS, Clade, world
 from vltaxon.encoders.embedding import embed
 from vltaxon.tasks.questions import EmbedTask
 

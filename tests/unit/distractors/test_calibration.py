@@ -17,6 +17,8 @@ from vltaxon.errors import UserError
 from vltaxon.provenance import read_parquet, write_parquet
 from vltaxon.tasks.questions import CalibrateTask, MineTask
 
+pytestmark = pytest.mark.numeric
+
 Rows = list[dict[str, Any]]
 
 

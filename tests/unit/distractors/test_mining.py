@@ -19,6 +19,8 @@ from vltaxon.provenance import facts, read_parquet, write_parquet
 from vltaxon.tasks.questions import MineTask
 from vltaxon.taxonomy import Taxonomy
 
+pytestmark = pytest.mark.numeric
+
 
 def _vectors(rng: np.random.Generator, count: int, width: int = 16) -> np.ndarray:
     raw = rng.normal(size=(count, width))

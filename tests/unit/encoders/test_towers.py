@@ -14,6 +14,8 @@ from vltaxon.demo import tiny_siglip
 from vltaxon.encoders.towers import Encoder
 from vltaxon.errors import UserError
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def folder(siglip: Clip) -> Path:

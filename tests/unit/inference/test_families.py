@@ -17,7 +17,9 @@ from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.transformers_engine import TransformersEngine
-from vltaxon.train import guards, run
+from vltaxon.train import adapter, guards
+
+pytestmark = pytest.mark.numeric
 
 SHAPES = ((64, 60), (120, 40), (40, 120), (112, 112), (57, 90), (30, 30), (100, 50), (64, 60))  # width, height
 TEXTS = [" ".join(["Name it."] * (1 + 5 * (i % 3))) for i in range(len(SHAPES))]  # of very different length
@@ -122,7 +124,7 @@ def test_targets_beyond_the_language_model_are_refused(family: Vlm) -> None:
     _, base = checkpoint.load(family)
     every = r".*\.(q_proj|k_proj|qkv|out_proj)"
     with pytest.raises(UserError, match="outside the language model"):
-        guards.language_only(run.adapted(base, lora(family).model_copy(update={"targets": every}), None))
+        guards.list_adapted_modules(adapter.with_adapter(base, lora(family).model_copy(update={"targets": every}), None))
 
 
 def test_the_work_on_an_image_is_shared_by_its_prompts(

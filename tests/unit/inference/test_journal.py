@@ -12,14 +12,18 @@ from typing import Any
 
 import pytest
 
-from tests.unit.conftest import World
+from tests.unit.conftest import PROMPTS, World
+from tests.unit.inference.tasks import asking, leaf_task
 from vltaxon import checkpoint
-from vltaxon.config import Vlm
+from vltaxon.config import Stage, Vlm
 from vltaxon.data.images import digests
 from vltaxon.errors import UserError
-from vltaxon.inference import journal, run
+from vltaxon.inference import run
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.journal import Journal, Journaled, Lazy
+from vltaxon.inference.engines.transformers import identity
+from vltaxon.inference.journal import frames, statistics
+from vltaxon.inference.journal.engine import Journaled, Lazy
+from vltaxon.inference.journal.folder import JournalFolder, folder_of
 from vltaxon.provenance import read_parquet
 
 IDENTITY = {"engine": "transformers", "version": 1, "weights": "w"}
@@ -47,7 +51,7 @@ class Echo:
 
 def over(folder: Path, engine: Any, repeat: int = 0, images: dict[str, str] | None = None) -> Journaled:
     images = images or {f"i{i}": f"sha{i}" for i in range(9)}
-    return Journaled(engine, Journal(folder, IDENTITY, "a model"), images, repeat)
+    return Journaled(engine, JournalFolder(folder, IDENTITY, "a model"), images, repeat)
 
 
 def questions(count: int = 30) -> list[Request]:
@@ -110,6 +114,17 @@ def test_another_request_is_another_key(tmp_path: Path, changed: Any, decoding: 
     assert len(engine.asked) == 1
 
 
+def test_requests_about_no_image_are_kept_beside_those_that_have_one(tmp_path: Path) -> None:
+    mixed = [replace(request, image_id=None) if i % 3 == 0 else request for i, request in enumerate(questions())]
+    first, second = Echo(), Echo()
+    plain = answers(over(tmp_path, first), mixed)
+    assert plain == answers(Echo(), mixed) and len(first.asked) == 30
+    assert answers(over(tmp_path, second), mixed) == plain and not second.asked
+    shown = Echo()
+    answers(over(tmp_path, shown), questions())
+    assert len(shown.asked) == 10, "the same words about an image are another request"
+
+
 def test_errors_are_no_answers(tmp_path: Path) -> None:
     first, second = Echo(failing="question 7"), Echo()
     assert sum(response.error is not None for response in answers(over(tmp_path, first), questions())) == 1
@@ -168,17 +183,17 @@ def _keep(found: list[tuple[bytes, int, int]], *frame: Any) -> None:
 
 
 def test_the_marker_of_a_frame_at_the_edge_of_a_block_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_LIMIT", 300)
+    monkeypatch.setattr(frames, "LIMIT", 300)
     answers(over(tmp_path, Echo()), questions())
     [path] = files(tmp_path)
     data = path.read_bytes()
     for size in range(330, 360):
-        monkeypatch.setattr(journal, "_BLOCK", size)
+        monkeypatch.setattr(frames, "BLOCK", size)
         for shift in (0, 1, 5, 333, 700):
             path.write_bytes(bytes(shift) + data)
             found: list[tuple[bytes, int, int]] = []
             with path.open("rb") as file:
-                end, lost = journal._scan(file.fileno(), 0, partial(_keep, found))
+                end, lost = frames.scan(file.fileno(), 0, partial(_keep, found))
             assert len(found) == 30 and end == len(data) + shift and lost == ([(0, shift)] if shift else [])
 
 
@@ -187,7 +202,7 @@ def test_the_tail_of_a_file_that_is_being_written_is_left_alone(tmp_path: Path) 
     [path] = files(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    reader = Journal(tmp_path, IDENTITY, "a model")
+    reader = JournalFolder(tmp_path, IDENTITY, "a model")
     with path.open("ab") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
         reader.refresh()
@@ -237,26 +252,27 @@ def test_a_lazy_engine_is_made_when_asked_and_must_be_the_promised_one(tmp_path:
 def test_statistics_and_pruning_by_identity(tmp_path: Path) -> None:
     state = tmp_path / "journal"
     other = IDENTITY | {"version": 0}
-    for identity, count in ((IDENTITY, 30), (other, 20)):
-        answers(Journaled(Echo(), Journal(state, identity, f"model {identity['version']}"), {f"i{i}": f"{i}" for i in range(9)}),
-                questions(count))  # fmt: skip
-    said = journal.statistics(state, tmp_path / "predictions")
+    images = {f"i{i}": f"{i}" for i in range(9)}
+    for one, count in ((IDENTITY, 30), (other, 20)):
+        called = f"model {one['version']}"
+        answers(Journaled(Echo(), JournalFolder(state, one, called), images), questions(count))
+    said = statistics.statistics(state, tmp_path / "predictions")
     assert [line.split("|")[5].strip() for line in said.splitlines()[2:]] in (["30", "20", "50"], ["20", "30", "50"])
-    writer = Journal(state, other, "model 0")
+    writer = JournalFolder(state, other, "model 0")
     writer.append(bytes(16), Response("", "stop", 0, 0, 0, 0.0))
-    assert journal.prune(state, {"model 0"}, [IDENTITY]) == [], "somebody writes there"
+    assert statistics.prune(state, {"model 0"}, [IDENTITY]) == [], "somebody writes there"
     writer.close()
-    assert journal.prune(state, {"another model"}, []) == []
-    assert [(one.answers, one.note["called"]) for one in journal.prune(state, {"model 0"}, [IDENTITY])] == [(21, "model 0")]
+    assert statistics.prune(state, {"another model"}, []) == []
+    assert [(one.answers, one.note["called"]) for one in statistics.prune(state, {"model 0"}, [IDENTITY])] == [(21, "model 0")]
     again = Echo()
-    answers(Journaled(again, Journal(state, IDENTITY, "model 1"), {f"i{i}": f"{i}" for i in range(9)}), questions())
+    answers(Journaled(again, JournalFolder(state, IDENTITY, "model 1"), {f"i{i}": f"{i}" for i in range(9)}), questions())
     assert not again.asked
 
 
 def test_a_pruned_folder_is_made_again(tmp_path: Path) -> None:
     engine = over(tmp_path, Echo())
     answers(engine, questions(5))
-    reader = Journal(tmp_path, IDENTITY, "a model")
+    reader = JournalFolder(tmp_path, IDENTITY, "a model")
     reader.refresh()
     for path in sorted(tmp_path.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
@@ -270,23 +286,30 @@ def test_the_identity_is_that_of_the_loaded_engine_and_all_that_shapes_answers_i
     world: World, vlm: Vlm, lettered: Path, tmp_path: Path
 ) -> None:
     bare = checkpoint.digest(vlm)
-    one = run.identity(vlm, bare)
+    one = identity(vlm, bare)
     changes = [{"pixels": 3137}, {"min_pixels": 3000}, {"dtype": "bfloat16"}]
-    others = [run.identity(vlm.model_copy(update=change), bare) for change in changes]
-    others.append(run.identity(vlm, checkpoint.adapted(bare, lettered)))
-    folders = {journal.folder_of(tmp_path, identity) for identity in (one, *others)}
+    others = [identity(vlm.model_copy(update=change), bare) for change in changes]
+    others.append(identity(vlm, checkpoint.adapted(bare, lettered)))
+    folders = {folder_of(tmp_path, identity) for identity in (one, *others)}
     assert len(folders) == 5
-    same = run.identity(vlm.model_copy(update={"batch_size": 3, "gpus": 2, "threads": 1, "licence": "x"}), bare)
-    assert journal.folder_of(tmp_path, same) in folders
+    same = identity(vlm.model_copy(update={"batch_size": 3, "gpus": 2, "threads": 1, "licence": "x"}), bare)
+    assert folder_of(tmp_path, same) in folders
     ids = world.column("images", "image_id")
-    asked, around = [Request(ids[0], "Name it."), Request(ids[1], "Name it.")], run.Around(Path("job.log"), state=tmp_path)
-    with run._engine(world.tables["images"], ids, lettered, {"model": vlm.model_dump()}, 2, 1, around) as engine:
+    asked = [Request(ids[0], "Name it."), Request(ids[1], "Name it.")]
+    stage, adapter = Stage(name="leaf", prompt="stage1"), lettered / "adapter_model.safetensors"
+
+    def task(model: Vlm, batch_size: int) -> Any:
+        given = {"state": tmp_path, "adapter": adapter, "batch_size": batch_size, "gpu": 1}
+        return leaf_task(world, tmp_path / "leaf.parquet", asking(stage, PROMPTS["stage1"], model), **given)
+
+    two = task(vlm, 2)
+    with run.engine_for(two, two.asking, ids) as (engine, _):
         first = answers(engine, asked)  # loads, which compares the digests
     assert len(set(digests(read_parquet(world.tables["images"])).values())) == 40
-    broken = vlm.model_copy(update={"max_new_tokens": 5})
-    with run._engine(world.tables["images"], ids, lettered, {"model": broken.model_dump()}, 1, 1, around) as again:
-        again._engine._make = None  # type: ignore[attr-defined]
-        assert answers(again, asked) == first
+    again = task(vlm.model_copy(update={"max_new_tokens": 5}), 1)
+    with run.engine_for(again, again.asking, ids) as (engine, _):
+        engine._engine._make = None  # type: ignore[attr-defined]
+        assert answers(engine, asked) == first
 
 
 def test_a_greedy_key_is_what_it_was_and_samples_have_their_own(tmp_path: Path) -> None:
@@ -295,7 +318,7 @@ def test_a_greedy_key_is_what_it_was_and_samples_have_their_own(tmp_path: Path) 
     settings: list[str] = []
 
     def keys(decoding: Decoding, repeat: int = 0, **more: Any) -> str:
-        echo, journal = Echo(), Journal(tmp_path / f"{len(settings)}", IDENTITY, "a model")
+        echo, journal = Echo(), JournalFolder(tmp_path / f"{len(settings)}", IDENTITY, "a model")
         list(Journaled(echo, journal, images, repeat).generate([replace(asked, **more)], decoding))
         settings.append("")
         (frame,) = (tmp_path / f"{len(settings) - 1}").rglob("*.journal")

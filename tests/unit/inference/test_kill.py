@@ -16,10 +16,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit.conftest import PROMPTS, RANKS, WORDING, World
+from tests.unit.conftest import PROMPTS, World
+from tests.unit.inference.tasks import answer_task, asking, leaf_task
 from vltaxon.config import Stage, Vlm
-from vltaxon.inference import journal
 from vltaxon.inference.engine import Decoding, Request, Response
+from vltaxon.inference.journal import frames
+from vltaxon.tasks.asking import Asking
+
+pytestmark = pytest.mark.numeric
 
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(["torch", "transformers.models.qwen2_5_vl", "vltaxon.inference.run", __name__])
@@ -27,22 +31,21 @@ LIMIT = 12  # new tokens
 BATCHES = (1, 2, 3, 5, 8, 13)
 
 
-def values(vlm: Vlm, name: str) -> dict[str, Any]:
-    stage = Stage(name=name, prompt="stage1" if name == "leaf" else "direct", form="bare", max_new_tokens=LIMIT)
-    prompt = PROMPTS["stage1" if name == "leaf" else "direct"].model_dump()
-    words = {"prompt": prompt, "wording": WORDING, "word": "plant", "ranks": RANKS}
-    return words | {"stage": stage.model_dump(), "seed": 0, "shards": 1, "model": vlm.model_dump(), "rotation": 0}
+def how(vlm: Vlm, name: str) -> Asking:
+    prompt = "stage1" if name == "leaf" else "direct"
+    return asking(Stage(name=name, prompt=prompt, form="bare", max_new_tokens=LIMIT), PROMPTS[prompt], vlm)
 
 
-def job(vlm: Vlm, world: World, output: Path, state: Path | None, batch_size: int, asked: Path, windows: int) -> None:
+def job(vlm: Vlm, world: World, output: Path, state: Path, batch_size: int, asked: Path, windows: int) -> None:
     """Both stages, as the rules run them; each answer of the model leaves a line in `asked` before anything else sees it."""
     import torch
 
-    from vltaxon.inference import run, stages
+    from vltaxon.inference import run
+    from vltaxon.inference.stages import requests as windowed
     from vltaxon.inference.transformers_engine import TransformersEngine
 
     torch.set_num_threads(1)
-    stages.WINDOW = windows
+    windowed.WINDOW = windows
     plain = TransformersEngine.generate
 
     def noted(self: Any, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
@@ -55,13 +58,12 @@ def job(vlm: Vlm, world: World, output: Path, state: Path | None, batch_size: in
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    tables, common = world.tables, {"shard": 0, "batch_size": batch_size, "adapter": None}
-    common["around"] = None if state is None else run.Around(Path("job.log"), state=state)
-    run.predict_leaf(values(vlm, "leaf"), tables["images"], output=output / "leaf.parquet", **common)
-    run.answer_questions(values(vlm, "answer"), tables["images"], tables["questions"], output=output / "answer.parquet", **common)
+    given: dict[str, Any] = {"batch_size": batch_size, "state": state}
+    run.predict_leaf(leaf_task(world, output / "leaf.parquet", how(vlm, "leaf"), **given))
+    run.answer_questions(answer_task(world, output / "answer.parquet", how(vlm, "answer"), **given))
 
 
-def frames(state: Path) -> Counter[bytes]:
+def recorded(state: Path) -> Counter[bytes]:
     """How often each request was recorded as answered."""
     found: Counter[bytes] = Counter()
     for path in state.rglob("*.journal"):
@@ -71,7 +73,7 @@ def frames(state: Path) -> Counter[bytes]:
             found[data[place + 12 : place + 28]] += 1
 
         with path.open("rb") as file:
-            journal._scan(file.fileno(), 0, note)
+            frames.scan(file.fileno(), 0, note)
     return found
 
 
@@ -80,12 +82,12 @@ def survive(world: World, vlm: Vlm, folder: Path, kills: int, images: int) -> No
     world.rewrite("images", "split", ["test"] * images + ["train"] * (40 - images))
     rng, state, whole, cut = random.Random(0), folder / "state", folder / "whole", folder / "cut"
 
-    def start(output: Path, state: Path | None, batch_size: int, log: str) -> Any:
+    def start(output: Path, state: Path, batch_size: int, log: str) -> Any:
         process = FORKS.Process(target=job, args=(vlm, world, output, state, batch_size, folder / log, 32))
         process.start()
         return process
 
-    process = start(whole, None, 4, "once")
+    process = start(whole, folder / "whole_state", 4, "once")
     process.join()
     assert process.exitcode == 0
     lines = len((folder / "once").read_text().splitlines())
@@ -96,14 +98,14 @@ def survive(world: World, vlm: Vlm, folder: Path, kills: int, images: int) -> No
     killed, sizes, answered = 0, list[int](), list[int]()
     while killed < kills:
         batch_size = rng.choice([size for size in BATCHES if size not in sizes[-1:]])
-        before = sum(frames(state).values())
+        before = sum(recorded(state).values())
         process = start(cut, state, batch_size, "cut_asked")
         # One in five at any moment of a job, loading included, the others some answers later: so they do not outlast the work.
         if rng.random() < 0.2 or before == lines:
             process.join(rng.uniform(0, span))
         else:
             enough = before + rng.uniform(0, 2 * lines / kills)
-            while process.is_alive() and sum(frames(state).values()) < enough:
+            while process.is_alive() and sum(recorded(state).values()) < enough:
                 time.sleep(0.002)
             process.join(rng.uniform(0, 0.05))
         if process.is_alive():
@@ -112,7 +114,7 @@ def survive(world: World, vlm: Vlm, folder: Path, kills: int, images: int) -> No
         if process.exitcode == -signal.SIGKILL:
             killed += 1
             sizes.append(batch_size)
-            answered.append(sum(frames(state).values()))
+            answered.append(sum(recorded(state).values()))
         else:  # done: again, so that reading the journal and writing the tables are cut as well
             assert process.exitcode == 0
             for path in cut.glob("*.parquet"):
@@ -123,7 +125,7 @@ def survive(world: World, vlm: Vlm, folder: Path, kills: int, images: int) -> No
     for name in ("leaf", "answer"):
         one, other = (pq.read_table(output / f"{name}.parquet") for output in (whole, cut))
         assert one.drop(["seconds"]).equals(other.drop(["seconds"])) and one.schema.metadata == other.schema.metadata
-    kept = frames(state)
+    kept = recorded(state)
     assert len(kept) == lines and set(kept.values()) == {1}, "a request was answered twice"
     said = len((folder / "cut_asked").read_text().splitlines())
     print(f"\n{killed} kills, batch sizes {sizes}, when so many were answered: {answered}")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from vltaxon.inference.leaves import list_leaves, listed
+from vltaxon.tasks.prediction import ListLeavesTask
 
 
 def test_a_list_names_the_tables_and_changes_with_their_bytes(tmp_path: Path) -> None:
@@ -11,10 +12,11 @@ def test_a_list_names_the_tables_and_changes_with_their_bytes(tmp_path: Path) ->
     for path in shards:
         path.write_bytes(path.name.encode())
     made = tmp_path / "shards.json"
-    list_leaves(shards, made)
-    assert listed([str(made)]) == shards == listed(map(str, shards))
+    task = ListLeavesTask(leaves=tuple(shards), shards=made)
+    list_leaves(task)
+    assert listed([made]) == shards == listed(shards)
     before = json.loads(made.read_text())
     shards[2].write_bytes(b"other")
-    list_leaves(shards, made)
+    list_leaves(task)
     after = json.loads(made.read_text())
     assert [path for path in before if before[path] != after[path]] == [str(shards[2])]

@@ -13,19 +13,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from tests.unit.conftest import World
+from tests.unit.conftest import PROMPTS, World
+from tests.unit.inference.tasks import asking, leaf_task
 from vltaxon import checkpoint as checkpoints
-from vltaxon.config import Endpoint, Vlm
+from vltaxon.config import Endpoint, Stage, Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
-from vltaxon.inference import managed
+from vltaxon.inference import engines, managed
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.ledger import Ledger
-from vltaxon.inference.server_engine import Patience, ServerEngine
+from vltaxon.inference.served import Patience, digest
+from vltaxon.inference.server_engine import ServerEngine
 from vltaxon.inference.transformers_engine import TransformersEngine
 
 ROOT = Path(__file__).parents[3]
@@ -112,6 +115,28 @@ def test_its_version_is_told_by_itself(environment: Path, tmp_path: Path) -> Non
         managed.version(given)
 
 
+def test_its_answers_are_kept_by_what_is_served_and_how(environment: Path, vlm: Vlm, world: World) -> None:
+    """Written down, so that answers which are kept stay found: neither devices nor batches nor the environment are in it."""
+    file, running = world.folder / "served.yaml", vlm.model_copy(update={"gpus": 2, "batch_size": 3, "threads": 1, "memory": 9})
+    given = spec(environment, arguments=["--max-model-len", "512"]).model_copy(update={"temperature": 0.5})
+    file.write_text(yaml.safe_dump(json.loads(given.model_dump_json(exclude_none=True)) | {"temperature": 0.7, "concurrency": 3}))
+    stage = asking(Stage(name="leaf", prompt="stage1"), PROMPTS["stage1"], given, served=running)
+    task = leaf_task(world, world.folder / "leaf.parquet", stage, settings=file)
+    source = engines.source(task, stage, pq.read_table(world.tables["images"]))
+    weights = digest(given, checkpoints.digest(vlm))
+    assert (source.weights, source.identity) == (
+        weights,
+        {
+            "engine": "server", "version": 2, "weights": weights, "package": "vllm 9.9.9",
+            "served": {
+                "engine": "transformers", "checkpoint": vlm.checkpoint, "revision": None, "dtype": "float32", "pixels": 3136,
+                "min_pixels": 3136, "max_new_tokens": None, "licence": "none",
+            },
+            "serving": {"arguments": ["--max-model-len", "512"], "lora": False},
+        },
+    )  # fmt: skip
+
+
 def test_a_server_gets_what_it_needs_and_nobody_else_its_key(environment: Path, vlm: Vlm, tmp_path: Path) -> None:
     log = tmp_path / "vllm.log"
     with managed.serving(spec(environment, arguments=["--max-model-len", "512"]), managed.Weights(vlm), [], log) as served:
@@ -159,8 +184,8 @@ def test_it_ends_when_the_job_is_killed(environment: Path, vlm: Vlm, tmp_path: P
     code = f"""
 import sys, time
 from pathlib import Path
-from vltaxon.config import Endpoint, Vlm
-from vltaxon.inference import managed
+from vltaxon.config import Endpoint, Stage, Vlm
+from vltaxon.inference import engines, managed
 spec = Endpoint.model_validate_json({spec(environment).model_dump_json(exclude_none=True)!r})
 weights = managed.Weights(Vlm.model_validate_json({vlm.model_dump_json()!r}))
 with managed.serving(spec, weights, [], Path({str(tmp_path / "log")!r})):

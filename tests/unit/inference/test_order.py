@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from tests.unit.conftest import PROMPTS, RANKS, WORDING, World
+from tests.unit.conftest import PROMPTS, World
+from tests.unit.inference.tasks import answer_task, asking, leaf_task
 from vltaxon import provenance, schemas
 from vltaxon.config import Prompt, Stage, Vlm
 from vltaxon.inference import run
+from vltaxon.tasks.asking import Asking
+
+pytestmark = pytest.mark.numeric
 
 ROOT = Path(__file__).parents[3]
 CUTS = [*itertools.product((1, 8, 32), (1, 2, 5)), (8, 9)]  # batch size and shards; of nine shards one has no image
@@ -30,24 +35,20 @@ class Asked:
     prompts: Mapping[str, Prompt]
 
 
-def values(asked: Asked, stage: Stage, shards: int) -> dict[str, Any]:
-    """What a rule hands on: no batch size among it."""
-    prompt = asked.prompts[str(stage.prompt)].model_dump()
-    words = {"prompt": prompt, "wording": WORDING, "word": "plant", "ranks": list(RANKS)}
-    model = asked.vlm.model_dump(exclude={"batch_size"})
-    return {"stage": stage.model_dump(mode="json"), "seed": 0, "shards": shards, "model": model, "rotation": 0} | words
+def how(asked: Asked, stage: Stage) -> Asking:
+    return asking(stage, asked.prompts[str(stage.prompt)], asked.vlm)
 
 
 def predicted(world: World, asked: Asked, batch_size: int, shards: int) -> tuple[Rows, ...]:
-    """Rows of both stages, shard after shard; stage 2 may be given what stage 1 named."""
+    """Rows of both stages, shard after shard; stage 2 may be given what stage 1 named. Nothing comes from a journal."""
     folder = world.folder / f"{batch_size} {shards}"
     leaves, answers = ([folder / stage / f"{shard}.parquet" for shard in range(shards)] for stage in ("leaf", "answer"))
-    common = {"images": world.tables["images"], "adapter": asked.adapter, "batch_size": batch_size}
+    common = {"adapter": asked.adapter, "batch_size": batch_size, "shards": shards, "state": folder / ".state"}
     for shard, output in enumerate(leaves):
-        run.predict_leaf(values=values(asked, asked.leaf, shards), shard=shard, output=output, **common)
+        run.predict_leaf(leaf_task(world, output, how(asked, asked.leaf), shard=shard, **common))
     for shard, output in enumerate(answers):
-        given = {"questions": world.tables["questions"], "leaves": leaves, "taxa": world.tables["taxa"]}
-        run.answer_questions(values=values(asked, asked.answer, shards), shard=shard, output=output, **given, **common)
+        given = {"leaves": tuple(leaves), "shard": shard}
+        run.answer_questions(answer_task(world, output, how(asked, asked.answer), **given, **common))
     return tuple(
         [row | {"seconds": None} for path in paths for row in provenance.read_parquet(path, schemas.PREDICTIONS).to_pylist()]
         for paths in (leaves, answers)
@@ -68,7 +69,7 @@ def test_batches_and_shards_change_no_letter(world: World, vlm: Vlm, lettered: P
     """A model that has learnt to write B, whose stage 2 is given what its stage 1 wrote; where there is one option, B is none."""
     leaf = Stage(name="leaf", prompt="stage1", form="bare", max_new_tokens=4)
     answer = Stage(name="answer", prompt="stage2", condition="leaf", form="bare", max_new_tokens=4)
-    leaves, answers = same_however_cut(world, Asked(vlm, lettered, leaf, answer, PROMPTS), CUTS)
+    leaves, answers = same_however_cut(world, Asked(vlm, lettered / "adapter_model.safetensors", leaf, answer, PROMPTS), CUTS)
     assert {row["outcome"] for row in leaves} == {"answered"}
     assert {(row["outcome"], row["answer_index"]) for row in answers} == {("answered", 1), ("unparsed", None)}
 
@@ -84,7 +85,8 @@ def test_nor_where_images_have_different_numbers_of_questions(world: World, vlm:
     assert len(set(tested)) > 1
     leaf = Stage(name="leaf", prompt="stage1", form="bare", max_new_tokens=4)
     answer = Stage(name="answer", prompt="stage2", condition="leaf", form="bare", max_new_tokens=4)
-    same_however_cut(world, Asked(vlm, lettered, leaf, answer, PROMPTS), [(8, 1), (8, 3), (1, 5)], questions=sum(tested))
+    given = Asked(vlm, lettered / "adapter_model.safetensors", leaf, answer, PROMPTS)
+    same_however_cut(world, given, [(8, 1), (8, 3), (1, 5)], questions=sum(tested))
 
 
 def test_batches_and_shards_change_no_word(world: World, vlm: Vlm) -> None:

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from tests.data import endpoint as fake
-from tests.unit.conftest import PROMPTS, WORDING, World
+from tests.unit.conftest import PROMPTS, World
+from tests.unit.inference.tasks import answer_task, asking
 from vltaxon import provenance, schemas
 from vltaxon.config import Endpoint, Stage, Vlm
 from vltaxon.data.images import ImageStore
@@ -23,7 +24,9 @@ from vltaxon.errors import UserError
 from vltaxon.inference import run
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.ledger import Ledger
-from vltaxon.inference.server_engine import Patience, ServerEngine, remote
+from vltaxon.inference.served import Patience, remote
+from vltaxon.inference.server_engine import ServerEngine
+from vltaxon.inference.server_requests import request_body
 from vltaxon.inference.transformers_engine import TransformersEngine
 
 MODELS = Path(__file__).parents[3] / "config" / "models"
@@ -184,6 +187,26 @@ def test_images_as_files_are_there_when_asked_for_and_gone_after(world: World, t
     assert there == [b"\x89PNG"] * 6 and list(media.iterdir()) == []
 
 
+def test_requests_about_no_image_are_asked_without_one_beside_those_that_have_one(world: World, tmp_path: Path) -> None:
+    some = [replace(r, image_id=None) if i % 2 else r for i, r in enumerate(requests(world, *"abcdef"))]
+    media = tmp_path / "media"
+    with fake.serving() as server:
+        got = asked(world, spec(server.url, image_as="path", media=str(media), image_tokens=100), some)
+    kinds = {a.text: [part["type"] for part in a.body["messages"][-1]["content"]] for a in server.asked}
+    assert kinds == {r.text: ["text"] if r.image_id is None else ["image_url", "text"] for r in some}
+    assert [r.image_tokens for r in got] == [None, 0] * 3 and {r.completion for r in got} == {"A"}
+    assert {a.body["messages"][0]["content"] for a in server.asked} == {"Be brief."} and not list(media.iterdir())
+
+
+def test_requests_about_no_image_are_billed_within_the_budget_at_their_own_length(world: World) -> None:
+    some = [replace(request, image_id=None) for request in numbered(world, 40)]
+    with fake.serving() as server:
+        given = spec(server.url, price=PRICE, budget=9.9, image_tokens=10**6)  # which no request here has to pay
+        with pytest.raises(UserError, match="raise `budget`"), engine(world, given) as one:
+            list(one.generate(some, Decoding(2)))
+    assert len(server.asked) == 10 and one.facts["usage"]["cost"] == 8.8
+
+
 @pytest.mark.parametrize("wait", ["1", "a date"])
 def test_retry_after_is_honoured(world: World, wait: str) -> None:
     def fault(text: str, before: int) -> fake.Fault | None:
@@ -319,9 +342,8 @@ def test_samples_are_drawn_as_the_stage_says_each_by_a_seed_of_its_own(world: Wo
     drawn = Decoding(5, temperature=0.6, top_p=0.95, seed=7)
     with fake.serving() as server:
         for given in (spec(server.url), spec(server.url, seed=1)):
-            with engine(world, given) as one:
-                bodies = [json.loads(one.body(request, "data:", drawn)) for request in some]
-                greedy = json.loads(one.body(some[0], "data:", Decoding(5)))
+            bodies = [json.loads(request_body(given, "m", request, "data:", drawn)) for request in some]
+            greedy = json.loads(request_body(given, "m", some[0], "data:", Decoding(5)))
             assert {(body["temperature"], body["top_p"]) for body in bodies} == {(0.6, 0.95)}
             assert greedy["temperature"] == 0 and "top_p" not in greedy
             assert len({body.get("seed") for body in bodies}) == (1 if given.seed is None else 3)
@@ -380,19 +402,13 @@ def test_settings_that_shape_answers_are_in_the_digest_and_how_to_ask_is_not(wor
 ANSWER = Stage(name="answer", prompt="direct", form="bare", max_new_tokens=5)
 
 
-def job(world: World, given: dict[str, Any], output: Path, **settings: Any) -> run.Around:
+def job(world: World, given: dict[str, Any], output: Path, **settings: Any) -> None:
     """Answer the questions of a world as a job does."""
     file = world.folder / "models" / "m.yaml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(given | settings))
-    around = run.Around(Path("results/logs/answer_questions/s/d/0.log"), file, state=world.folder / ".state")
-    shaping = Endpoint.model_validate(given).model_dump(mode="json", include=set(Endpoint.shaping))
-    values = {
-        "stage": ANSWER.model_dump(), "prompt": PROMPTS["direct"].model_dump(), "wording": WORDING, "word": "plant", "seed": 0,
-        "ranks": ["kingdom", "order", "genus", "species"], "model": shaping, "shards": 1, "rotation": 0,
-    }  # fmt: skip
-    run.answer_questions(values, world.tables["images"], world.tables["questions"], output, 0, 1, around=around)
-    return around
+    around = {"log": Path("results/logs/answer_questions/s/d/0.log"), "settings": file}
+    run.answer_questions(answer_task(world, output, asking(ANSWER, PROMPTS["direct"], Endpoint.model_validate(given)), **around))
 
 
 def test_errors_fail_the_job_with_a_summary_are_recorded_and_never_wrong_answers(
@@ -466,8 +482,9 @@ def test_a_real_model_behind_an_endpoint_answers_as_it_does_by_itself(world: Wor
 
     def say(body: fake.Body) -> fake.Body:
         *system, user = body["messages"]
-        image = fake.Asked("", 0, {}, body, 0).image.convert("RGB")
-        request = Request("", user["content"][1]["text"], system[0]["content"] if system else None)
+        shown = len(user["content"]) == 2
+        image = fake.Asked("", 0, {}, body, 0).image.convert("RGB") if shown else None
+        request = Request("" if shown else None, user["content"][-1]["text"], system[0]["content"] if system else None)
         with lock, pytest.MonkeyPatch.context() as patch:
             patch.setattr(own, "_images", type("Sent", (), {"resized": lambda *_: image})())
             ((_, response),) = own.generate([request], Decoding(body["max_tokens"]))
@@ -478,6 +495,7 @@ def test_a_real_model_behind_an_endpoint_answers_as_it_does_by_itself(world: Wor
         Request(r.image_id, r.text, None if i % 2 else r.system)
         for i, r in enumerate(requests(world, *(f"Name the {word}." for word in ("plant", "animal", "bird") * 4)))
     ]
+    some += [replace(request, image_id=None) for request in some[:6]]
     with fake.serving(say=say) as server:
         got = asked(world, spec(server.url, timeout=60), some, tokens=8)
     alone = dict(own.generate(some, Decoding(8)))

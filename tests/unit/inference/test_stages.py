@@ -8,12 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.unit.conftest import RANKS, WORDING, World, lineage
+from tests.unit.conftest import World, lineage
+from tests.unit.inference.tasks import answer_task, asking, leaf_task, unasked
 from vltaxon import provenance, schemas
 from vltaxon.config import Prompt, Stage
 from vltaxon.errors import UserError
-from vltaxon.inference import stages
 from vltaxon.inference.engine import Decoding, Request, Response
+from vltaxon.inference.stages import questions, requests, similarity
+from vltaxon.inference.stages.answers import ask_questions, rotated
+from vltaxon.inference.stages.chance import answer_by_chance
+from vltaxon.inference.stages.images import images_of_shard as images_of
+from vltaxon.inference.stages.leaf import name_leaves
+from vltaxon.inference.stages.lookup import answer_by_lookup
+from vltaxon.inference.stages.similarity import answer_by_similarity
 from vltaxon.shards import Cost
 
 STAGE1 = Prompt(source="test", text="Name the {word} ({ranks}).")
@@ -38,8 +45,30 @@ class Scripted:
             yield at, Response(text, reason, 7, 4, len(text), 0.5)
 
 
-def asking(prompt: Prompt) -> stages.Asking:
-    return stages.Asking(prompt, WORDING, "plant", RANKS)
+def name(world: World, engine: Any, ids: Sequence[str], output: Path, stage: Stage = LEAF, prompt: Prompt = STAGE1) -> None:
+    """Stage 1 of some images."""
+    name_leaves(leaf_task(world, output, asking(stage, prompt)), engine, ids)
+
+
+def ask(
+    world: World, engine: Any, ids: Sequence[str], output: Path, stage: Stage = ANSWER, prompt: Prompt = STAGE2,
+    leaves: Sequence[Path] = (), **more: Any,
+) -> None:  # fmt: skip
+    """Stage 2 of some images, answered by a model."""
+    ask_questions(answer_task(world, output, asking(stage, prompt, **more), leaves=tuple(leaves)), engine, ids)
+
+
+def look_up(world: World, ids: Sequence[str], leaves: Sequence[Path], output: Path) -> None:
+    answer_by_lookup(answer_task(world, output, unasked("lookup"), leaves=tuple(leaves)), ids)
+
+
+def compare(world: World, ids: Sequence[str], vectors: tuple[Path, Path], output: Path) -> None:
+    files = {"image_vectors": vectors[0], "taxon_vectors": vectors[1]}
+    answer_by_similarity(answer_task(world, output, unasked("similarity"), **files), ids)
+
+
+def draw(world: World, ids: Sequence[str], output: Path, seed: int = 0) -> None:
+    answer_by_chance(answer_task(world, output, unasked("chance", seed)), ids)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -60,33 +89,33 @@ def name_leaf(request: Request) -> tuple[str, str]:
 
 @pytest.fixture
 def leaves(world: World, tmp_path: Path) -> Path:
-    ids = stages.test_images(world.tables["images"], 0, 1)
-    stages.predict_leaf(Scripted(name_leaf), ids, LEAF, asking(STAGE1), tmp_path / "leaf.parquet", seed=0)
+    ids = images_of(world.tables["images"], 0, 1)
+    name(world, Scripted(name_leaf), ids, tmp_path / "leaf.parquet")
     return tmp_path / "leaf.parquet"
 
 
 def test_shards_cover_the_test_images_once_in_order(world: World) -> None:
-    whole = stages.test_images(world.tables["images"], 0, 1)
+    whole = images_of(world.tables["images"], 0, 1)
     assert whole == sorted(f"test/{i}_4" for i in range(8))
     for shards in (2, 3, 8, 11):
-        assert [i for shard in range(shards) for i in stages.test_images(world.tables["images"], shard, shards)] == whole
+        assert [i for shard in range(shards) for i in images_of(world.tables["images"], shard, shards)] == whole
 
 
 def test_shards_of_stage_2_cost_alike_where_images_have_different_numbers_of_questions(world: World) -> None:
     """The first four images keep one question of four: half of the work is not half of the images."""
     files = world.tables["images"], world.tables["questions"]
-    few = set(stages.test_images(files[0], 0, 1)[:4])
+    few = set(images_of(files[0], 0, 1)[:4])
     table = provenance.read_parquet(files[1], schemas.QUESTIONS)
     kept = [row["image_id"] not in few or row["level"] == 2 for row in table.to_pylist()]
     provenance.write_parquet(table.filter(kept), files[1], schemas.QUESTIONS)
-    sizes = [[len(stages.test_images(files[0], shard, shards, files[1])) for shard in range(shards)] for shards in (1, 2, 5)]
+    sizes = [[len(images_of(files[0], shard, shards, files[1])) for shard in range(shards)] for shards in (1, 2, 5)]
     assert sizes == [[8], [5, 3], [4, 1, 1, 1, 1]]
     once = Cost(image=4, request=1)  # then an image with one question costs five, one with four eight
     cost = lambda pixels, requests: once.of(requests)  # noqa: E731
-    assert [len(stages.test_images(files[0], shard, 2, files[1], cost)) for shard in range(2)] == [4, 4]
-    whole = stages.test_images(files[0], 0, 1)
+    assert [len(images_of(files[0], shard, 2, files[1], cost)) for shard in range(2)] == [4, 4]
+    whole = images_of(files[0], 0, 1)
     world.rewrite("images", "width", [640 if name == whole[-1] else 64 for name in world.column("images", "image_id")])
-    by_size = [stages.test_images(files[0], shard, 2, cost=lambda pixels, requests: pixels) for shard in range(2)]
+    by_size = [images_of(files[0], shard, 2, costs=lambda pixels, requests: pixels) for shard in range(2)]
     assert by_size == [whole[:-1], whole[-1:]], "the last image is larger than all others together"
 
 
@@ -99,9 +128,9 @@ def test_stage_1_stores_what_was_said_and_how_it_was_read(leaves: Path) -> None:
 
 
 def test_stage_2_is_given_the_leaf_and_asks_nothing_without_one(world: World, leaves: Path, tmp_path: Path) -> None:
-    ids = stages.test_images(world.tables["images"], 0, 1)
+    ids = images_of(world.tables["images"], 0, 1)
     engine = Scripted(lambda request: ("<think>x</think><answer>A</answer>", "stop"))
-    stages.answer_by_model(engine, ids, ANSWER, asking(STAGE2), world.tables["questions"], [leaves], tmp_path / "a.parquet", 0)
+    ask(world, engine, ids, tmp_path / "a.parquet", leaves=[leaves])
     found = rows(tmp_path / "a.parquet")
     assert [(r["image_id"], r["level"]) for r in found] == [(i, level) for i in ids for level in range(1, 5)]
     assert len(engine.asked) == 6 * 4
@@ -122,8 +151,8 @@ def test_stage_2_is_given_the_leaf_and_asks_nothing_without_one(world: World, le
 def test_lookup_reads_the_ancestors_of_the_named_leaf(world: World, leaves: Path, tmp_path: Path, published: bool) -> None:
     if published:
         publish(world)
-    ids = stages.test_images(world.tables["images"], 0, 1)
-    stages.answer_by_lookup(ids, world.tables["taxa"], world.tables["questions"], [leaves], tmp_path / "a.parquet", 0)
+    ids = images_of(world.tables["images"], 0, 1)
+    look_up(world, ids, [leaves], tmp_path / "a.parquet")
     asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
     for row in rows(tmp_path / "a.parquet"):
         species = int(row["image_id"].split("/")[1][0])
@@ -134,11 +163,11 @@ def test_lookup_reads_the_ancestors_of_the_named_leaf(world: World, leaves: Path
 
 
 def test_a_looked_up_taxon_that_is_no_option_is_a_wrong_answer(world: World, tmp_path: Path) -> None:
-    ids = stages.test_images(world.tables["images"], 0, 1)
+    ids = images_of(world.tables["images"], 0, 1)
     path = tmp_path / "leaf.parquet"
     wrong = Scripted(lambda request: (f"<think>x</think><answer>{lineage(7)[-1]}</answer>", "stop"))
-    stages.predict_leaf(wrong, ids, LEAF, asking(STAGE1), path, seed=0)
-    stages.answer_by_lookup(ids, world.tables["taxa"], world.tables["questions"], [path], tmp_path / "a.parquet", 0)
+    name(world, wrong, ids, path)
+    look_up(world, ids, [path], tmp_path / "a.parquet")
     species0 = [r for r in rows(tmp_path / "a.parquet") if r["image_id"] == "test/0_4" and r["level"] == 4]
     assert [(r["outcome"], r["answer"], r["answer_index"]) for r in species0] == [("answered", lineage(7)[-1], None)]
 
@@ -169,8 +198,8 @@ def publish(world: World) -> None:
 def test_similarity_takes_the_nearest_option(world: World, vectors: tuple[Path, Path], tmp_path: Path, published: bool) -> None:
     if published:
         publish(world)
-    ids = stages.test_images(world.tables["images"], 0, 1)
-    stages.answer_by_similarity(ids, *vectors, world.tables["taxa"], world.tables["questions"], tmp_path / "a.parquet", 0)
+    ids = images_of(world.tables["images"], 0, 1)
+    compare(world, ids, vectors, tmp_path / "a.parquet")
     asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
     for row in rows(tmp_path / "a.parquet"):
         question = asked[row["question_id"]]
@@ -192,9 +221,7 @@ def test_similarity_tells_a_genus_from_a_species_of_the_same_letters(
     ids = ["GENUS0" if name == "Genus0 epithet0" else name for name in table["id"].to_pylist()]
     width = table["vector"].type.list_size
     provenance.write_parquet(table.set_column(0, "id", pa.array(ids)), vectors[1], schemas.embeddings(width), weights="w")
-    stages.answer_by_similarity(
-        ["test/0_4"], *vectors, world.tables["taxa"], world.tables["questions"], tmp_path / "a.parquet", 0
-    )
+    compare(world, ["test/0_4"], vectors, tmp_path / "a.parquet")
     asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
     found = rows(tmp_path / "a.parquet")
     assert [row["answer"] for row in found[2:]] == ["genus0", "genus0"]
@@ -204,16 +231,16 @@ def test_similarity_tells_a_genus_from_a_species_of_the_same_letters(
 def test_similarity_refuses_an_option_without_an_embedding(world: World, vectors: tuple[Path, Path], tmp_path: Path) -> None:
     options = world.column("questions", "options")
     world.rewrite("questions", "options", [["Nowhere" if o == "Ordo1" else o for o in shown] for shown in options])
-    ids = stages.test_images(world.tables["images"], 0, 1)
+    ids = images_of(world.tables["images"], 0, 1)
     with pytest.raises(UserError, match=r'"Nowhere" is no order of .*1 such options'):
-        stages.answer_by_similarity(ids, *vectors, world.tables["taxa"], world.tables["questions"], tmp_path / "a.parquet", 0)
+        compare(world, ids, vectors, tmp_path / "a.parquet")
 
 
 def test_chance_depends_on_the_seed_only(world: World, tmp_path: Path) -> None:
-    ids = stages.test_images(world.tables["images"], 0, 1)
+    ids = images_of(world.tables["images"], 0, 1)
 
     def drawn(seed: int, chosen: Sequence[str]) -> dict[str, int]:
-        stages.answer_by_chance(chosen, world.tables["questions"], tmp_path / "a.parquet", seed)
+        draw(world, chosen, tmp_path / "a.parquet", seed)
         return {row["question_id"]: row["answer_index"] for row in rows(tmp_path / "a.parquet")}
 
     whole = drawn(0, ids)
@@ -226,15 +253,15 @@ def test_an_engine_that_loses_a_request_is_a_defect(world: World, tmp_path: Path
         def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
             yield from list(super().generate(requests, decoding))[1:]
 
-    ids = stages.test_images(world.tables["images"], 0, 1)
+    ids = images_of(world.tables["images"], 0, 1)
     with pytest.raises(RuntimeError, match="7 of 8"):
-        stages.predict_leaf(Lossy(name_leaf), ids, LEAF, asking(STAGE1), tmp_path / "leaf.parquet", seed=0)
+        name(world, Lossy(name_leaf), ids, tmp_path / "leaf.parquet")
     assert not (tmp_path / "leaf.parquet").exists()
 
 
 @pytest.mark.parametrize("rotation", [0, 1, 2, 5])
 def test_options_are_shown_rotated_and_answers_stored_unrotated(world: World, tmp_path: Path, rotation: int) -> None:
-    ids, asked = stages.test_images(world.tables["images"], 0, 1), world.tables["questions"]
+    ids, asked = images_of(world.tables["images"], 0, 1), world.tables["questions"]
     free, prompt = (
         ANSWER.model_copy(update={"condition": "none", "form": "bare"}),
         Prompt(source="test", text="{question}\n{options}"),
@@ -249,7 +276,7 @@ def test_options_are_shown_rotated_and_answers_stored_unrotated(world: World, tm
     truths = {r["question_id"]: r for r in provenance.read_parquet(asked, schemas.QUESTIONS).to_pylist()}
     for say in (right, first):
         path, engine = tmp_path / f"{say.__name__}.parquet", Scripted(say)
-        stages.answer_by_model(engine, ids, free, asking(prompt), asked, [], path, 0, rotation=rotation)
+        ask(world, engine, ids, path, free, prompt, rotation=rotation)
         for row in rows(path):
             question = truths[row["question_id"]]
             options = question["options"]
@@ -259,22 +286,21 @@ def test_options_are_shown_rotated_and_answers_stored_unrotated(world: World, tm
 
 
 def test_rotation_moves_the_first_option_forward() -> None:
-    assert [stages.rotated("ABCD", places) for places in (0, 1, 3, 4)] == [list("ABCD"), list("DABC"), list("BCDA"), list("ABCD")]
+    assert [rotated("ABCD", places) for places in (0, 1, 3, 4)] == [list("ABCD"), list("DABC"), list("BCDA"), list("ABCD")]
 
 
 def test_a_stage_may_be_given_the_true_leaf(world: World, tmp_path: Path) -> None:
-    ids = stages.test_images(world.tables["images"], 0, 1)
-    gold = stages.true_leaves(world.tables["images"], world.tables["taxa"], ids)
+    ids = images_of(world.tables["images"], 0, 1)
     stage = Stage(name="leaf", prompt="listing", condition="gold", form="listing")
     prompt, path = Prompt(source="test", text='It is "{leaf}".'), tmp_path / "leaf.parquet"
     engine = Scripted(lambda request: (f"Kingdom: Plantina; Species: {truth(request.image_id)}", "stop"))
-    stages.predict_leaf(engine, ids, stage, asking(prompt), path, 0, gold)
+    name(world, engine, ids, path, stage, prompt)
     assert [request.text for request in engine.asked] == [f'It is "{truth(i)}".' for i in ids]
     assert [row["answer"] for row in rows(path)] == [truth(i) for i in ids]
     assert rows(path)[0]["lineage"] == ["Plantina", None, None, lineage(0)[-1]]
     oracle = Scripted(lambda request: ("<answer>A</answer>", "stop"))
     free = ANSWER.model_copy(update={"condition": "gold"})
-    stages.answer_by_model(oracle, ids, free, asking(STAGE2), world.tables["questions"], [], tmp_path / "a.parquet", 0, gold)
+    ask(world, oracle, ids, tmp_path / "a.parquet", free)
     assert {request.text.split(".")[0] for request in oracle.asked} == {f'It is "{truth(i)}"' for i in ids}
 
 
@@ -289,8 +315,8 @@ def test_a_stage_may_be_given_the_true_leaf(world: World, tmp_path: Path) -> Non
     ],
 )
 def test_outcomes_of_a_listing(world: World, tmp_path: Path, said: str, reason: str, outcome: str) -> None:
-    ids, stage = stages.test_images(world.tables["images"], 0, 8), LEAF.model_copy(update={"form": "listing"})
-    stages.predict_leaf(Scripted(lambda _: (said, reason)), ids, stage, asking(STAGE1), tmp_path / "leaf.parquet", 0)
+    ids, stage = images_of(world.tables["images"], 0, 8), LEAF.model_copy(update={"form": "listing"})
+    name(world, Scripted(lambda _: (said, reason)), ids, tmp_path / "leaf.parquet", stage)
     [row] = rows(tmp_path / "leaf.parquet")
     assert (row["outcome"], row["answer"]) == (outcome, "Ordo0" if outcome == "answered" else None)
 
@@ -298,21 +324,21 @@ def test_outcomes_of_a_listing(world: World, tmp_path: Path, said: str, reason: 
 def everything(world: World) -> list[str]:
     """All 40 images as test images, with 3 or 2 options a question."""
     world.rewrite("images", "split", ["test"] * 40)
-    return stages.test_images(world.tables["images"], 0, 1)
+    return images_of(world.tables["images"], 0, 1)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 7, 160])
 def test_windows_change_no_row_and_part_no_image(
     world: World, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids, asked = everything(world), world.tables["questions"]
+    ids = everything(world)
 
-    def written(name: str, size: int) -> list[list[dict[str, Any]]]:
-        monkeypatch.setattr(stages, "WINDOW", size)
-        one, two = tmp_path / f"{name}.leaf", tmp_path / f"{name}.answer"
-        stages.predict_leaf(Scripted(name_leaf), ids, LEAF, asking(STAGE1), one, seed=0)
+    def written(called: str, size: int) -> list[list[dict[str, Any]]]:
+        monkeypatch.setattr(requests, "WINDOW", size)
+        one, two = tmp_path / f"{called}.leaf", tmp_path / f"{called}.answer"
+        name(world, Scripted(name_leaf), ids, one)
         engine = Scripted(lambda request: (f"<answer>{'AB'[len(request.text) % 2]}</answer>", "stop"))
-        stages.answer_by_model(engine, ids, ANSWER, asking(STAGE2), asked, [one], two, 0)
+        ask(world, engine, ids, two, leaves=[one])
         assert [request.image_id for request in engine.asked] == sorted(request.image_id for request in engine.asked)
         assert all(count % 4 == 0 for count in engine.windows) and max(engine.windows) <= size + 3
         return [rows(one), rows(two)]
@@ -324,14 +350,12 @@ def test_windows_change_no_row_and_part_no_image(
 
 def test_a_shard_without_images_is_an_empty_table(world: World, vectors: tuple[Path, Path], tmp_path: Path) -> None:
     path, none = tmp_path / "leaf.parquet", Scripted(name_leaf)
-    asked, taxa = world.tables["questions"], world.tables["taxa"]
-    gold = stages.true_leaves(world.tables["images"], taxa, [])
-    stages.predict_leaf(none, [], LEAF, asking(STAGE1), path, 0, gold)
-    stages.answer_by_model(none, [], ANSWER, asking(STAGE2), asked, [path], tmp_path / "model.parquet", 0)
-    stages.answer_by_lookup([], taxa, asked, [path], tmp_path / "lookup.parquet", 0)
-    stages.answer_by_similarity([], *vectors, taxa, asked, tmp_path / "similarity.parquet", 0)
-    stages.answer_by_chance([], asked, tmp_path / "chance.parquet", 0)
-    assert [rows(tmp_path / f"{name}.parquet") for name in ("leaf", "model", "lookup", "similarity", "chance")] == [[]] * 5
+    name(world, none, [], path, LEAF.model_copy(update={"condition": "gold"}))
+    ask(world, none, [], tmp_path / "model.parquet", leaves=[path])
+    look_up(world, [], [path], tmp_path / "lookup.parquet")
+    compare(world, [], vectors, tmp_path / "similarity.parquet")
+    draw(world, [], tmp_path / "chance.parquet")
+    assert [rows(tmp_path / f"{kind}.parquet") for kind in ("leaf", "model", "lookup", "similarity", "chance")] == [[]] * 5
     assert none.windows == []
 
 
@@ -339,7 +363,7 @@ def test_blocks_change_no_row_of_those_that_no_model_writes(
     world: World, vectors: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Options of different number, vectors at random: each row as a loop over questions would have it."""
-    ids, asked, taxa = everything(world), world.tables["questions"], world.tables["taxa"]
+    ids, asked = everything(world), world.tables["questions"]
     rng, table = np.random.default_rng(0), provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS)
     labels = {level: sorted({lineage(i)[level - 1] for i in range(8)}) for level in range(1, 5)}
     drawn = [rng.permutation(labels[level])[: rng.integers(1, 5)].tolist() for level in table["level"].to_pylist()]
@@ -351,26 +375,26 @@ def test_blocks_change_no_row_of_those_that_no_model_writes(
         kept[path.stem] = dict(zip(names, found.astype(np.float32), strict=True))
         column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), 6)
         provenance.write_parquet(pa.table({"id": names, "vector": column}), path, schemas.embeddings(6), weights="w")
-    stages.predict_leaf(Scripted(name_leaf), ids, LEAF, asking(STAGE1), tmp_path / "leaf.parquet", seed=0)
+    name(world, Scripted(name_leaf), ids, tmp_path / "leaf.parquet")
 
     def written() -> list[list[dict[str, Any]]]:
-        stages.answer_by_similarity(ids, *vectors, taxa, asked, tmp_path / "0.parquet", 0)
-        stages.answer_by_lookup(ids, taxa, asked, [tmp_path / "leaf.parquet"], tmp_path / "1.parquet", 0)
-        stages.answer_by_chance(ids, asked, tmp_path / "2.parquet", 0)
+        compare(world, ids, vectors, tmp_path / "0.parquet")
+        look_up(world, ids, [tmp_path / "leaf.parquet"], tmp_path / "1.parquet")
+        draw(world, ids, tmp_path / "2.parquet")
         return [rows(tmp_path / f"{i}.parquet") for i in range(3)]
 
     whole = written()
-    monkeypatch.setattr(stages, "BLOCK", 5)
-    monkeypatch.setattr(stages, "_PRODUCT", 3)
+    monkeypatch.setattr(questions, "BLOCK", 5)
+    monkeypatch.setattr(similarity, "_PRODUCT", 3)
     assert written() == whole
-    questions = {row["question_id"]: row for row in provenance.read_parquet(asked, schemas.QUESTIONS).to_pylist()}
+    by_id = {row["question_id"]: row for row in provenance.read_parquet(asked, schemas.QUESTIONS).to_pylist()}
     for row in whole[0]:
-        options = questions[row["question_id"]]["options"]
+        options = by_id[row["question_id"]]["options"]
         cosines = [float(kept["t"][option] @ kept["i"][row["image_id"]]) for option in options]
         assert row["answer_index"] == int(np.argmax(cosines)) and row["answer"] == options[row["answer_index"]]
         assert (row["outcome"], row["stage"], row["prompt_id"], row["completion"]) == ("answered", "answer", "", None)
     for row in whole[1]:
-        options, named = questions[row["question_id"]]["options"], lineage(int(row["image_id"].split("/")[1][0]))
+        options, named = by_id[row["question_id"]]["options"], lineage(int(row["image_id"].split("/")[1][0]))
         taxon = named[row["level"] - 1]
         if row["outcome"] == "answered":
             assert (row["answer"], row["answer_index"]) == (taxon, options.index(taxon) if taxon in options else None)
@@ -382,7 +406,7 @@ def test_questions_out_of_order_are_a_defect(world: World, tmp_path: Path) -> No
     for order in ([1, 0, *range(2, 160)], [*range(4, 160), 0, 1, 2, 3]):
         provenance.write_parquet(table.take(order), world.tables["questions"], schemas.QUESTIONS)
         with pytest.raises(ValueError, match="not in the order of images and levels"):
-            stages.answer_by_chance(ids, world.tables["questions"], tmp_path / "a.parquet", 0)
+            draw(world, ids, tmp_path / "a.parquet")
     assert not (tmp_path / "a.parquet").exists()
 
 
@@ -390,8 +414,7 @@ def sampled(folder: Path, world: World, said: Sequence[tuple[str, str]], **more:
     """The row of the one image of species 0, whose samples say these in turn."""
     stage = LEAF.model_copy(update={"samples": len(said), "temperature": 0.6} | more)
     engine, ids = Scripted(lambda request: said[request.sample]), ["test/0_4"]
-    worth = stages.nearness(world.tables["images"], world.tables["taxa"], ids) if stage.choose == "best" else None
-    stages.predict_leaf(engine, ids, stage, asking(STAGE1), folder / "leaf.parquet", 0, worth=worth)
+    name(world, engine, ids, folder / "leaf.parquet", stage)
     return rows(folder / "leaf.parquet")[0]
 
 
@@ -442,10 +465,10 @@ def test_best_of_several_is_the_most_specific_true_name(world: World, tmp_path: 
 
 
 def test_questions_are_voted_on_by_option(world: World, tmp_path: Path) -> None:
-    ids, said = stages.test_images(world.tables["images"], 0, 1)[:2], ("A", "B", "B.")
+    ids, said = images_of(world.tables["images"], 0, 1)[:2], ("A", "B", "B.")
     stage = Stage(name="answer", prompt="stage2", form="bare", max_new_tokens=9, samples=3, temperature=1.0)
     engine = Scripted(lambda request: (said[request.sample], "stop"))
-    stages.answer_by_model(engine, ids, stage, asking(STAGE2), world.tables["questions"], [], tmp_path / "a.parquet", 0)
+    ask(world, engine, ids, tmp_path / "a.parquet", stage)
     found = rows(tmp_path / "a.parquet")
     assert len(engine.asked) == 3 * len(found)
     shown = {(row["level"] > 1, row["answer_index"], row["completion"], len(row["samples"])) for row in found}

@@ -1,6 +1,8 @@
 """The engine on a random model: what a batch holds must not change what an image is answered."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.transformers_engine import TransformersEngine
+
+pytestmark = pytest.mark.numeric
 
 
 def requests(world: World) -> list[Request]:
@@ -34,6 +38,58 @@ def test_batch_size_changes_nothing(world: World, vlm: Vlm, batch_size: int) -> 
     for alone, together in zip(one, many, strict=True):
         assert alone.completion == together.completion
         assert (alone.prompt_tokens, alone.completion_tokens) == (together.prompt_tokens, together.completion_tokens)
+
+
+@pytest.mark.parametrize("decoding", [Decoding(6), Decoding(6, temperature=0.9, seed=2), Decoding(1, letters=True)])
+def test_requests_about_no_image_are_answered_as_the_model_does_by_itself_whatever_is_asked_beside_them(
+    world: World, vlm: Vlm, decoding: Decoding
+) -> None:
+    """Texts alone, as a judge of answers has them: no image token, and no look at an image. The model is the demo's base."""
+    base = vlm.model_copy(update={"checkpoint": str(Path(__file__).parents[3] / "src/vltaxon/demo/base")})
+    shown = [replace(request, options=2) for request in requests(world)]
+    ranks = ("order", "family", "genus")
+    said = [f"Which {ranks[i % 3]} is it?\nA. Aurea\nB. Belta{i}" * (1 + i % 2) for i in range(len(shown))]
+    texts = [replace(request, image_id=None, text=text) for request, text in zip(shown, said, strict=True)]
+    mixed = [request for pair in zip(shown, texts, strict=True) for request in pair]
+    store = ImageStore(world.tables["images"])
+    engine = TransformersEngine(base.model_copy(update={"batch_size": 4}), None, store)
+    given = dict(engine.generate(mixed, decoding))
+    for kind, start in ((shown, 0), (texts, 1)):
+        alone = TransformersEngine(base.model_copy(update={"batch_size": 1}), None, store)
+        for at, response in alone.generate(kind, decoding):
+            together = given[2 * at + start]
+            assert (response.completion, response.prompt_tokens) == (together.completion, together.prompt_tokens)
+            assert response.image_tokens == together.image_tokens == (0 if start else 4)
+    assert engine._shared is not None, "texts share nothing, and images still do"
+    if decoding == Decoding(6):
+        processor, weights = engine._processor, engine._model
+        for at, request in enumerate(texts):
+            text = processor.apply_chat_template(
+                prompts.conversation(request.text, request.system, image=False), tokenize=False, add_generation_prompt=True
+            )
+            inputs = processor.tokenizer([text], return_tensors="pt")
+            with torch.inference_mode():
+                new = weights.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+            assert processor.tokenizer.decode(new, skip_special_tokens=True) == given[2 * at + 1].completion
+    assert decoding.letters or len({given[at].completion for at in range(1, len(mixed), 2)}) > 1
+
+
+def test_texts_too_many_for_the_device_are_asked_in_smaller_batches(
+    world: World, vlm: Vlm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = TransformersEngine(vlm, None, ImageStore(world.tables["images"]))
+    asked = [replace(request, image_id=None) for request in requests(world)]
+    wanted = [response.completion for response in answers(engine, asked)]
+    alone = TransformersEngine._alone
+
+    def small(self: TransformersEngine, groups: Any, *rest: Any) -> Any:
+        if len(groups) > 3:
+            raise torch.OutOfMemoryError("too large")
+        return alone(self, groups, *rest)
+
+    monkeypatch.setattr(TransformersEngine, "_alone", small)
+    assert [response.completion for response in answers(engine, asked)] == wanted
+    assert "out of memory with 10 rows; going on with 5" in capsys.readouterr().out
 
 
 def test_tokens_are_counted_without_padding(world: World, vlm: Vlm) -> None:

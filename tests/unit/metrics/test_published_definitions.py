@@ -17,12 +17,13 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.builder import Bench, Lineage, tree
+from tests.data.builder import Bench, Lineage, score_task, tree
 from vltaxon import schemas
 from vltaxon.exchange.export import export_predictions
-from vltaxon.metrics.run import Sources, score
+from vltaxon.metrics.score import score
 from vltaxon.parsing import Reading, published_index, read_choice
 from vltaxon.tasks.questions import ExportAnswersTask
+from vltaxon.tasks.scoring import Sources
 
 IMAGES = 5_000  # of each of the two kinds of data set: 10,000 in all
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
@@ -174,7 +175,7 @@ def exported(sources: Sources, system: str) -> list[Entry]:
 
 def scored(sources: Sources) -> dict[tuple[str, str, int | None], float]:
     """Our values by system, metric and level."""
-    score(sources, 2, 0, Path("scores.parquet"), Path("b.duckdb"))
+    score(score_task(sources, 2, 0, Path("scores.parquet"), Path("b.duckdb")))
     rows = pq.read_table("scores.parquet").to_pylist()
     return {(row["system"], row["metric"], row["level"]): row["value"] for row in rows if row["subset"] == "all"}
 

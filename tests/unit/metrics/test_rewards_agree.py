@@ -19,14 +19,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.data.builder import score_task
+from tests.unit.inference.tasks import asking
 from vltaxon import schemas
 from vltaxon.config import Prompt, Stage
-from vltaxon.inference import stages
 from vltaxon.inference.engine import Request, Response
-from vltaxon.metrics.run import Sources, score
+from vltaxon.inference.stages.answers import ask_questions
+from vltaxon.inference.stages.leaf import name_leaves
+from vltaxon.metrics.score import score
 from vltaxon.provenance import write_parquet
+from vltaxon.tasks.prediction import AnswerTask, PredictLeafTask
+from vltaxon.tasks.scoring import Sources
 from vltaxon.taxonomy import normalise
-from vltaxon.train.rewards import accuracy_reward
+from vltaxon.train.rewards.accuracy import reward as accuracy_reward
 
 FORMS, REASONS, TASKS = ("tagged", "bare"), ("stop", "length"), ("leaf", "answer")
 NAMES = ("Rosa", "Rosa canina", "rosa canina var. alba", "A", "B common oak", "C. elegans", "Straße É", "Ælurus", "Sorry", "x.")
@@ -130,19 +135,22 @@ def counted(cases: Sequence[Case]) -> dict[tuple[str, str, str], list[bool]]:
     paths = {name: Path(f"{name}.parquet") for name in tables}
     for name, (rows, schema) in tables.items():
         write_parquet(pa.Table.from_pylist(rows, schema), paths[name], schema)
-    asking = stages.Asking(Prompt(source="test", text="{question}{options}"), "What?", "plant", ("species",))
+    prompt, words = Prompt(source="test", text="{question}{options}"), {"wording": "What?", "ranks": ("species",)}
+    common = {"shard": 0, "shards": 1, "images": paths["images"]}
     answers, leaves = {}, {}
     for form, reason in itertools.product(FORMS, REASONS):
         engine, system = Says(cases, reason), f"{form} {reason}"
         leaf, answer = (Stage(name=task, prompt="p", form=form) for task in TASKS)  # type: ignore[arg-type]
         leaves[system, "d"], answers[system, "d", "similar"] = [Path(f"{system}/leaf.parquet")], [Path(f"{system}/a.parquet")]
-        stages.predict_leaf(engine, ids, leaf, asking, leaves[system, "d"][0], seed=0)
-        stages.answer_by_model(engine, ids, answer, asking, paths["asked"], [], answers[system, "d", "similar"][0], seed=0)
+        [one], [two] = leaves[system, "d"], answers[system, "d", "similar"]
+        name_leaves(PredictLeafTask(asking=asking(leaf, prompt, **words), predictions=one, **common), engine, ids)
+        asked = {"asking": asking(answer, prompt, **words), "questions": paths["asked"]}
+        ask_questions(AnswerTask(predictions=two, **asked, **common), engine, ids)
     sources = Sources(
-        {("d", "similar"): paths["asked"]}, {"d": paths["images"]}, {"d": paths["taxa"]}, answers, leaves,
-        {system: system for system, _ in leaves}, paths["parts"], "d",
+        questions={("d", "similar"): paths["asked"]}, images={"d": paths["images"]}, taxa={"d": paths["taxa"]}, answers=answers,
+        leaves=leaves, leaf_systems={system: system for system, _ in leaves}, partition=paths["parts"], training="d",
     )  # fmt: skip
-    score(sources, 1, 0, Path("scores.parquet"), Path("b.duckdb"))
+    score(score_task(sources, 1, 0, Path("scores.parquet"), Path("b.duckdb")))
     with duckdb.connect("b.duckdb", read_only=True) as connection:
         found = connection.sql(
             "SELECT metric, system, image_id, value FROM per_image WHERE metric IN ('hca', 'open_leaf') ORDER BY image_id"

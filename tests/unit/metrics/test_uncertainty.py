@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vltaxon.metrics.uncertainty import intervals, paired_difference, wilson
+from vltaxon.metrics.aggregate import means
+from vltaxon.metrics.uncertainty import mean_intervals, paired_difference, resampled, wilson
+
+
+def intervals(values: np.ndarray, shares: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Mean, low, high and n of each column."""
+    [drawn] = resampled([means(values)], len(values), resamples, seed)
+    return mean_intervals(values, drawn, shares)
 
 
 def _one(values: np.ndarray, resamples: int = 4000, seed: int = 0, share: bool = True) -> tuple[float, float, float, int]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.builder import Bench, realistic
-from vltaxon.metrics.run import score
+from tests.data.builder import Bench, realistic, score_task
+from vltaxon.metrics.score import score
 
 SCORES, DATABASE = Path("results/metrics/scores.parquet"), Path("results/benchmark.duckdb")
 HOSTILE = "<think>x</think></details><script>document.title='owned'</script><img src=x onerror=alert(1)>"
@@ -20,7 +20,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bench: Bench = realistic(folder, images_per_leaf=1)
         for row in bench.leaves["base_open", "demo_plants"]:
             row["completion"] = HOSTILE
-        score(bench.sources(), 50, 0, SCORES, DATABASE)
+        score(score_task(bench.sources(), 50, 0, SCORES, DATABASE))
     return folder
 
 

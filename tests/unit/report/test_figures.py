@@ -11,11 +11,25 @@ from PIL import Image
 from tests.data.builder import LABELS, RANKS, curves
 from vltaxon import schemas
 from vltaxon.provenance import write_parquet
-from vltaxon.report.figures import _common, _smooth, plot
+from vltaxon.report.figures import plot
+from vltaxon.report.figures.labels import _common
+from vltaxon.report.figures.training import _smooth
+from vltaxon.tasks.scoring import PlotTask
 
 SCORES = Path("results/metrics/scores.parquet")
 ALL_RANKS = {"demo_plants": RANKS["seven"], "demo_animals": RANKS["seven"], "demo_birds": RANKS["four"]}
 NAMES = {f"{name}.{suffix}" for name in ("level_accuracy", "hca_leaf", "training") for suffix in ("svg", "png")}
+
+
+def drawn(curves: dict[str, Path], folder: str) -> None:
+    """Draw the three figures of a few scores into a folder."""
+    names = ("level_accuracy", "hca_leaf", "training")
+    plot(
+        PlotTask(
+            labels=LABELS, ranks=ALL_RANKS, steps=tuple(curves), scores=Path("few.parquet"), curves=tuple(curves.values()),
+            png=tuple(Path(f"{folder}/{name}.png") for name in names), **{name: Path(f"{folder}/{name}.svg") for name in names},
+        )  # fmt: skip
+    )
 
 
 def test_figures_are_drawn_and_deterministic(root: Path) -> None:
@@ -23,7 +37,7 @@ def test_figures_are_drawn_and_deterministic(root: Path) -> None:
     table = pq.read_table(SCORES)
     few = pc.and_(pc.not_equal(table["dataset"], "demo_animals"), pc.not_equal(table["choices"], "random"))
     write_parquet(table.filter(few), Path("few.parquet"), schemas.SCORES)
-    plot(Path("few.parquet"), curves(root), LABELS, ALL_RANKS, Path("one"))
+    drawn(curves(root), "one")
     assert {path.name for path in Path("one").iterdir()} == NAMES
     for name in NAMES:
         if name.endswith("png"):
@@ -32,7 +46,7 @@ def test_figures_are_drawn_and_deterministic(root: Path) -> None:
     svg = Path("one/hca_leaf.svg").read_text("utf-8")
     assert svg.count("<!-- VL-Taxon, lookup -->") == 4 and svg.count("<!-- Base -->") == 2  # in open set there is no Base
     assert "<dc:date>" not in svg and "<!-- species -->" in Path("one/level_accuracy.svg").read_text("utf-8")
-    plot(Path("few.parquet"), {}, LABELS, ALL_RANKS, Path("two"))
+    drawn({}, "two")
     for name in ("hca_leaf.svg", "level_accuracy.svg", "hca_leaf.png"):
         assert (Path("two") / name).read_bytes() == (Path("one") / name).read_bytes(), name
     assert Path("two/training.png").exists()  # nothing was trained: an empty figure, no error

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -12,11 +13,18 @@ import pytest
 from tests.data.builder import LABELS
 from tests.unit.report.conftest import DATABASE, HOSTILE, SCORES
 from tests.unit.report.test_usage import benchmark
-from vltaxon.config import System
+from vltaxon.config import Clip, Partition, Report, System, Training
+from vltaxon.metrics import heads
+from vltaxon.report import pages
 from vltaxon.report.estimates import Estimate, Scores
-from vltaxon.report.page import _drawn, headline, write_report
+from vltaxon.report.page import write_report
+from vltaxon.report.pages.examples import drawn as _drawn
+from vltaxon.report.pages.headline import headline
+from vltaxon.report.sections import Content
+from vltaxon.tasks.scoring import ReportTask
 
 IMAGES = Path("results/data/demo_plants/images.parquet")
+SECTIONS = [path.stem for path in Path(pages.__path__[0]).glob("[a-z]*.py")]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -42,30 +50,35 @@ class Reader(HTMLParser):
         self.text += data
 
 
+def page_task(**values: Any) -> ReportTask:
+    """The task of a page about the plants; `values` go in the place of nothing trained, drawn or set."""
+    given: dict[str, Any] = {
+        "about": Report(dataset="demo_plants", system="vl_taxon", baseline="base"),
+        "systems": {name: System(model="m", protocol="direct", label=label) for name, label in LABELS.items()},
+        "pages": tuple(f"vltaxon.report.pages.{name}" for name in SECTIONS),
+        "scores": SCORES, "database": DATABASE, "images": IMAGES, "benchmarks": Path("benchmarks"), "bootstrap": 50, "seed": 0,
+        "datasets": ("demo_plants",), "choices": ("similar",), "encoder": "e", "models": {},
+        "training": Training(dataset="demo_plants", partition=Partition(held_out=1)), "steps": (), "figures": (), "records": (), "metrics": heads.files(), "site": (),
+        "page": Path("results/report/index.html"),
+    }  # fmt: skip
+    return ReportTask(**given | values)
+
+
 @pytest.fixture(scope="module")
 def page(root: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        Path("figure.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>", encoding="utf-8")
+        for name in ("level_accuracy", "training"):
+            Path(f"{name}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>", encoding="utf-8")
         Path("record.json").write_text(json.dumps({"adapter_after": "cd" * 32, "steps": 3}), encoding="utf-8")
         benchmark(Path("benchmarks/train/tiny/vl_taxon/1-sft.jsonl"), 600, 2500.0, 900, gpu=1)
         write_report(
-            scores=SCORES,
-            database=DATABASE,
-            images=IMAGES,
-            figures={"level_accuracy": Path("figure.svg"), "training": Path("figure.svg")},
-            records={"vl_taxon 2-grpo": Path("record.json")},
-            systems={name: System(model="m", protocol="direct", label=label) for name, label in LABELS.items()},
-            settings={"Run": {"seed": 0, "note": "<b>"}, "Choices": ["similar"]},
-            benchmarks=Path("benchmarks"),
-            main="demo_plants",
-            choices="similar",
-            baseline="base",
-            best="vl_taxon",
-            examples=20,
-            bootstrap=50,
-            seed=0,
-            output=Path("results/report/index.html"),
+            page_task(
+                figures=(Path("level_accuracy.svg"), Path("training.svg")),
+                steps=("vl_taxon 2-grpo",),
+                records=(Path("record.json"),),
+                models={"m": Clip(engine="zero_shot", name="<b>", licence="theirs")},
+            )
         )
         return Path("results/report/index.html").read_text("utf-8")
 
@@ -155,10 +168,13 @@ def test_headline_says_what_the_numbers_say(gain: tuple[float, float, float], wo
     keys = [("new", "hca", 0.6), ("old", "hca", 0.2), ("old", "leaf", 0.5)]
     scores = Scores({("d", "similar", s, m, None, "all"): Estimate(v, v - 0.1, v + 0.1, 10) for s, m, v in keys})
     labels = {"new": "New", "old": "Old"}
-    first, second = headline(scores, labels, "d", "similar", "new", "old", gain)
+    about = Report(dataset="d", system="new", baseline="old")
+    content = Content(page_task(about=about), scores, {}, labels)
+    first, second = headline(content, gain)
     assert first.startswith("New gets the whole lineage right for 60.0 % [50.0, 70.0]") and words in first
     assert second == "Old gets the leaf right for 50.0 % [40.0, 60.0]."
-    assert headline(scores, labels, "d", "similar", "old", "absent", None) == []
+    absent = page_task(about=Report(dataset="d", system="old", baseline="absent"))
+    assert headline(content._replace(task=absent), None) == []
 
 
 def test_it_says_what_the_jobs_took(read: Reader) -> None:

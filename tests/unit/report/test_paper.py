@@ -2,36 +2,44 @@
 
 import csv
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vltaxon.report.cells import ROLES, TITLES, Cell, of_table
+from vltaxon.metrics import heads
+from vltaxon.papers import Cell, cells, files, papers
 from vltaxon.report.estimates import OPEN, Estimate, Scores
-from vltaxon.report.paper import ABSENT, FIELDS, Compared, Setting, caption, compare, tabulate_paper
+from vltaxon.report.paper import ABSENT, FIELDS, Compared, caption, column, compare, tabulate
+from vltaxon.tasks.scoring import PaperTableTask, Setting
 
 SCORES = Path("results/metrics/scores.parquet")
+METRICS = heads.read(heads.files())
+ROLES, TABLES = papers()["vl_taxon"].roles, papers()["vl_taxon"].tables
 DEMO = Setting(
-    {"animal": "demo_animals", "plant": "demo_plants", "bird": "demo_birds"},
-    dict.fromkeys(ROLES, False),
-    "similar",
-    {"base": "tiny, asked by direct", "vl_taxon": "tiny, trained by x, asked by y", "base_open": "tiny, asked by z"},
+    paper="vl_taxon",
+    datasets={"animal": "demo_animals", "plant": "demo_plants", "bird": "demo_birds"},
+    comparable=dict.fromkeys(ROLES, False),
+    choices="similar",
+    systems={"base": "tiny, asked by direct", "vl_taxon": "tiny, trained by x, asked by y", "base_open": "tiny, asked by z"},
 )
-OURS = replace(DEMO, datasets=ROLES, comparable=dict.fromkeys(ROLES, True))
+OURS = DEMO.model_copy(update={"datasets": ROLES, "comparable": dict.fromkeys(ROLES, True)})
 
 
 def made(table: str, setting: Setting = DEMO, scores: Path | None = SCORES) -> tuple[list[dict[str, str]], str, str]:
     paths = [Path(f"results/tables/{table}.{suffix}") for suffix in ("csv", "md", "tex")]
-    tabulate_paper(table, scores, setting, *paths)
+    forms = dict(zip(("csv", "md", "tex"), paths, strict=True))
+    task = PaperTableTask(
+        scope=f"vl_taxon.{table}", metrics=heads.files(), table=table, setting=setting, paper=files("vl_taxon"), scores=scores, **forms
+    )
+    tabulate(task)
     lines = list(csv.DictReader(paths[0].open(encoding="utf-8")))
     return lines, paths[1].read_text("utf-8"), paths[2].read_text("utf-8")
 
 
-@pytest.mark.parametrize("table", TITLES)
+@pytest.mark.parametrize("table", TABLES)
 def test_each_table_has_the_rows_and_columns_of_the_paper(table: str) -> None:
     lines, md, tex = made(table)
-    wanted = of_table(table)
+    wanted = cells("vl_taxon", table)
     assert [(line["row"], line["metric"]) for line in lines] == [(cell.row, cell.metric) for cell in wanted]
     assert list(lines[0]) == list(FIELDS)
     for line, cell in zip(lines, wanted, strict=True):
@@ -90,18 +98,19 @@ CELL = Cell("table5", "VL-Taxon", "vl_taxon", "plant", "leaf", 74.36, "source")
     ],
 )
 def test_within_one_point(cell: Cell, ours: float | None, within: bool | None) -> None:
-    assert Compared(cell, None if ours is None else Estimate(ours, 0, 1, 9)).within is within
+    shown = column("vl_taxon", cell.metric, METRICS)
+    assert Compared(cell, shown, None if ours is None else Estimate(ours, 0, 1, 9)).within is within
 
 
 def test_signs_and_words() -> None:
     """A sign stands bare where the data set is the paper's, in parentheses elsewhere; no leaf right is said in words."""
     key = ("inat21_plants", "similar", "vl_taxon")
     found = Scores({(*key, "leaf", None, "all"): Estimate(0.75, 0.7, 0.8, 90)})
-    shown = compare("table5", found, OURS)
+    shown = compare("table5", found, OURS, METRICS)
     leaf, given = (next(c for c in shown if c.cell[2:5] == ("vl_taxon", "plant", m)) for m in ("leaf", "hca_given_leaf"))
     assert leaf.within and given.note == "no leaf right"
     assert next(c for c in shown if c.cell.system == "base").note  # in the experiment, and without a score
-    lines = caption(shown, found, OURS)
+    lines = caption("table5", shown, found, OURS)
     assert "Data sets: animal: inat21_animals; plant: inat21_plants, n = 90 images" in lines[0]
     assert lines[0].endswith("The data sets are the paper's.") and "VL-Taxon: tiny, trained by x, asked by y" in lines[1]
     assert any("No leaf right: there is no image" in line for line in lines)

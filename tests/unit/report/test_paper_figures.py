@@ -7,17 +7,19 @@ import pytest
 from PIL import Image
 
 from tests.data.builder import LABELS, RANKS
-from vltaxon.report.cells import ROLES
-from vltaxon.report.paper import Setting
-from vltaxon.report.paper_figures import plot_paper
+from vltaxon.metrics import heads
+from vltaxon.papers import files, papers
+from vltaxon.report.figures.of_papers import plot_paper
+from vltaxon.tasks.scoring import PlotPaperTask, Setting
 
 SCORES = Path("results/metrics/scores.parquet")
 ALL_RANKS = {"demo_plants": RANKS["seven"], "demo_animals": RANKS["seven"], "demo_birds": RANKS["four"]}
 SETTING = Setting(
-    {"animal": "demo_animals", "plant": "demo_plants", "bird": "demo_birds"},
-    dict.fromkeys(ROLES, False),
-    "similar",
-    dict.fromkeys(("base", "default_sft", "vl_taxon"), "tiny"),
+    paper="vl_taxon",
+    datasets={"animal": "demo_animals", "plant": "demo_plants", "bird": "demo_birds"},
+    comparable=dict.fromkeys(papers()["vl_taxon"].roles, False),
+    choices="similar",
+    systems=dict.fromkeys(("base", "default_sft", "vl_taxon"), "tiny"),
 )
 
 
@@ -25,7 +27,14 @@ SETTING = Setting(
 def test_figures_are_drawn_and_deterministic(figure: str, systems: int, panels: int) -> None:
     labels = {name: LABELS[name] for name in list(SETTING.systems)[:systems]}
     for folder in ("one", "two"):
-        plot_paper(figure, SCORES, SETTING, labels, ALL_RANKS, Path(folder))
+        forms = {suffix: Path(f"{folder}/{figure}.{suffix}") for suffix in ("svg", "png")}
+        drawing = f"vltaxon.report.figures.{papers()['vl_taxon'].figures[figure].drawing}"
+        plot_paper(
+            PlotPaperTask(
+                figure=figure, drawing=drawing, setting=SETTING, labels=labels, ranks=ALL_RANKS, metrics=heads.files(),
+                paper=files("vl_taxon"), scores=SCORES, **forms,
+            )  # fmt: skip
+        )
     for suffix in ("svg", "png"):
         assert Path(f"one/{figure}.{suffix}").read_bytes() == Path(f"two/{figure}.{suffix}").read_bytes()
     image = Image.open(f"one/{figure}.png")

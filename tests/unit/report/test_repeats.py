@@ -9,10 +9,11 @@ import pytest
 
 from vltaxon import schemas
 from vltaxon.provenance import write_parquet
-from vltaxon.report.repeats import flips, tabulate_repeats
+from vltaxon.report.repeats import flips, tabulate
+from vltaxon.tasks.scoring import RepeatedSystem, RepeatsTableTask
 
 
-def run(path: Path, *answers: tuple[str, int | None, str | None]) -> list[str]:
+def run(path: Path, *answers: tuple[str, int | None, str | None]) -> list[Path]:
     """Two shards of a run."""
     rows: list[dict[str, Any]] = [
         dict.fromkeys(schemas.PREDICTIONS.names)
@@ -23,7 +24,7 @@ def run(path: Path, *answers: tuple[str, int | None, str | None]) -> list[str]:
     half, files = len(rows) // 2, [path.with_suffix(".0"), path.with_suffix(".1")]
     for file, part in zip(files, (rows[:half], rows[half:]), strict=True):
         write_parquet(pa.Table.from_pylist(part, schemas.PREDICTIONS), file, schemas.PREDICTIONS)
-    return [str(file) for file in files]
+    return files
 
 
 SAME = [("answered", 0, "Rosa"), ("unparsed", None, None), ("answered", None, "Quercus robur"), ("answered", 1, "Poa")]
@@ -46,12 +47,15 @@ def test_another_option_outcome_or_name_is_a_flip(tmp_path: Path, changed: tuple
 
 def test_the_table(tmp_path: Path) -> None:
     runs = [run(tmp_path / "a", *SAME), run(tmp_path / "b", ("empty", None, None), *SAME[1:])]
-    repeats = {"again": {"label": "Base", "answers": {"d/similar": runs, "d/leaf": [runs[0], runs[0]]}}}
-    tabulate_repeats(repeats, tmp_path / "t.csv", tmp_path / "t.md")
+    answers = {("d", "similar"): runs, ("d", "leaf"): [runs[0], runs[0]]}
+    forms = {suffix: tmp_path / f"t.{suffix}" for suffix in ("csv", "md", "tex")}
+    repeats = {"again": RepeatedSystem(label="Base", answers=answers)}
+    tabulate(RepeatsTableTask(scope="repeats", metrics=(), repeats=repeats, answers=(), **forms))
     with (tmp_path / "t.csv").open() as file:
         lines = [(line["choices"], line["flip_rate"], line["flips"], line["n"]) for line in csv.DictReader(file)]
     assert lines == [("similar", "25.0", "1", "4"), ("open_set", "0.0", "0", "4")]
     assert "## again: Base, 2 runs" in (text := (tmp_path / "t.md").read_text()) and "25.00 [4.56, 69.94]" in text
+    assert r"\label{tab:repeats-again}" in (tmp_path / "t.tex").read_text()
 
 
 def test_runs_of_other_questions_are_a_defect(tmp_path: Path) -> None:

@@ -7,11 +7,14 @@ import pyarrow as pa
 import pytest
 
 from vltaxon import schemas
+from vltaxon.metrics import heads
 from vltaxon.provenance import write_parquet
 from vltaxon.report.estimates import Scores
-from vltaxon.report.sweeps import parts, tabulate_sweep
+from vltaxon.report.sweeps import parts, tabulate
+from vltaxon.tasks.scoring import SweepTableTask, SweptSystem
 
-SWEEPS = {"asked": {"label": "Base | x", "variants": [0, 2], "rotations": [0, 1, 3]}}
+SWEEPS = {"asked": SweptSystem(label="Base | x", variants=(0, 2), rotations=(0, 1, 3))}
+COLUMNS = heads.columns(heads.read(heads.files()), "sweep")
 HCA = {(0, 0): 0.1, (0, 1): 0.2, (0, 3): 0.3, (2, 0): 0.4, (2, 1): 0.5, (2, 3): 0.6}
 
 
@@ -30,7 +33,7 @@ def scores(tmp_path: Path) -> Path:
 
 
 def test_means_over_both_and_over_each(scores: Path) -> None:
-    hca = next(part for part in parts(Scores.read(scores), SWEEPS) if (part.dataset, part.metric) == ("d", "hca"))
+    hca = next(part for part in parts(Scores.read(scores), SWEEPS, COLUMNS) if (part.dataset, part.metric) == ("d", "hca"))
     assert hca.every.facts == {"value": 35, "sd": 17.0783, "min": 10, "max": 60}
     assert {v: summary.facts["value"] for v, summary in hca.variants.items()} == {0: 20, 2: 50}
     assert {r: summary.facts["value"] for r, summary in hca.rotations.items()} == {0: 25, 1: 35, 3: 45}
@@ -39,7 +42,8 @@ def test_means_over_both_and_over_each(scores: Path) -> None:
 
 def test_three_forms(scores: Path, tmp_path: Path) -> None:
     paths = [tmp_path / f"sweep.{suffix}" for suffix in ("csv", "md", "tex")]
-    tabulate_sweep(scores, SWEEPS, *paths)
+    forms = dict(zip(("csv", "md", "tex"), paths, strict=True))
+    tabulate(SweepTableTask(scope="sweep", metrics=heads.files(), sweeps=SWEEPS, scores=scores, **forms))
     lines = list(csv.DictReader(paths[0].open(encoding="utf-8")))
     mine = [line for line in lines if (line["dataset"], line["metric"]) == ("d", "hca")]
     assert [line["over"] for line in mine] == ["all"] + ["rotations"] * 2 + ["variants"] * 3 + ["none"] * 6

@@ -10,18 +10,28 @@ import pytest
 
 from tests.data.builder import LABELS
 from vltaxon import schemas
+from vltaxon.metrics import heads
 from vltaxon.provenance import write_parquet
 from vltaxon.report.estimates import Estimate
-from vltaxon.report.tables import Block, Column, tabulate, written
+from vltaxon.report.tables import Block, main_columns, tabulate, written
 from vltaxon.schemas import OUTCOMES
+from vltaxon.tasks.scoring import MainTableTask
 
 SCORES = Path("results/metrics/scores.parquet")
+METRICS = heads.read(heads.files())
+COLUMNS = {column.name: column for column in main_columns(METRICS)}
+
+
+def main_table(scores: Path, labels: dict[str, str], folder: Path) -> list[Path]:
+    """Write the main table; its three files."""
+    paths = {suffix: folder / f"main.{suffix}" for suffix in ("csv", "md", "tex")}
+    tabulate(MainTableTask(scope="main", metrics=heads.files(), scores=scores, labels=labels, **paths))
+    return list(paths.values())
 
 
 @pytest.fixture
 def table() -> tuple[list[dict[str, str]], str, str]:
-    paths = [Path(f"results/tables/main.{suffix}") for suffix in ("csv", "md", "tex")]
-    tabulate(SCORES, LABELS | {"base": "Base | 100 % & _x_"}, *paths)
+    paths = main_table(SCORES, LABELS | {"base": "Base | 100 % & _x_"}, Path("results/tables"))
     return (
         list(csv.DictReader(paths[0].open(encoding="utf-8"))),
         paths[1].read_text("utf-8"),
@@ -87,12 +97,7 @@ CUT = Estimate(0.032, 0.02, 0.05, 99)
 BLOCK = Block(
     "d",
     "similar",
-    (
-        Column("HCA", "hca"),
-        Column("Truncated", "outcome_truncated", interval=False),
-        Column("Error", "outcome_error", interval=False),
-        Column("Stage 1 truncated", "outcome_truncated", stage1=True, interval=False),
-    ),
+    [COLUMNS[name] for name in ("hca", "outcome_truncated", "outcome_error", "stage1_outcome_truncated")],
     99,
     [("base", [CUT, CUT, Estimate(0, 0, 0.1, 99), None]), ("other", [None, Estimate(0.01, 0, 0.1, 99), None, None])],
 )
@@ -115,8 +120,7 @@ def test_the_warning_stands_in_every_form(tmp_path: Path) -> None:
         if (row["system"], row["metric"], row["dataset"]) == ("siglip", "outcome_truncated", "demo_birds"):
             row["value"] = 0.5
     write_parquet(pa.Table.from_pylist(rows, schema=schemas.SCORES), tmp_path / "cut.parquet", schemas.SCORES)
-    paths = [tmp_path / f"main.{suffix}" for suffix in ("csv", "md", "tex")]
-    tabulate(tmp_path / "cut.parquet", LABELS, *paths)
+    paths = main_table(tmp_path / "cut.parquet", LABELS, tmp_path)
     text, tex = paths[1].read_text("utf-8"), paths[2].read_text("utf-8")
     assert "| SigLIP-style encoder, zero-shot † |" in text
     assert "\n\n† SigLIP-style encoder, zero-shot: 50.0 % of the answers were cut at the token limit" in text
@@ -135,11 +139,11 @@ def test_latex_is_escaped(table: tuple[list[dict[str, str]], str, str]) -> None:
 @pytest.mark.parametrize(
     ("estimate", "column", "text"),
     [
-        (Estimate(0.5714, 0.52, 0.623, 9), Column("HCA", "hca"), "57.1 [52.0, 62.3]"),
-        (Estimate(0.5714, 0.52, 0.623, 9), Column("Answered", "outcome_answered", interval=False), "57.1"),
-        (Estimate(92.94, 90, 95, 9), Column("Tokens", "completion_tokens", interval=False), "92.9"),
-        (None, Column("HCA", "hca"), "-"),
+        (Estimate(0.5714, 0.52, 0.623, 9), COLUMNS["hca"], "57.1 [52.0, 62.3]"),
+        (Estimate(0.5714, 0.52, 0.623, 9), COLUMNS["outcome_answered"], "57.1"),
+        (Estimate(92.94, 90, 95, 9), COLUMNS["completion_tokens"], "92.9"),
+        (None, COLUMNS["hca"], "-"),
     ],
 )
-def test_cells(estimate: Estimate | None, column: Column, text: str) -> None:
+def test_cells(estimate: Estimate | None, column: heads.Column, text: str) -> None:
     assert written(estimate, column) == text

@@ -1,14 +1,13 @@
-"""A training job as the rule's script starts it, without Snakemake: python -m tests.unit.train.door TASK PROCESSES LOG."""
+"""A training job as its script starts it, without Snakemake: python -m tests.unit.train.door TASK LOG."""
 
 import sys
 from pathlib import Path
 
-from vltaxon.logs import job
-from vltaxon.train.launch import Task, train
-
-SETTINGS = Path(__file__).parents[3] / "config" / "accelerate" / "ddp.yaml"
+from vltaxon.logs import logged
+from vltaxon.tasks.training import TrainTask
+from vltaxon.train.launch import train
 
 if __name__ == "__main__":
-    task, processes, log = sys.argv[1:]
-    with job(log, 1):
-        train(Task.model_validate_json(Path(task).read_text()), int(processes), SETTINGS)
+    task, log = sys.argv[1:]
+    with logged(log, 1):
+        train(TrainTask.model_validate_json(Path(task).read_text()))

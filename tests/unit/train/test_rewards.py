@@ -4,7 +4,8 @@ import pytest
 
 from vltaxon import parsing
 from vltaxon.taxonomy import normalise
-from vltaxon.train.rewards import accuracy_reward, format_reward
+from vltaxon.train.rewards.accuracy import reward as accuracy_reward
+from vltaxon.train.rewards.format import reward as format_reward
 
 LEAF = "Rosa canina"
 OPTIONS = ["Rosaceae", "Fabaceae", "Poaceae", "Rosa"]  # right: B
@@ -188,7 +189,7 @@ def test_tasks_mix_in_a_batch() -> None:
 
 
 def test_no_answer_is_not_the_missing_index_of_a_leaf_sample() -> None:
-    """An unreadable completion has index None, and so has a sample without options: None is not None's equal here."""
+    """An unreadable completion has index None, and so has a sample without options: they are not alike."""
     batch = columns("answer", "tagged") | {"answer_index": [None]}
     assert accuracy_reward(said("?"), **batch) == [0]
 

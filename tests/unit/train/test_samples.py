@@ -23,7 +23,7 @@ GOLD = Samples(task="answer", prompt="stage2", condition="gold")
 
 
 def draw(world: World, *specs: Samples, seed: int = 0, **changes: Any) -> list[Sample]:
-    return samples.draw(step(samples=specs, **changes), **world.words, seed=seed)
+    return samples.draw(world.task(step(samples=specs, **changes), seed=seed))
 
 
 def of(found: list[Sample], image_id: str) -> list[Sample]:
@@ -34,7 +34,8 @@ def test_leaf_sample(world: World) -> None:
     (sample,) = of(draw(world, LEAF), "train/3_0")
     assert sample.text == "Name the plant (kingdom, order, genus, species)."
     assert sample.target == (
-        "<think>Kingdom: Plantina; Order: Ordo0; Genus: Genus1; Species: Genus1 epithet3</think><answer>Genus1 epithet3</answer>"
+        "<think>Kingdom: Plantina; Order: Ordo0; Genus: Genus1; Species: Genus1 "
+        "epithet3</think><answer>Genus1 epithet3</answer>"
     )
     assert (sample.leaf, sample.options, sample.answer_index) == ("Genus1 epithet3", (), None)
 
@@ -46,7 +47,9 @@ def test_leaf_sample_without_reasoning(world: World) -> None:
 
 def test_answer_samples_ask_every_scored_level_given_the_true_leaf(world: World) -> None:
     found = of(draw(world, GOLD), "train/3_0")
-    assert sorted(len(sample.options) for sample in found) == [2, 2], "the kingdom and the order here have one option each"
+    assert sorted(len(sample.options) for sample in found) == [2, 2], (
+        "the kingdom and the order here have one option each"
+    )
     genus = next(sample for sample in found if "at the genus level" in sample.text)
     assert genus.text == (
         'It is "Genus1 epithet3". Given the plant in the image, what is its classification at the genus level?\n'
@@ -61,20 +64,30 @@ def test_answer_alone(world: World, form: str, target: str) -> None:
     spec = Samples(task="answer", prompt="direct", target="answer", form=form)
     found = of(draw(world, spec), "train/3_0")
     assert {sample.target for sample in found} == {target}
-    assert all("epithet3" not in sample.text or "A. Genus0 epithet0" in sample.text for sample in found), "no leaf is given away"
-    assert found[0].prompt[0] == {"role": "system", "content": [{"type": "text", "text": "Answer by letter."}]}
+    assert all("epithet3" not in sample.text or "A. Genus0 epithet0" in sample.text for sample in found), (
+        "no leaf is given away"
+    )
+    assert found[0].prompt[0] == {
+        "role": "system",
+        "content": [{"type": "text", "text": "Answer by letter."}],
+    }
 
 
 def test_one_level_is_drawn_by_the_seed(world: World) -> None:
     one = GOLD.model_copy(update={"levels": "one"})
     found = draw(world, one)
     assert Counter(sample.image_id for sample in found).most_common(1)[0][1] == 1
-    assert len({sample.target for sample in of(draw(world, one.model_copy(update={"repeat": 12})), "train/3_0")}) > 1
+    assert (
+        len({sample.target for sample in of(draw(world, one.model_copy(update={"repeat": 12})), "train/3_0")})
+        > 1
+    )
     assert found == draw(world, one)
     assert sorted(map(repr, found)) != sorted(map(repr, draw(world, one, seed=1)))
 
 
-@pytest.mark.parametrize(("part", "species"), [("sft", {0, 1, 2, 3}), ("grpo", {4, 5}), ("all", {0, 1, 2, 3, 4, 5})])
+@pytest.mark.parametrize(
+    ("part", "species"), [("sft", {0, 1, 2, 3}), ("grpo", {4, 5}), ("all", {0, 1, 2, 3, 4, 5})]
+)
 def test_parts(world: World, part: str, species: set[int]) -> None:
     found = draw(world, LEAF, part=part)
     assert {sample.leaf for sample in found} == {lineage(i)[-1] for i in species}
@@ -93,7 +106,9 @@ def test_repeat_and_order(world: World) -> None:
 def test_a_missing_rank_is_left_out(world: World) -> None:
     world.rewrite("taxa", "taxon", [None if t == "Genus1" else t for t in world.column("taxa", "taxon")])
     (sample,) = of(draw(world, LEAF), "train/3_0")
-    assert sample.target.startswith("<think>Kingdom: Plantina; Order: Ordo0; Species: Genus1 epithet3</think>")
+    assert sample.target.startswith(
+        "<think>Kingdom: Plantina; Order: Ordo0; Species: Genus1 epithet3</think>"
+    )
 
 
 def test_an_image_of_both_splits_is_refused(world: World) -> None:
@@ -126,7 +141,7 @@ def test_an_unknown_prompt(world: World) -> None:
 
 def test_braces_in_names_are_no_placeholders(world: World) -> None:
     odd = PROMPTS | {"stage1": Prompt(source="test", text="{word}")}
-    found = samples.draw(step(samples=(LEAF,)), **(world.words | {"prompts": odd, "word": "{leaf}"}), seed=0)
+    found = samples.draw(world.task(step(samples=(LEAF,)), prompts=odd, word="{leaf}"))
     assert found[0].text == "{leaf}"
 
 
@@ -143,7 +158,9 @@ def test_dataset_decodes_when_read(world: World) -> None:
     assert len(rows) == len(found) and Counted.calls == 0
     group = rows[[0, 0, 0, 1]]
     assert Counted.calls == len({found[0].image_id, found[1].image_id})
-    assert group["image"][0] is group["image"][2] and group["image"][0].width * group["image"][0].height <= 3136
+    assert (
+        group["image"][0] is group["image"][2] and group["image"][0].width * group["image"][0].height <= 3136
+    )
     row = rows[0]
     assert row["prompt"] == found[0].prompt and row["completion"] == found[0].completion
     assert sum(block["type"] == "image" for message in row["prompt"] for block in message["content"]) == 1
@@ -154,12 +171,14 @@ def test_dataset_decodes_when_read(world: World) -> None:
 
 
 def _named(world: World, **names: str | None) -> Path:
-    """A stage 1 table of all training images: the true leaf, but for the images given by name (`i0_1` is train/0_1)."""
+    """A stage 1 table of all training images: the true leaf, but for those in `names` (`i0_1` is train/0_1)."""
     blank, lines = dict.fromkeys(schemas.PREDICTIONS.names), []
     for image_id in world.column("images", "image_id"):
         said = names.get("i" + image_id.split("/")[1], lineage(int(image_id.split("/")[1][0]))[-1])
         if image_id.startswith("train"):
-            lines.append(blank | {"image_id": image_id, "answer": said, "outcome": "answered" if said else "unparsed"})
+            lines.append(
+                blank | {"image_id": image_id, "answer": said, "outcome": "answered" if said else "unparsed"}
+            )
     path = world.folder / "own.parquet"
     provenance.write_parquet(pa.Table.from_pylist(lines, schemas.PREDICTIONS), path, schemas.PREDICTIONS)
     return path
@@ -175,8 +194,8 @@ def test_the_whole_lineage_before_the_answer(world: World) -> None:
 def test_a_listing_is_the_lineage_alone(world: World, condition: str) -> None:
     prompt = "stage1" if condition == "none" else "given"
     spec = Samples(task="leaf", prompt=prompt, form="listing", condition=condition)
-    words = world.words | {"prompts": PROMPTS | {"given": Prompt(source="test", text='It is "{leaf}".')}}
-    (sample,) = of(samples.draw(step(samples=(spec,)), **words, seed=0), "train/3_0")
+    prompts = PROMPTS | {"given": Prompt(source="test", text='It is "{leaf}".')}
+    (sample,) = of(samples.draw(world.task(step(samples=(spec,)), prompts=prompts)), "train/3_0")
     assert sample.target == "Kingdom: Plantina; Order: Ordo0; Genus: Genus1; Species: Genus1 epithet3"
     assert condition == "none" or sample.text == 'It is "Genus1 epithet3".'
 
@@ -184,12 +203,12 @@ def test_a_listing_is_the_lineage_alone(world: World, condition: str) -> None:
 def test_own_names_are_what_stage_1_gave_and_no_name_is_no_sample(world: World) -> None:
     own = _named(world, i3_0="Genus0 epithet0", i3_1=None)
     spec = GOLD.model_copy(update={"condition": "own"})
-    found = samples.draw(step(samples=(LEAF, spec)), **world.words, seed=0, own=own)
+    found = samples.draw(world.task(step(samples=(LEAF, spec)), own=own))
     (wrong,) = {sample.text.split(".")[0] for sample in of(found, "train/3_0") if sample.task == "answer"}
     assert wrong == 'It is "Genus0 epithet0"', "the name is given as it was named"
-    assert {sample.target[-10] for sample in of(found, "train/3_0") if sample.options[:1] == ("Genus0",)} == {"B"}, (
-        "and not believed"
-    )
+    assert {sample.target[-10] for sample in of(found, "train/3_0") if sample.options[:1] == ("Genus0",)} == {
+        "B"
+    }, "and not believed"
     assert {sample.task for sample in of(found, "train/3_1")} == {"leaf"}
     right = [sample for sample in of(found, "train/3_2") if sample.task == "answer"]
     assert all(sample.text.startswith('It is "Genus1 epithet3"') for sample in right) and len(right) == 2
@@ -201,9 +220,12 @@ def test_mixed_is_gold_or_own_by_the_image(world: World) -> None:
     spec = GOLD.model_copy(update={"condition": "mixed"})
 
     def given(seed: int) -> dict[str, set[bool]]:
-        found = samples.draw(step(samples=(LEAF, spec), part="all"), **world.words, seed=seed, own=own)
+        found = samples.draw(world.task(step(samples=(LEAF, spec), part="all"), seed=seed, own=own))
         answers = [sample for sample in found if sample.task == "answer"]
-        return {i: {"someone else" in s.text for s in answers if s.image_id == i} for i in {s.image_id for s in answers}}
+        return {
+            i: {"someone else" in s.text for s in answers if s.image_id == i}
+            for i in {s.image_id for s in answers}
+        }
 
     first = given(0)
     assert len(first) == 24 and all(len(kinds) == 1 for kinds in first.values())
@@ -226,7 +248,7 @@ def test_several_turns_ask_all_levels_of_an_image(world: World) -> None:
 
 
 def test_another_word(world: World) -> None:
-    found = samples.draw(step(samples=(LEAF,)), **(world.words | {"word": "organism"}), seed=0)
+    found = samples.draw(world.task(step(samples=(LEAF,)), word="organism"))
     assert all(sample.text.startswith("Name the organism") for sample in found)
 
 

@@ -8,18 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from tests.unit.conftest import LETTERS, RIGHT_LETTERS, World, step, train
 from vltaxon import provenance, schemas
 from vltaxon.config import Step, Vlm
-from vltaxon.train import checkpoints
-from vltaxon.train.launch import Task
+from vltaxon.tasks.training import TrainTask
+from vltaxon.train import trainer_state
+
+pytestmark = pytest.mark.numeric
 
 ROOT = Path(__file__).parents[3]
 SFT = step(samples=(LETTERS,), epochs=2, checkpoint_minutes=0)
@@ -28,29 +32,41 @@ GRPO = step("grpo", samples=(ONE_LEVEL,), epochs=2, batch_size=8, device_batch_s
 STEPS = {"sft": SFT, "grpo": GRPO}
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A test's own training has one thread, as all jobs here: by how many a sum is shared out changes how it rounds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @dataclass
 class Job:
     """A training as a process of its own, that is killed and started again."""
 
     folder: Path
-    task: Task
-    processes: int = 1
+    task: TrainTask
+
+    @property
+    def output(self) -> Path:
+        return self.task.adapter.parent
 
     @property
     def log(self) -> Path:
-        return self.folder / f"{self.task.output.name}.log"
+        return self.folder / f"{self.output.name}.log"
 
     @property
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are sealed."""
-        sealed = (path.parent.name for path in self.task.state.glob(f"checkpoint-*/{checkpoints.SEAL}"))
+        sealed = (path.parent.name for path in self.task.state.glob(f"checkpoint-*/{trainer_state.SEAL}"))
         return sorted(int(name.rpartition("-")[2]) for name in sealed)
 
     def start(self) -> "subprocess.Popen[bytes]":
-        file = self.folder / f"{self.task.output.name}.json"
+        file = self.folder / f"{self.output.name}.json"
         file.write_text(self.task.model_dump_json())
         self.log.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "tests.unit.train.door", str(file), str(self.processes), str(self.log)]
+        command = [sys.executable, "-m", "tests.unit.train.door", str(file), str(self.log)]
         environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
 
@@ -67,13 +83,11 @@ class Job:
     def finish(self) -> Path:
         process = self.start()
         assert process.wait(400) == 0, self.log.read_text()
-        return self.task.output
+        return self.output
 
 
 def job(world: World, vlm: Vlm, what: Step, previous: Path | None, name: str, processes: int = 1) -> Job:
-    output, state = world.folder / name, world.folder / ".state" / name
-    task = Task(step=what, model=vlm, previous=previous, **world.words, output=output, state=state, seed=0, own=None)
-    return Job(world.folder, task, processes)
+    return Job(world.folder, world.task(what, vlm, name, previous, processes=processes))
 
 
 def result(folder: Path) -> tuple[object, object, bytes]:
@@ -90,19 +104,24 @@ def test_a_killed_training_ends_the_same(world: World, vlm: Vlm, lettered: Path)
     process.kill()
     process.wait()
     kept = hurt.steps[-1]
-    assert not hurt.task.output.exists() and kept < int(str(expected[0]))
+    assert not hurt.output.exists() and kept < int(str(expected[0]))
     newest = hurt.task.state / f"checkpoint-{kept}"  # and then the disk loses half of a file
     (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:100])
     assert result(hurt.finish()) == expected
-    assert f"checkpoint-{kept} is not used and deleted: optimizer.pt is not what was written" in hurt.log.read_text()
+    assert (
+        f"checkpoint-{kept} is not used and deleted: optimizer.pt is not what was written"
+        in hurt.log.read_text()
+    )
     assert not hurt.task.state.exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 @pytest.mark.parametrize("kind", STEPS)
-def test_ten_times_at_random(world: World, vlm: Vlm, lettered: Path, kind: str, number: signal.Signals) -> None:
-    """Ten signals at random moments of training, those between and within the writing of checkpoints among them."""
+def test_ten_times_at_random(
+    world: World, vlm: Vlm, lettered: Path, kind: str, number: signal.Signals
+) -> None:
+    """Ten signals at random moments of training, some while a checkpoint is written."""
     what, start = STEPS[kind].model_copy(update={"epochs": 4}), None if kind == "sft" else lettered
     expected = result(train(world, vlm, "whole", what, start))
     rng, sent, rounds, points = random.Random(f"{kind} {number}"), 0, 0, []
@@ -120,9 +139,12 @@ def test_ten_times_at_random(world: World, vlm: Vlm, lettered: Path, kind: str, 
             points.append(max(hurt.steps, default=int(str(expected[0]))))  # none: it was past its last step
             process = hurt.start()
         assert process.wait(400) == 0, hurt.log.read_text()
-        assert result(hurt.task.output) == expected
+        assert result(hurt.output) == expected
         rounds += 1
-    print(f"{kind} {number.name}: stopped after steps {points} of {expected[0]} in {rounds} trainings, all ended the same")
+    print(
+        f"{kind} {number.name}: stopped after steps {points} of {expected[0]} in {rounds} trainings, all "
+        "ended the same"
+    )
 
 
 def curve(folder: Path, metric: str) -> list[float]:
@@ -138,7 +160,9 @@ def test_two_processes_learn_what_one_learns(world: World, vlm: Vlm) -> None:
     halves = what.model_copy(update={"device_batch_size": what.device_batch_size // 2})
     together = job(world, vlm, halves, None, "together", processes=2).finish()
     one, two = (json.loads((folder / "record.json").read_text()) for folder in (alone, together))
-    assert (one["devices"], two["devices"]) == (1, 2) and one["samples"] % what.batch_size, "the last batch is not full"
+    assert (one["devices"], two["devices"]) == (1, 2) and one["samples"] % what.batch_size, (
+        "the last batch is not full"
+    )
     losses, others = curve(alone, "loss"), curve(together, "loss")
     assert len(losses) >= 20 and losses[-1] < losses[0] / 2
     print(max(abs(a - b) for a, b in zip(losses, others, strict=True)), losses[0], losses[-1])
@@ -157,8 +181,13 @@ def gone(family: list[psutil.Process], seconds: float) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", STEPS)
-def test_two_processes_die_together_stop_together_and_end_the_same(world: World, vlm: Vlm, lettered: Path, kind: str) -> None:
-    what, start = STEPS[kind].model_copy(update={"epochs": 6, "device_batch_size": 4}), None if kind == "sft" else lettered
+def test_two_processes_die_together_stop_together_and_end_the_same(
+    world: World, vlm: Vlm, lettered: Path, kind: str
+) -> None:
+    what, start = (
+        STEPS[kind].model_copy(update={"epochs": 6, "device_batch_size": 4}),
+        None if kind == "sft" else lettered,
+    )
     expected = result(job(world, vlm, what, start, "whole", processes=2).finish())
     hurt = job(world, vlm, what, start, "hurt", processes=2)
 
@@ -182,17 +211,20 @@ def test_two_processes_die_together_stop_together_and_end_the_same(world: World,
     process.terminate()
     assert process.wait(120) == 1
     kept = hurt.steps[-1]
-    assert f"error: SIGTERM has stopped this training after step {kept} of {expected[0]}." in hurt.log.read_text()
+    assert (
+        f"error: SIGTERM has stopped this training after step {kept} of {expected[0]}."
+        in hurt.log.read_text()
+    )
     files = {path.name for path in (hurt.task.state / f"checkpoint-{kept}").iterdir()}
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= files
 
     assert result(hurt.finish()) == expected
-    assert json.loads((hurt.task.output / "record.json").read_text())["devices"] == 2
+    assert json.loads((hurt.output / "record.json").read_text())["devices"] == 2
     if kind == "grpo":
-        rewards, lengths = curve(hurt.task.output, "reward"), curve(hurt.task.output, "completion_length")
+        rewards, lengths = curve(hurt.output, "reward"), curve(hurt.output, "completion_length")
         assert all(0 <= reward <= 2 for reward in rewards) and len(set(rewards)) > 1
         assert all(1 <= length <= what.max_new_tokens for length in lengths)
-        shares = curve(hurt.task.output, "frac_zero_variance")  # of two groups, both whole
+        shares = curve(hurt.output, "frac_zero_variance")  # of two groups, both whole
         assert set(shares) <= {0, 0.5, 1} and min(shares) < 1
 
 
@@ -205,12 +237,13 @@ rule train:
 SCRIPT = """
 from pathlib import Path
 from typing import Any
-from vltaxon.logs import job
-from vltaxon.train.launch import Task, train
+from vltaxon.logs import logged
+from vltaxon.tasks.training import TrainTask
+from vltaxon.train.launch import train
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], 1):
-        train(Task.model_validate_json(Path("hurt.json").read_text()))
+    with logged(snakemake.log[0], 1):
+        train(TrainTask.model_validate_json(Path("hurt.json").read_text()))
 """
 
 
@@ -232,29 +265,38 @@ def told_alone(process: "subprocess.Popen[bytes]", number: signal.Signals) -> No
     ],
 )
 def test_under_snakemake(world: World, vlm: Vlm, tell: Any, number: signal.Signals, stops: bool) -> None:
-    """The script of a rule stops between two steps. Told alone, Snakemake starts no other job and waits for those that run."""
+    """The script of a rule stops between two steps; Snakemake, told alone, waits for the jobs that run."""
     expected = result(train(world, vlm, "whole", SFT))
     hurt = job(world, vlm, SFT, None, "hurt")
-    for name, text in (("Snakefile", SNAKEFILE), ("door.py", SCRIPT), ("hurt.json", hurt.task.model_dump_json())):
+    for name, text in (
+        ("Snakefile", SNAKEFILE),
+        ("door.py", SCRIPT),
+        ("hurt.json", hurt.task.model_dump_json()),
+    ):
         (world.folder / name).write_text(text)
 
     def snakemake() -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all"]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-        return subprocess.Popen(command, cwd=world.folder, env=environment, start_new_session=True, preexec_fn=heeds_ctrl_c)
+        return subprocess.Popen(
+            command, cwd=world.folder, env=environment, start_new_session=True, preexec_fn=heeds_ctrl_c
+        )
 
     process = snakemake()
     assert hurt.trains(process, after=1)
     tell(process, number)
     status, said = process.wait(240), (world.folder / "train.log").read_text()
     last = said.splitlines()[-1]
-    at = re.fullmatch(rf"error: {number.name} has stopped this training after step (\d+) of {expected[0]}\. .*step \1\.", last)
+    at = re.fullmatch(
+        rf"error: {number.name} has stopped this training after step (\d+) of {expected[0]}\. .*step \1\.",
+        last,
+    )
     assert (at is not None) == stops, said
     if at is not None:
-        assert status != 0 and not hurt.task.output.exists()
-        assert hurt.steps[-1] == int(at[1]) and len(hurt.steps) <= checkpoints.KEPT
+        assert status != 0 and not hurt.output.exists()
+        assert hurt.steps[-1] == int(at[1]) and len(hurt.steps) <= trainer_state.MOST
         assert snakemake().wait(240) == 0, said
-    assert result(hurt.task.output) == expected
+    assert result(hurt.output) == expected
 
 
 def heeds_ctrl_c() -> None:

@@ -1,0 +1,220 @@
+"""The small files beside config.yaml: each is read and checked once, when something names it.
+
+Each thing is one file: config/{datasets,models,prompts,questions,protocols,recipes}/NAME.yaml.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from vltaxon.config.base import Closed
+from vltaxon.config.datasets import Dataset, Questions
+from vltaxon.config.engines import Model
+from vltaxon.config.messages import problems_of
+from vltaxon.config.models import ModelSpec
+from vltaxon.config.protocols import Prompt, Protocol
+from vltaxon.config.recipes import Recipe
+from vltaxon.config.settings import merge_changes, set_for_recipe
+from vltaxon.errors import UserError, suggest
+
+M = TypeVar("M", bound=BaseModel)
+
+KINDS: dict[str, type[Closed]] = {
+    "datasets": Dataset,
+    "models": Model,
+    "questions": Questions,
+    "prompts": Prompt,
+    "protocols": Protocol,
+    "recipes": Recipe,
+}
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses a key that stands twice, where YAML would silently keep the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if double := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f'key "{double[0]}" stands twice', node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, problems: list[str]) -> Any:
+    """Read a YAML file.
+
+    Args:
+        path: of the file.
+        problems: what is wrong with it is added here, in words.
+
+    Returns:
+        Its content, an empty mapping for an empty file, None where it cannot be read.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Strict) or {}
+    except FileNotFoundError:
+        problems.append(f"{path}: no such file")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: not readable as YAML: {' '.join(str(error).split())}")
+    return None
+
+
+def read_model(path: Path) -> dict[str, Any]:
+    """Read a model's file, unchecked, for what a job is not planned by.
+
+    Raises:
+        UserError: it is gone, or no YAML any more.
+    """
+    problems: list[str] = []
+    content = read_yaml(path, problems)
+    if problems:
+        raise UserError(problems[0])
+    return dict(content)
+
+
+def check(model: type[M], data: Any, where: str, problems: list[str]) -> M | None:
+    """Check data against a model.
+
+    Args:
+        model: what it should be.
+        data: as YAML has it; None is let pass, since it was complained of when it was read.
+        where: the file, for errors.
+        problems: what is wrong is added here, in words.
+    """
+    if data is None:
+        return None
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems.extend(problems_of(error, model, where))
+        return None
+
+
+@dataclass
+class ConfigFiles:
+    """The small files of an experiment.
+
+    Attributes:
+        folders: where they are looked for, the first that has one wins.
+        settings: what the experiment sets in steps of recipes.
+        where: the file that names them, for errors.
+        problems: everything that is wrong, in words.
+        found: what was read, by kind and name; None for what is wrong.
+    """
+
+    folders: Sequence[Path]
+    settings: Mapping[str, Mapping[str, Any]]
+    where: str
+    problems: list[str]
+    found: dict[str, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+
+    def dataset(self, name: str, named_by: str) -> Dataset | None:
+        """Return a data set, None where its file is absent or wrong."""
+        return self._fetch("datasets", Dataset, name, named_by)
+
+    def model(self, name: str, named_by: str) -> ModelSpec | None:
+        """Return a model, None where its file is absent or wrong."""
+        item = self._fetch("models", Model, name, named_by)
+        return item.spec if item is not None else None
+
+    def questions(self, name: str, named_by: str) -> Questions | None:
+        """Return wordings of questions, None where their file is absent or wrong."""
+        return self._fetch("questions", Questions, name, named_by)
+
+    def prompt(self, name: str, named_by: str) -> Prompt | None:
+        """Return a prompt, None where its file is absent or wrong."""
+        return self._fetch("prompts", Prompt, name, named_by)
+
+    def protocol(self, name: str, named_by: str) -> Protocol | None:
+        """Return a protocol, None where its file is absent or wrong."""
+        return self._fetch("protocols", Protocol, name, named_by)
+
+    def recipe(self, name: str, named_by: str) -> Recipe | None:
+        """Return a whole recipe, None where its file is absent or wrong."""
+        return self._fetch("recipes", Recipe, name, named_by)
+
+    def fetch(self, kind: str, name: str, named_by: str) -> None:
+        """Read and check a file of any kind."""
+        self._fetch(kind, KINDS[kind], name, named_by)
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names of all files of a kind that there are."""
+        return sorted({path.stem for folder in self.folders for path in (folder / kind).glob("*.yaml")})
+
+    def _fetch(self, kind: str, model: type[M], name: str, named_by: str) -> M | None:
+        if name not in self.found[kind]:
+            paths = [path for folder in self.folders if (path := folder / kind / f"{name}.yaml").exists()]
+            if not paths:
+                what = f'{kind.removesuffix("s")} "{name}"'
+                self.problems.append(f"{named_by}: {what} is not {suggest(name, self.names(kind))}")
+                return None
+            self.found[kind][name] = None  # so that a recipe that is based on itself finds nothing
+            self.found[kind][name] = self._read(kind, model, name, paths[0])
+        item: M | None = self.found[kind][name]
+        return item
+
+    def _read(self, kind: str, model: type[M], name: str, path: Path) -> M | None:
+        content, at = read_yaml(path, self.problems), str(path)
+        if kind == "models" and content is not None:
+            content = {"spec": _beside(content, path)}
+        if kind == "recipes" and isinstance(content, Mapping):
+            content = self._whole_recipe(name, content, at)
+            at += f" (with training.settings of {self.where})" if self.settings else ""
+        return check(model, content, at, self.problems)
+
+    def _whole_recipe(self, name: str, given: Mapping[str, Any], at: str) -> Mapping[str, Any] | None:
+        """Return a recipe with the steps of the one it is based on, its changes, and the experiment's settings."""
+        if given.get("based_on") is None:
+            steps = given.get("steps")
+            if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
+                return given  # its own model says what is wrong
+            named = {f"{i}-{step.get('kind')}": step for i, step in enumerate(steps, start=1)}
+            return {**given, "steps": set_for_recipe(self.settings, name, named, by_kind=True)}
+        changes = given.get("changes") or {}
+        if "steps" in given or not isinstance(changes, Mapping):
+            self.problems.append(
+                f"{at}: a recipe that is based on another gives `changes` by step, and no `steps`"
+            )
+            return None
+        base_name = str(given["based_on"])
+        base = self.recipe(base_name, f"{at}: based_on")
+        if base is None:
+            self.problems.append(
+                f"{at}: based_on: {base_name} gives no steps: it is absent, wrong, or based on this one"
+            )
+            return None
+        steps = (step.model_dump(mode="json") for step in base.steps)
+        changed, odd = merge_changes(dict(zip(base.step_names, steps, strict=True)), changes)
+        self.problems += [f"{at}: changes: {problem}" for problem in odd]
+        own = {key: value for key, value in given.items() if key != "changes"}
+        return {"word": base.word} | own | {"steps": set_for_recipe(self.settings, name, changed)}
+
+
+def _beside(content: Any, path: Path) -> Any:
+    """Return a model's content with a local checkpoint found from the config's own folder.
+
+    Paths are those of the working directory; where a checkpoint is not there, but beside the folder of the config
+    that names it, that is meant: so the workflow's own models can be used from any directory.
+    """
+    if not isinstance(content, Mapping) or not isinstance(checkpoint := content.get("checkpoint"), str):
+        return content
+    beside = path.parents[2] / checkpoint
+    if Path(checkpoint).is_dir() or not beside.is_dir():
+        return content
+    return {**content, "checkpoint": str(beside)}
+
+
+def strings(data: Any) -> Iterator[str]:
+    """Yield every text in nested data."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, Mapping):
+        yield from strings(list(data.values()))
+    elif isinstance(data, list | tuple | set):
+        for item in data:
+            yield from strings(item)

@@ -1,0 +1,53 @@
+"""The engines, one file each: what a model file of it may say (a `ModelSpec`), and how a job gets its engine.
+
+A file that is put here is found: its name is what `engine:` says in config/models/*.yaml. One whose models write text
+has a function `source`, see `Source`.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vltaxon.plugins import find_plugins
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vltaxon.inference.engine import Engine
+    from vltaxon.tasks.asking import Asking, AskingTask
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a job's answers come from: what all of them have in common, and the engine, which is made when it is needed.
+
+    Attributes:
+        weights: digest of weights and adapter, which the engine will have.
+        called: what readers may call it.
+        identity: all that shapes its answers beside the requests; answers are kept by it.
+        start: makes the engine, for a block.
+        max_errors: share of the requests that may end as errors.
+    """
+
+    weights: str
+    called: str
+    identity: Mapping[str, Any]
+    start: "Callable[[], AbstractContextManager[Engine]]"
+    max_errors: float = 0.0
+
+
+def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
+    """Return where the answers of a job come from.
+
+    Args:
+        task: the job.
+        asking: what it asks, of which model.
+        images: rows of the images that it may ask about, schema `IMAGES`.
+    """
+    engine = find_plugins("vltaxon.inference.engines")[asking.model.engine]
+    made: Source = engine.source(task, asking, images)
+    return made
+
+
+import vltaxon.config  # noqa: E402, F401  # last: the config asks here for the engines, whichever is imported first

@@ -1,0 +1,292 @@
+"""Engine server: an OpenAI-compatible endpoint that is there, or vLLM, started by the job that asks it."""
+
+import functools
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from vltaxon import provenance
+from vltaxon.config.base import HOW, Closed, Name
+from vltaxon.config.models import MEMORY_MB, GenerativeSpec, Price
+from vltaxon.inference.engines import Source
+from vltaxon.versions import VERSIONS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vltaxon.config.protocols import Protocol
+    from vltaxon.inference.engine import Engine
+    from vltaxon.inference.managed import Weights
+    from vltaxon.tasks.asking import Asking, AskingTask
+
+_DRAWING = frozenset({"temperature", "top_p", "top_k", "seed", "n"})  # fields of a request that a stage may set
+
+
+class Managed(Closed):
+    """vLLM, started by the job that asks it and ended with it."""
+
+    model: Annotated[Name, HOW] = Field(
+        description="File in config/models, of engine transformers: whose weights and adapters are served."
+    )
+    environment: Annotated[Path | None, HOW] = Field(
+        None, description="Virtual environment that has vLLM; where absent, `vllm` on the PATH."
+    )
+    arguments: tuple[str, ...] = Field((), description="Further arguments of `vllm serve`.")
+    lora: bool = Field(
+        False, description="Serve a recipe's adapter beside the base; else merged into the weights."
+    )
+    replicas: Annotated[PositiveInt, HOW] = Field(
+        1, description="Servers of a job, each on devices of its own."
+    )
+    startup: Annotated[PositiveInt, HOW] = Field(
+        1800, description="Seconds that it may take until it answers."
+    )
+
+
+class Endpoint(GenerativeSpec):
+    """A generative model behind an OpenAI-compatible endpoint: one that is there, or vLLM started for the job.
+
+    Fields that are marked HOW say where and how to ask; they are read from the file when the job starts.
+    """
+
+    engine: Literal["server"]
+    url: Annotated[str | None, HOW] = Field(
+        None, description="Base address, to which /chat/completions is added: https://HOST/v1."
+    )
+    managed: Managed | None = Field(None, description="In place of an address: what to serve.")
+    model: str | None = Field(
+        None, description="Name that requests carry; for a managed server the file's name where absent."
+    )
+    key: Annotated[str | None, HOW] = Field(
+        None, description="NAME of the environment variable that holds the key, never the key."
+    )
+    system: str | None = Field(None, description="System text in place of the prompts' own.")
+    limit_as: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="What the limit is called there."
+    )
+    temperature: NonNegativeFloat | None = Field(
+        0.0, description="0 is greedy; null: not sent, for models that take none."
+    )
+    seed: int | None = Field(None, description="Sent where given.")
+    detail: Literal["auto", "low", "high"] | None = Field(
+        None, description="How closely the endpoint looks (OpenAI)."
+    )
+    body: dict[str, Any] = Field(default_factory=dict, description="Further fields of every request.")
+    image_as: Annotated[Literal["data", "path"], HOW] = Field(
+        "data", description="Images in the request, or as files that the server may read."
+    )
+    media: Annotated[Path | None, HOW] = Field(
+        None, description="path: folder for these files, allowed on the server; not of a managed one."
+    )
+    concurrency: Annotated[PositiveInt, HOW] = Field(
+        32, description="Requests at a time, at most; fewer as long as the endpoint is overloaded."
+    )
+    requests_per_minute: Annotated[PositiveFloat | None, HOW] = None
+    tokens_per_minute: Annotated[PositiveFloat | None, HOW] = Field(
+        None, description="Of prompts and completions together."
+    )
+    timeout: Annotated[PositiveFloat, HOW] = Field(120, description="Seconds for one answer.")
+    attempts: Annotated[PositiveInt, HOW] = Field(
+        8, description="How often a request is sent before it is an error."
+    )
+    price: Annotated[Price | None, HOW] = None
+    budget: Annotated[PositiveFloat | None, HOW] = Field(
+        None,
+        description="Ceiling of what all jobs of this model together spend, in the currency of `price`; then it stops.",
+    )
+    max_errors: Annotated[float, HOW] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of a job's requests that may end as errors; beyond it the job fails.",
+    )
+    image_tokens: Annotated[PositiveInt | None, HOW] = Field(
+        None, description="What an image counts, where that does not depend on its size."
+    )
+    threads: Annotated[PositiveInt, HOW] = Field(2, description="CPU cores of a job that asks it.")
+    licence: Annotated[str, HOW] = Field(description="Terms of the model, or of the service.")
+
+    @property
+    def serves(self) -> str | None:
+        """Return the model whose weights a server of ours serves."""
+        return self.managed.model if self.managed is not None else None
+
+    @property
+    def serves_merged(self) -> bool:
+        """Return whether an adapter is served merged into the weights, and not beside them."""
+        return self.managed is not None and not self.managed.lora
+
+    @property
+    def untrained(self) -> str | None:
+        """Return why a system of it can have no recipe, None where it can."""
+        if self.managed is not None:
+            return None
+        return "a model behind a url is not trained; name one with `managed`, which serves adapters"
+
+    @property
+    def copies(self) -> int:
+        """Return how many servers a job starts."""
+        return self.managed.replicas if self.managed is not None else 1
+
+    @property
+    def devices(self) -> int:
+        """Return 0: what a server of ours needs, the model says that it serves."""
+        return 0
+
+    @property
+    def memory_mb(self) -> int:
+        """Return the MB of main memory of a job that asks an address."""
+        return MEMORY_MB
+
+    @property
+    def asking_threads(self) -> int:
+        """Return the CPU cores of a job that asks it."""
+        return self.threads
+
+    @property
+    def own_system(self) -> str | None:
+        """Return the system text that it is given in place of the prompts' own."""
+        return self.system
+
+    @property
+    def remote(self) -> bool:
+        """Return whether it runs elsewhere."""
+        return self.url is not None
+
+    def visual_tokens(self, pixels: int | None = None) -> float:
+        """Return the tokens of an image: as many as the file says, where it does."""
+        return float(self.image_tokens) if self.image_tokens is not None else super().visual_tokens(pixels)
+
+    def money(self, prompt: float, new: float) -> float | None:
+        """Return what so many tokens cost; None where the file has no price."""
+        return None if self.price is None else (prompt * self.price.input + new * self.price.output) / 1e6
+
+    def lacks(self, protocol: "Protocol", file: str) -> Iterator[str]:
+        """Yield what a protocol asks that it cannot give: see `ModelSpec.lacks`."""
+        if self.url and any(stage.repetition_penalty != 1 for stage in protocol.stages):
+            yield "has a repetition_penalty, which an endpoint may not know"
+        fixed = sorted(_DRAWING & set(self.body))
+        if any(stage.temperature for stage in protocol.stages) and (self.temperature is None or fixed):
+            what = f"body sets {', '.join(fixed)}" if fixed else "temperature is null"
+            yield f"draws samples, and {file}: {what}"
+
+    def asking(self) -> dict[str, Any]:
+        """Return how it is asked, where that shapes what it answers: part of the identity of its answers."""
+        return self.model_dump(
+            mode="json", include={"pixels", "min_pixels", "limit_as", "temperature", "seed", "detail", "body"}
+        )
+
+    @field_validator("key")
+    @classmethod
+    def _name_of_a_variable(cls, value: str | None) -> str | None:
+        if value is not None and (
+            not re.fullmatch(r"[A-Z][A-Z0-9_]{1,63}", value) or sum(c.isdigit() for c in value) > 4
+        ):
+            raise ValueError(
+                "key: give the NAME of an environment variable (OPENAI_API_KEY), never the key itself"
+            )
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _plain_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", value):
+            raise ValueError("url: give http(s)://HOST/PATH, without user, key or query")
+        return value.rstrip("/") if value is not None else None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if (self.url is None) == (self.managed is None):
+            raise ValueError("needs one of url and managed")
+        if self.url is not None and self.model is None:
+            raise ValueError("model: the name that requests carry is missing")
+        if self.managed is not None and (
+            given := [key for key in ("key", "price", "budget") if getattr(self, key) is not None]
+        ):
+            raise ValueError(f"{given[0]}: is for a url; a managed server is your own")
+        if self.budget is not None and self.price is None:
+            raise ValueError("budget: needs price")
+        if self.url is not None and (self.image_as == "path") != (self.media is not None):
+            raise ValueError("media: needed where image_as is path, and only there")
+        return self
+
+
+def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
+    """Return the endpoint of a job: see `engines.source`."""
+    from vltaxon import checkpoint
+    from vltaxon.inference import managed
+    from vltaxon.inference.served import digest
+
+    assert isinstance(asking.model, Endpoint) and task.settings is not None, "it is asked as its file says"
+    spec = as_its_file_says(asking.model, task.settings)
+    identity: dict[str, Any] = {"engine": "server", "version": VERSIONS["vltaxon.inference.run"]}
+    weights = None
+    if spec.managed is not None:
+        assert asking.served is not None, "a server of ours serves a model of the config"
+        adapter = task.adapter.parent if task.adapter is not None else None
+        merged = None if spec.managed.lora else task.merged
+        weights = managed.Weights(checkpoint.pinned(asking.served), adapter, merged)
+        served = {"engine", "checkpoint", "revision", "dtype", "pixels", "min_pixels", "max_new_tokens"}
+        identity |= {
+            "served": asking.served.model_dump(mode="json", include=served) | {"licence": "none"},
+            "serving": spec.managed.model_dump(mode="json", include={"arguments", "lora"}),
+            "package": managed.version(spec.managed),
+        }
+    of_all = digest(spec, None if weights is None else weights.digest)
+    start = functools.partial(_reached, task, spec, weights, images)
+    return Source(of_all, str(spec.model or spec.description), identity | {"weights": of_all}, start, spec.max_errors)
+
+
+def as_its_file_says(planned: Endpoint, file: Path) -> Endpoint:
+    """Return how to ask: what shapes answers as it was planned, all else as the model's file says now.
+
+    Raises:
+        UserError: the file is gone, or no YAML any more.
+    """
+    from vltaxon import config
+
+    now = config.read_model(file)
+    values = _shaping(planned) | _how(Endpoint, now)
+    if planned.managed is not None:
+        values["managed"] = _shaping(planned.managed) | _how(Managed, now.get("managed") or {})
+    return Endpoint.model_validate(values)
+
+
+def _shaping(planned: Closed) -> dict[str, Any]:
+    fields = type(planned).model_fields.items()
+    return {name: getattr(planned, name) for name, field in fields if not HOW.on(field)}
+
+
+def _how(kind: type[Closed], said: dict[str, Any]) -> dict[str, Any]:
+    return {name: said[name] for name, field in kind.model_fields.items() if HOW.on(field) and name in said}
+
+
+@contextmanager
+def _reached(
+    task: "AskingTask", spec: Endpoint, weights: "Weights | None", images: "pa.Table"
+) -> "Iterator[Engine]":
+    """Make the engine: of an address with its ledger, or of servers that are started for the block."""
+    from vltaxon.data.images import ImageStore
+    from vltaxon.inference import managed
+    from vltaxon.inference.ledger import Ledger
+    from vltaxon.inference.served import remote
+    from vltaxon.inference.server_engine import ServerEngine
+
+    store, spent = ImageStore(images), task.state / "spent"
+    if weights is None:
+        served = remote(spec)
+        name = provenance.digest_text(str(spec.url), str(spec.model))
+        file = spent / f"{urlsplit(str(spec.url)).hostname}-{name}.jsonl"
+        with Ledger(file, spec.price, spec.budget) as ledger:
+            yield ServerEngine(spec, served, store, ledger)
+        return
+    devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+    log = task.log.with_suffix(f".vllm{task.log.suffix}")
+    with managed.serving(spec, weights, devices, log) as served:
+        yield ServerEngine(spec, served, store, Ledger(spent))

@@ -1,0 +1,152 @@
+"""Engine transformers: a checkpoint that the job itself loads, by `from_pretrained`."""
+
+import functools
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from vltaxon import provenance
+from vltaxon.config.base import HOW, MOVING
+from vltaxon.config.models import GenerativeSpec
+from vltaxon.inference.engines import Source
+from vltaxon.versions import VERSIONS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vltaxon.inference.engine import Engine
+    from vltaxon.tasks.asking import Asking, AskingTask
+
+
+class Vlm(GenerativeSpec):
+    """A generative model, loaded by `from_pretrained`."""
+
+    restrainable: ClassVar[bool] = True
+    trainable: ClassVar[bool] = True
+
+    engine: Literal["transformers"]
+    checkpoint: str = Field(description="Local folder, or hub id.")
+    revision: str | None = Field(
+        None,
+        description="Commit of the hub repository, 40 hex digits; required for a hub id. `main`, where no commit is known, "
+        "is looked up when the model is loaded, and its commit of that moment is stamped on all that comes of it.",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    batch_size: Annotated[PositiveInt, HOW] = Field(32, description="Requests generated together, at most.")
+    batch_tokens: Annotated[PositiveInt, HOW] = Field(
+        65_536, description="Tokens of these together, at most; prompts, images and new ones."
+    )
+    threads: Annotated[PositiveInt, HOW] = Field(
+        8, description="CPU cores of a job that runs or trains it, at most those of Snakemake."
+    )
+    gpus: Annotated[PositiveInt, HOW] = Field(1, description="Devices that hold its weights.")
+    train_gpus: Annotated[PositiveInt | None, HOW] = Field(
+        None,
+        description="Devices that train it, a process on each, where several share the work; else one process on `gpus`.",
+    )
+    distributed: Annotated[Literal["ddp", "fsdp"], HOW] = Field(
+        "ddp",
+        description="What these processes hold: all weights each, or a share. Its file is in config/accelerate.",
+    )
+    memory: Annotated[PositiveInt, HOW] = Field(
+        32, description="GB of main memory of a job that runs or trains it, asked of a cluster."
+    )
+
+    @property
+    def processes(self) -> int:
+        """Return the processes of a training job."""
+        return self.train_gpus or 1
+
+    @property
+    def devices(self) -> int:
+        """Return how many devices hold the weights."""
+        return self.gpus
+
+    @property
+    def memory_mb(self) -> int:
+        """Return the MB of main memory of a job that runs or trains it."""
+        return 1000 * self.memory
+
+    @property
+    def asking_threads(self) -> int:
+        """Return the CPU cores of a job that asks it."""
+        return self.threads
+
+    @property
+    def together(self) -> int:
+        """Return how many requests are generated together, at most."""
+        return self.batch_size
+
+    @property
+    def shares_images(self) -> bool:
+        """Return True: see `inference.shared_prefix`."""
+        return True
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the local files of its weights."""
+        if not (root := Path(self.checkpoint)).is_dir():
+            return ()
+        suffixes = (".json", ".safetensors", ".jinja")
+        return tuple(sorted(path for path in root.iterdir() if path.suffix in suffixes))
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.processes > 1 and self.gpus > 1 and self.distributed == "ddp":
+            raise ValueError(
+                f"train_gpus: with ddp each of {self.train_gpus} devices holds all weights, which take {self.gpus} "
+                "(`gpus`); distributed: fsdp gives each a share"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if not Path(self.checkpoint).is_dir() and not self.revision:
+            raise ValueError(f'"{self.checkpoint}" is no local folder, and a hub id needs a revision')
+        if self.revision and self.revision != MOVING and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(
+                f'revision: "{self.revision}" is no commit (40 hex digits). Branches and tags move; give the commit, or '
+                f'"{MOVING}" where none is known'
+            )
+        return self
+
+
+def identity(model: Vlm, weights: str) -> dict[str, Any]:
+    """Return what of a model shapes all its answers: engine, weights and adapter, number format, pixels that it is shown.
+
+    The package that runs it is part of it, as predictions are stamped with its version.
+
+    Args:
+        model: the model file.
+        weights: digest of weights and adapter.
+    """
+    shown = model.model_dump(include={"engine", "dtype", "pixels", "min_pixels"})
+    package = f"transformers {json.loads(provenance.origin()['packages'])['transformers']}"
+    return shown | {"version": VERSIONS["vltaxon.inference.run"], "package": package, "weights": weights}
+
+
+def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
+    """Return the model of a job, to be loaded with its adapter: see `engines.source`."""
+    from vltaxon import checkpoint
+
+    assert isinstance(asking.model, Vlm)
+    sized = {"batch_size": task.batch_size, "gpus": max(1, task.gpu)}
+    model = checkpoint.pinned(asking.model.model_copy(update=sized))
+    adapter = task.adapter.parent if task.adapter is not None else None
+    weights, called = checkpoint.digest(model), model.checkpoint
+    if adapter is not None:
+        weights, called = checkpoint.adapted(weights, adapter), f"{called} + {adapter}"
+    start = functools.partial(_loaded, model, adapter, images)
+    return Source(weights, called, identity(model, weights), start)
+
+
+@contextmanager
+def _loaded(model: Vlm, adapter: Path | None, images: "pa.Table") -> "Iterator[Engine]":
+    from vltaxon.data.images import ImageStore
+    from vltaxon.inference.transformers_engine import TransformersEngine
+
+    yield TransformersEngine(model, adapter, ImageStore(images))

@@ -1,0 +1,120 @@
+"""What is sent to an OpenAI-compatible endpoint: the body of a request, and the image that it shows, without loss."""
+
+import asyncio
+import base64
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from vltaxon import prompts, provenance
+from vltaxon.config import Endpoint
+from vltaxon.data.images import ImageStore
+from vltaxon.inference.engine import Decoding, Request
+
+
+def request_body(spec: Endpoint, model: str, request: Request, image: str | None, decoding: Decoding) -> bytes:
+    """Return a request in JSON.
+
+    Args:
+        spec: how the endpoint is asked.
+        model: name that the request carries.
+        request: what is asked.
+        image: address of the image, None of a request about none.
+        decoding: how the completion is written.
+    """
+    settings = {spec.limit_as: decoding.max_new_tokens} | _drawing(spec, request, decoding)
+    if spec.managed is not None or decoding.repetition_penalty != 1:
+        settings["repetition_penalty"] = decoding.repetition_penalty  # else vLLM takes the checkpoint's
+    given = {key: value for key, value in settings.items() if value is not None}
+    messages = _messages(spec, request, image)
+    return json.dumps({"model": model, "messages": messages, **given, **spec.body}).encode()
+
+
+def _messages(spec: Endpoint, request: Request, image: str | None) -> list[dict[str, Any]]:
+    messages = prompts.conversation(request.text, request.system, image is not None)
+    shown = {"url": image} | ({"detail": spec.detail} if spec.detail is not None else {})
+    for message in messages:
+        if message["role"] == "system":
+            message["content"] = message["content"][0]["text"]  # which every server takes
+            continue
+        message["content"] = [
+            {"type": "image_url", "image_url": shown} if part["type"] == "image" else part
+            for part in message["content"]
+        ]
+    return messages
+
+
+def _drawing(spec: Endpoint, request: Request, decoding: Decoding) -> dict[str, Any]:
+    """Return how tokens are drawn: as the model's file says, or as the stage says where it draws."""
+    settings: dict[str, Any] = {"temperature": spec.temperature, "seed": spec.seed}
+    if not decoding.temperature:
+        return settings
+    settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p}
+    if spec.managed is not None:
+        settings |= {"top_k": -1, "min_p": 0.0}  # else vLLM takes the checkpoint's
+    if spec.managed is not None or spec.seed is not None:
+        mixed = provenance.digest_text(str(spec.seed), str(decoding.seed), str(request.sample))
+        settings["seed"] = int(mixed[:7], 16)
+    return settings
+
+
+class SentImages:
+    """The images of some requests, as addresses: each is encoded once for all its requests, and forgotten after the last."""
+
+    def __init__(
+        self, spec: Endpoint, images: ImageStore, media: Path | None, requests: Sequence[Request]
+    ) -> None:
+        """Encode nothing yet.
+
+        Args:
+            spec: says how many pixels are shown.
+            images: that requests may be about.
+            media: folder of the files that are sent; None where images are in the request.
+            requests: that will be sent.
+        """
+        self._spec, self._images, self._media = spec, images, media
+        self._uses = Counter(request.image_id for request in requests)
+        self._addresses: dict[str, asyncio.Task[str]] = {}
+
+    async def address(self, image_id: str | None) -> str | None:
+        """Return the address of an image; None of no image."""
+        if image_id is None:
+            return None
+        if image_id not in self._addresses:
+            self._addresses[image_id] = asyncio.create_task(asyncio.to_thread(self._encoded, image_id))
+        return await self._addresses[image_id]
+
+    def _encoded(self, image_id: str) -> str:
+        data = self.png(image_id)
+        if self._media is None:
+            return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        path = self._media.resolve() / f"{provenance.digest_text(image_id)}.png"
+        with provenance.atomic(path) as part:
+            part.write_bytes(data)
+        return path.as_uri()
+
+    def png(self, image_id: str) -> bytes:
+        """Return an image within the pixel budget, encoded without loss."""
+        buffer, spec = io.BytesIO(), self._spec
+        self._images.resized(image_id, spec.pixels, spec.min_pixels).save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+
+    async def done_with(self, image_id: str | None) -> None:
+        """Forget an image after the last of its requests."""
+        self._uses[image_id] -= 1
+        if image_id is not None and self._uses[image_id] == 0:
+            self._delete(await self._addresses.pop(image_id))
+
+    def close(self) -> None:
+        """Forget all."""
+        for address in self._addresses.values():
+            if address.done() and not address.cancelled() and address.exception() is None:
+                self._delete(address.result())
+
+    def _delete(self, address: str) -> None:
+        if self._media is not None:
+            Path(urlsplit(address).path).unlink(missing_ok=True)

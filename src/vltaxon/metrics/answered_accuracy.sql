@@ -1,5 +1,0 @@
--- Accuracy, answered: mean share of an image's answered questions that are right; images without an answer left out
-SELECT system, dataset, choices, image_id, 'answered_accuracy' AS metric, avg(correct::INTEGER) AS value
-FROM judged
-WHERE outcome = 'answered'
-GROUP BY ALL

@@ -1,3 +1,0 @@
--- Chance: what a random choice among the options of a level would score
-SELECT system, dataset, choices, image_id, 'chance' AS metric, level, 1 / options AS value
-FROM judged

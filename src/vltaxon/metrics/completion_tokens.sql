@@ -1,9 +1,0 @@
--- Tokens: mean length of a completion, of stage 1 (open set) or of an answer
-SELECT system, dataset, choices, image_id, 'completion_tokens' AS metric, avg(completion_tokens) AS value
-FROM (
-    SELECT system, dataset, choices, image_id, completion_tokens FROM judged
-    UNION ALL
-    SELECT system, dataset, choices, image_id, completion_tokens FROM named
-)
-WHERE completion_tokens IS NOT NULL
-GROUP BY ALL

@@ -1,0 +1,217 @@
+"""The DuckDB file with views over all that is scored, for the metrics and for users' own SQL.
+
+The queries of metrics read the views `judged` and `named` (folder `views`), which read the pipeline's files.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from vltaxon import schemas
+from vltaxon.errors import UserError
+from vltaxon.metrics import heads
+from vltaxon.metrics.heads import Metric, Metrics
+from vltaxon.tasks.scoring import Sources
+from vltaxon.taxonomy import normalise
+
+_USERS = pa.schema([("system", pa.string()), ("leaf_system", pa.string())])
+_KEYS = pa.schema([("name", pa.string()), ("key", pa.string())])
+_VIEWS = ("judged", "truth", "named")  # in the order in which they build on each other
+_IDS = ("system", "dataset", "choices", "image_id")
+
+
+def connect(database: Path, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open a database with the threads of the job; DuckDB itself would take all cores.
+
+    Args:
+        database: the file; made where it is not there.
+        read_only: whether others may read it at the same time.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return duckdb.connect(
+        str(database), read_only, config={} if threads is None else {"threads": int(threads)}
+    )
+
+
+def quoted(value: object) -> str:
+    """Return a value as a text of SQL."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def parquet(paths: Path | Sequence[Path], **columns: str) -> str:
+    """Return a SELECT over Parquet files.
+
+    Args:
+        paths: of files with the same columns.
+        columns: further ones, each with the same value in all rows; they are put before the others.
+    """
+    files = ", ".join(quoted(path) for path in ([paths] if isinstance(paths, Path) else paths))
+    constants = "".join(f"{quoted(value)} AS {name}, " for name, value in columns.items())
+    return f"SELECT {constants}* FROM read_parquet([{files}])"
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, sources: Sources, views: Sequence[Path]) -> None:
+    """Make the views that read files, the two small tables that they lack, and the views that metrics read.
+
+    Args:
+        connection: of the database.
+        sources: the files.
+        views: the SQL of the views that metrics read.
+    """
+    some = {
+        "questions": [parquet(p, dataset=d, choices=c) for (d, c), p in sources.questions.items()],
+        "images": [parquet(p, dataset=d) for d, p in sources.images.items()],
+        "taxa": [parquet(p, dataset=d) for d, p in sources.taxa.items()],
+        "splits": [parquet(sources.partition, dataset=sources.training)],
+        "answers": [parquet(p, system=s, dataset=d, choices=c) for (s, d, c), p in sources.answers.items()],
+        "leaves": [parquet(p, system=s, dataset=d) for (s, d), p in sources.leaves.items()],
+    }
+    for name, selects in some.items():
+        if selects:
+            connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(selects)}")
+        else:
+            strings = [pa.field(column, pa.string()) for column in ("system", "dataset", "choices")]
+            nothing = pa.schema([*strings, *schemas.PREDICTIONS]).empty_table()
+            connection.from_arrow(nothing).create(name)
+    users = {"system": list(sources.leaf_systems), "leaf_system": list(sources.leaf_systems.values())}
+    connection.from_arrow(pa.table(users, schema=_USERS)).create("leaf_systems")
+    written = "SELECT taxon AS name FROM taxa UNION SELECT answer FROM leaves"
+    written += " UNION SELECT unnest(lineage) FROM leaves"
+    query = f"SELECT name FROM ({written}) WHERE name IS NOT NULL ORDER BY name"
+    names = [name for (name,) in connection.sql(query).fetchall()]
+    keys = pa.table({"name": names, "key": [normalise(name) for name in names]}, schema=_KEYS)
+    connection.from_arrow(keys).create("keys")
+    for path in sorted(views, key=lambda path: _VIEWS.index(path.stem)):
+        connection.execute(f"CREATE VIEW {path.stem} AS {path.read_text(encoding='utf-8')}")
+
+
+def create_metrics(connection: duckdb.DuckDBPyConnection, metrics: Metrics) -> dict[tuple[str, ...], str]:
+    """Make a view of each file of metrics (schema `metrics`), and `per_image` over all that give a value.
+
+    Args:
+        connection: of a database with the views that metrics read.
+        metrics: those to make views of.
+
+    Returns:
+        the union of the queries whose rows have the same columns, by these columns.
+
+    Raises:
+        UserError: the SQL of a file does not run, or lacks a column.
+    """
+    connection.execute("CREATE SCHEMA metrics")
+    selects: dict[tuple[str, ...], list[str]] = {}
+    for path in dict.fromkeys(metric.file for metric in metrics.values()):
+        mine = [metric for metric in metrics.values() if metric.file == path]
+        if mine[0].aggregate.columns:
+            select = _select(connection, path, mine)
+            connection.execute(f'CREATE VIEW metrics."{path.stem}" AS {heads.query(path)}')
+            selects.setdefault(mine[0].aggregate.columns, []).append(select)
+    unions = {columns: " UNION ALL BY NAME ".join(some) for columns, some in selects.items()}
+    if ("value",) in unions:
+        ids = ", ".join((*_IDS, "metric", "level"))
+        connection.execute(f"CREATE VIEW per_image AS SELECT {ids}, value FROM ({unions['value',]})")
+    return unions
+
+
+def _select(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence[Metric]) -> str:
+    """Return a SELECT with the columns that a file's metrics need; unnamed, the metric is the file's name."""
+    wanted, text = metrics[0].aggregate.columns, heads.query(path)
+    try:
+        there = connection.sql(text).columns
+    except duckdb.Error as error:
+        raise UserError(f"{path}: {error}") from error
+    lacking = [name for name in (*_IDS, *wanted) if name not in there]
+    if len(metrics) > 1 and "metric" not in there:
+        lacking.append("metric")
+    if lacking:
+        raise UserError(
+            f"{path}: its SELECT has no column {', '.join(lacking)}; {metrics[0].aggregate.name} needs it"
+        )
+    known = {"metric": quoted(metrics[0].name), "level": "NULL::TINYINT"}
+    ids = [f"{name}" if name in there else f"{known[name]} AS {name}" for name in ("metric", "level")]
+    kept = [f"{name}::DOUBLE AS {name}" if name in ("value", "confidence") else name for name in wanted]
+    return f"SELECT {', '.join((*_IDS, *ids, *kept))} FROM ({text})"
+
+
+def check_complete(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
+    """Refuse to score where a question has no answer, or two: no row may leave the denominator unseen.
+
+    Args:
+        connection: of a database with the views of the sources.
+        sources: what should be there.
+
+    Raises:
+        UserError: one line per system, data set and choices.
+    """
+    pairs = [(s, d, c) for s, d, c in sources.answers]
+    pairs += [(s, d, "leaf") for s in dict.fromkeys(sources.leaf_systems.values()) for d in sources.images]
+    columns = map(list, zip(*pairs, strict=True))
+    wanted = pa.table(dict(zip(("system", "dataset", "choices"), columns, strict=True)))
+    connection.register("wanted", wanted)
+    rows = connection.sql("""
+        WITH asked AS (
+            SELECT dataset, choices, question_id AS id FROM questions WHERE split = 'test' AND scored
+            UNION ALL
+            SELECT DISTINCT dataset, 'leaf', image_id FROM questions WHERE split = 'test' AND scored
+        ), found AS (
+            SELECT system, dataset, choices, question_id AS id, count(*) AS times FROM answers GROUP BY ALL
+            UNION ALL
+            SELECT system, dataset, 'leaf', image_id, count(*) FROM leaves GROUP BY ALL
+        )
+        SELECT system, dataset, choices,
+            count(*) FILTER (WHERE times IS NULL), count(*) FILTER (WHERE times > 1), count(*)
+        FROM wanted JOIN asked USING (dataset, choices) LEFT JOIN found USING (system, dataset, choices, id)
+        GROUP BY ALL HAVING count(*) FILTER (WHERE times IS DISTINCT FROM 1) > 0 ORDER BY ALL
+    """).fetchall()
+    lines = [
+        f"{s}, {d}, {c}: of {n} predictions {lost} missing, {twice} more than once"
+        for s, d, c, lost, twice, n in rows
+    ]
+    orphans = connection.sql("""
+        SELECT dataset, count(*)
+        FROM (SELECT DISTINCT dataset, image_id, level FROM questions WHERE split = 'test' AND scored)
+        ANTI JOIN truth USING (dataset, image_id, level) GROUP BY ALL ORDER BY ALL
+    """).fetchall()
+    lines += [
+        f"{dataset}: {n} questions about an image or a level that is not in images and taxa"
+        for dataset, n in orphans
+    ]
+    if lines:
+        raise UserError(
+            "Predictions and questions do not match; delete the prediction files named and run the workflow"
+            " again:\n  " + "\n  ".join(lines)
+        )
+
+
+def measure(
+    connection: duckdb.DuckDBPyConnection, metrics: Metrics, unions: Mapping[tuple[str, ...], str]
+) -> dict[tuple[str, ...], str]:
+    """Run every metric; what they read is computed once, as tables named like views.
+
+    Args:
+        connection: of a database with the views of the metrics.
+        metrics: what the files say that they give.
+        unions: the queries, by the columns that their rows have.
+
+    Returns:
+        the temporary table with the rows, by the same columns; a row whose first column is null is left out.
+
+    Raises:
+        UserError: a query gives a metric that no head names.
+    """
+    for view in ("judged", "named"):
+        connection.execute(f"CREATE TEMP TABLE {view} AS FROM main.{view}")
+    tables = {columns: "measured_" + "_".join(columns) for columns in unions}
+    for columns, table in tables.items():
+        connection.execute(
+            f"CREATE TEMP TABLE {table} AS SELECT * FROM ({unions[columns]}) WHERE {columns[0]} IS NOT NULL"
+        )
+        given = connection.sql(f"SELECT DISTINCT metric FROM {table} ORDER BY metric").fetchall()
+        if odd := [name for (name,) in given if name not in metrics]:
+            raise UserError(
+                f"The SQL of metrics gives {', '.join(odd)}, which no head names: `-- metric: {odd[0]}`"
+            )
+    return tables

@@ -1,3 +1,0 @@
--- Open set, level: share of images whose stage 1 reasoning names the right taxon of a level
-SELECT system, dataset, choices, image_id, 'open_level_accuracy' AS metric, level, correct AS value
-FROM named

@@ -1,4 +1,0 @@
--- POR: mean share of an image's scored levels that are right
-SELECT system, dataset, choices, image_id, 'por' AS metric, avg(correct::INTEGER) AS value
-FROM judged
-GROUP BY ALL

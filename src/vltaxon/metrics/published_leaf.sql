@@ -1,4 +1,0 @@
--- Leaf (published reading): leaf accuracy where the benchmark's own rule reads the completions
-SELECT system, dataset, choices, image_id, 'published_leaf' AS metric, published_correct AS value
-FROM judged
-WHERE position = depth AND published_correct IS NOT NULL

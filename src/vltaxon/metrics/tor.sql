@@ -1,9 +1,0 @@
--- TOR: share of adjacent pairs of levels that are both right; 0 where there is one level only
-WITH pairs AS (
-    SELECT system, dataset, choices, image_id, depth,
-        correct AND lag(correct, 1, false) OVER (PARTITION BY system, dataset, choices, image_id ORDER BY position) AS both_correct
-    FROM judged
-)
-SELECT system, dataset, choices, image_id, 'tor' AS metric, coalesce(sum(both_correct::INTEGER) / nullif(max(depth) - 1, 0), 0) AS value
-FROM pairs
-GROUP BY ALL

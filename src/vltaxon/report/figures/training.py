@@ -1,0 +1,77 @@
+"""Training curves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vltaxon import schemas
+from vltaxon.metrics.aggregate import Floats
+from vltaxon.provenance import read_parquet
+from vltaxon.report.figures.style import COLOURS, DASHES, SMALL
+from vltaxon.train.objectives import step_classes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from vltaxon.config.steps import Panel
+
+TITLE = "Training"
+CAPTION = (
+    "Pale: each logged step; bold: running mean over a tenth of the curve. Reward is"
+    " the mean over a batch of completions."
+)
+Curve = dict[str, tuple[Floats, Floats]]  # steps and values by metric
+
+
+def draw(curves: Mapping[str, Path]) -> "Figure":
+    """Return the figure: what the objectives of the steps say is to be drawn; raw values pale, a running mean on top.
+
+    Args:
+        curves: curve.parquet of each training step, by the name to show (`vl_taxon 2-grpo`), in order.
+    """
+    from matplotlib.figure import Figure
+
+    panels = _panels(curves)
+    figure = Figure(figsize=(1 + 3.8 * max(len(panels), 1), 3.2), layout="constrained")
+    axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+    for axis, (panel, lines) in zip(axes, panels.items(), strict=False):
+        for place, (label, (x, y)) in enumerate(lines):
+            colour, dash = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
+            axis.plot(x, y, color=colour, alpha=0.25, linewidth=0.9)
+            axis.plot(x, _smooth(y), color=colour, linewidth=1.9, label=label, linestyle=dash)
+        axis.set(title=panel.title, xlabel="optimiser step", ylabel=panel.unit)
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=SMALL, loc="best")
+    return figure
+
+
+def _panels(curves: Mapping[str, Path]) -> dict["Panel", list[tuple[str, tuple[Floats, Floats]]]]:
+    """Return the lines of each panel with their labels, in the order in which the objectives declare them."""
+    panels: dict[Panel, list[tuple[str, tuple[Floats, Floats]]]] = {}
+    for name, path in curves.items():
+        curve, objective = _curve(path), step_classes()[path.parent.name.partition("-")[2]]
+        for column in objective.columns().values():
+            if column.panel is not None:
+                lines = panels.setdefault(column.panel, [])
+                if column.name in curve:
+                    lines.append((" ".join(filter(None, (name, column.label))), curve[column.name]))
+    return panels
+
+
+def _curve(path: Path) -> Curve:
+    """Return steps and values of each metric of a curve."""
+    table = read_parquet(path, schemas.CURVE)
+    step, metric, value = (table[name].to_numpy() for name in table.column_names)
+    return {name: (step[metric == name], value[metric == name]) for name in dict.fromkeys(metric)}
+
+
+def _smooth(values: "Floats") -> "Floats":
+    """Return the centred running mean over a tenth of the curve, its window cut at the ends."""
+    half = max(1, len(values) // 20)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    first, last = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
+    means: Floats = (total[last] - total[first]) / (last - first)
+    return means

@@ -1,0 +1,17 @@
+"""The figures of the main systems."""
+
+from vltaxon.report.figures import FIGURES
+from vltaxon.report.sections import Content, Section, uri
+
+SECTION = Section(20, "Figures", "figures")
+
+
+def context(content: Content) -> dict[str, object]:
+    """Return title, caption and picture of each figure."""
+    paths = content.task.figures
+    return {
+        "figures": [
+            (FIGURES[path.stem].TITLE, FIGURES[path.stem].CAPTION, uri(path.read_bytes(), "image/svg+xml"))
+            for path in paths
+        ]
+    }

@@ -1,0 +1,226 @@
+"""Group-relative policy optimisation (DeepSeekMath, arXiv 2402.03300) by rewards, with TRL's GRPOTrainer."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from vltaxon import batches
+from vltaxon.config.base import HOW, Closed
+from vltaxon.config.steps import Column, Curve, Panel, Step
+from vltaxon.errors import suggest
+from vltaxon.train.rewards import Reward, find_rewards
+
+if TYPE_CHECKING:
+    from trl import GRPOTrainer
+
+    from vltaxon.config.models import Speed
+    from vltaxon.train.objectives import Prepared
+
+_REWARD, _KL = Panel("GRPO reward", "mean reward"), Panel("GRPO KL to the start", "KL (nats per token)")
+_SHARE_ALIKE = "frac_zero_variance"  # column: share of the groups whose completions all got the same reward
+
+
+class WeightedReward(Closed):
+    """A reward of `train/rewards`, and what it counts in the sum of rewards."""
+
+    name: str = Field(description="File in vltaxon/train/rewards.")
+    weight: FiniteFloat = 1.0
+
+    @field_validator("name")
+    @classmethod
+    def _there(cls, name: str) -> str:
+        if name not in find_rewards():
+            raise ValueError(f'reward "{name}" is not {suggest(name, find_rewards())}')
+        return name
+
+
+class GrpoStep(Step):
+    """A step of group-relative policy optimisation: completions of a prompt are compared by their rewards."""
+
+    kind: Literal["grpo"]
+    group_size: PositiveInt = Field(8, description="Completions per prompt.")
+    rewards: tuple[WeightedReward, ...] = Field(
+        (WeightedReward(name="format"), WeightedReward(name="accuracy")),
+        min_length=1,
+        description="What a completion is rewarded for, and with which weight in the sum.",
+    )
+    kl: float = Field(0.4, ge=0, description="Coefficient of the KL term.")
+    temperature: PositiveFloat = 1.0
+    clip: PositiveFloat = 0.2
+    zero_variance_limit: Annotated[float, HOW] = Field(
+        0.95, gt=0, le=1, description="Warn above this share of groups without variance."
+    )
+    generate: Literal["transformers", "vllm_colocate", "vllm_server"] = Field(
+        "transformers",
+        description="What writes the completions. vLLM, on the training devices or at the address in "
+        "VLTAXON_VLLM_SERVER (`trl vllm-serve`), is faster and was not yet run by us.",
+    )
+
+    @model_validator(mode="after")
+    def _of_single_turns_and_rewards(self) -> Self:
+        if any(sample.turns == "multi" for sample in self.samples):
+            raise ValueError("samples: turns multi is not for grpo, which rewards a single answer")
+        names = [reward.name for reward in self.rewards]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"rewards: {', '.join(twice)} stands twice")
+        return self
+
+    # -- what it costs
+    # -----------------------------------------------------------------------------------------------
+
+    @property
+    def rollouts(self) -> int:
+        """How many completions are trained on for each sample: a group."""
+        return self.group_size
+
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens may be added to a sample: those of a completion."""
+        return self.max_new_tokens
+
+    @property
+    def least_samples(self) -> int:
+        """How many samples one optimiser step needs: a prompt for each group."""
+        return self.batch_size // self.group_size
+
+    def accumulation(self, world: int) -> int:
+        """Return the gradient accumulation steps on `world` devices, of whole groups."""
+        return batches.accumulation(self.batch_size, self.device_batch_size, world, self.group_size)
+
+    def seconds(self, prompt: float, new: float, speed: "Speed") -> float:
+        """Return how long one device trains; completions are generated first, and read by the reference."""
+        return super().seconds(prompt, new, speed) + 2 * (prompt + new) / speed.prompt + new / speed.new
+
+    # -- how it is trained
+    # -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def columns(cls) -> Mapping[str, Column]:
+        """Return the columns of the curve: rewards and the KL term are drawn.
+
+        The default rewards come first, then all others that there are.
+        """
+        default = cls.model_fields["rewards"].default
+        names = dict.fromkeys([*(reward.name for reward in default), *find_rewards()])
+        return {
+            **super().columns(),
+            "reward": Column("reward", _REWARD, "sum"),
+            "reward_std": Column("reward_std"),
+            **{f"rewards/{name}_reward/mean": Column(f"reward_{name}", _REWARD, name) for name in names},
+            "kl": Column("kl", _KL),
+            "completions/mean_length": Column("completion_length"),
+            "completions/clipped_ratio": Column("truncated"),
+            "frac_reward_zero_std": Column(_SHARE_ALIKE),
+        }
+
+    def check_environment(self) -> None:
+        """Check that vLLM is there, where it is to write the completions."""
+        from vltaxon.train import guards
+
+        guards.check_vllm(self.generate)
+
+    def trainer(self, prepared: "Prepared") -> "GRPOTrainer":
+        """Return a GRPOTrainer.
+
+        The loss is the paper's: mean over tokens, then over completions, with advantages scaled by the
+        group's deviation; TRL's own default is DAPO's. With a KL term TRL copies the policy's adapter to a
+        frozen `ref`, so the reference is the policy as it starts: the base model, or the SFT adapter.
+        """
+        from trl import GRPOConfig, GRPOTrainer
+
+        config = GRPOConfig(
+            **prepared.arguments,
+            num_generations=self.group_size,
+            max_completion_length=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=1.0,
+            top_k=0,
+            beta=self.kl,
+            epsilon=self.clip,
+            num_iterations=1,  # so a state between two optimiser steps has no completions to keep
+            loss_type="grpo",
+            scale_rewards="group",
+            importance_sampling_level="token",
+            use_bias_correction_kl=False,
+            mask_truncated_completions=False,
+            shuffle_dataset=False,  # the draw has; TRL's is lost when a killed run goes on in a later epoch
+            log_completions=False,
+            log_multimodal=False,
+            reward_weights=[reward.weight for reward in self.rewards],
+            **self.vllm_arguments(prepared.lengths.longest),
+        )
+
+        def ends(token: int) -> bool:
+            return token in trainer.eos_token_ids
+
+        trainer = GRPOTrainer(
+            model=prepared.policy,
+            reward_funcs=[
+                _told_why_it_ended(each.name, find_rewards()[each.name], ends) for each in self.rewards
+            ],
+            args=config,
+            train_dataset=prepared.rows,
+            processing_class=prepared.processor,
+        )
+        return trainer
+
+    def vllm_arguments(self, longest: int) -> dict[str, Any]:
+        """Return where completions are written by vLLM. Not yet run by us.
+
+        In colocate mode it shares the training devices; in server mode it is one that was started by `trl
+        vllm-serve`.
+
+        Args:
+            longest: tokens of the longest sample, image included.
+        """
+        from vltaxon.train import guards
+
+        if self.generate == "transformers":
+            return {}
+        mode: dict[str, Any] = {"use_vllm": True, "vllm_mode": self.generate.removeprefix("vllm_")}
+        if self.generate == "vllm_colocate":
+            return mode | {"vllm_max_model_length": longest + self.max_new_tokens}
+        return mode | {"vllm_server_base_url": os.environ[guards.VLLM_SERVER]}
+
+    def findings(self, curve: Curve, prepared: "Prepared") -> dict[str, Any]:
+        """Return the share of groups without variance, warning of too many, and how the reward moved."""
+        from vltaxon.train import guards
+
+        shares = [value for _, column, value in curve if column == _SHARE_ALIKE]
+        return {
+            "zero_variance_share": guards.share_without_variance(shares, self.zero_variance_limit),
+            "zero_variance_limit": self.zero_variance_limit,
+            "reward": trend([value for _, column, value in curve if column == "reward"]),
+        }
+
+
+def _told_why_it_ended(
+    name: str, reward: Reward, ends: Callable[[int], bool]
+) -> Callable[..., list[float | None]]:
+    """Return a reward as TRL calls it, which also gets the reason why each completion ended.
+
+    TRL gives none; a completion was cut by the limit if its last token is none at which the trainer stops.
+    """
+
+    def rewarded(completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
+        reasons = ["stop" if ends(ids[-1]) else "length" for ids in completion_ids]
+        return reward(finish_reason=reasons, **columns)
+
+    rewarded.__name__ = f"{name}_reward"  # by which TRL's log calls it
+    return rewarded
+
+
+def trend(rewards: Sequence[float]) -> dict[str, float]:
+    """Return whether the reward rose: its mean in the first and last third of the steps, and a test of order.
+
+    That is Kendall's tau with the step, and its p. A test by ranks, since a step's mean is of few prompts and
+    far from normal.
+    """
+    from scipy.stats import kendalltau
+
+    third = max(1, len(rewards) // 3)
+    first, last = (sum(part) / third for part in (rewards[:third], rewards[-third:]))
+    tau = kendalltau(range(len(rewards)), rewards)
+    return {"first_third": first, "last_third": last, "tau": float(tau.statistic), "p": float(tau.pvalue)}
