@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tabulate import tabulate
 
-from vltaxon.config import Dataset, Split
+from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.archives import located
 from vltaxon.data.images import ImageStore, decode
 

@@ -173,7 +173,7 @@ def run(rule: str, size: Size) -> None:
 
         unpack(here / "val.tar.gz", here / "val.tar", here / "val.parquet")
     elif rule == "ingest":
-        from vltaxon.config import Dataset, Split
+        from vltaxon.config.datasets import Dataset, Split
         from vltaxon.data.archives import located
         from vltaxon.data.ingest import ingest
 
@@ -192,7 +192,7 @@ def run(rule: str, size: Size) -> None:
         files = (here / name for name in ("taxa.parquet", "images.parquet", "images.vectors", "taxons.vectors"))
         mine(*files, "e", "{}", range(2, size.levels + 1), 0, here / "mine.parquet")
     elif rule == "answer_questions":
-        from vltaxon.config import Stage
+        from vltaxon.config.protocols import Stage
         from vltaxon.inference.run import answer_questions
         from vltaxon.tasks.asking import Answering
         from vltaxon.tasks.prediction import AnswerTask

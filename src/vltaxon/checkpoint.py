@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vltaxon import provenance
-from vltaxon.config import MOVING, Vlm
+from vltaxon.config.base import MOVING
 from vltaxon.errors import UserError
+from vltaxon.inference.engines.transformers import Vlm
 
 
 def pinned(model: Vlm) -> Vlm:

@@ -16,7 +16,8 @@ import pyarrow as pa
 from isal import igzip_threaded
 from tqdm import tqdm
 
-from vltaxon import config, schemas
+from vltaxon import schemas
+from vltaxon.config.datasets import RawDataset
 from vltaxon.data.download import demand_unchanged
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic, read_frame, write_parquet
@@ -93,7 +94,7 @@ def _size(path: Path) -> int | None:
     return found.st_size if S_ISREG(found.st_mode) else None
 
 
-def located(dataset: config.RawDataset, folder: Path) -> dict[str, Archive | Folder]:
+def located(dataset: RawDataset, folder: Path) -> dict[str, Archive | Folder]:
     """Where the images of a data set's splits lie: in archives, as `unpack` leaves them in `folder`, or in folders."""
     places: dict[str, Archive | Folder] = {}
     for split, part in (("train", dataset.train), ("test", dataset.test)):

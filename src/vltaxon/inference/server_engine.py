@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vltaxon.config import Endpoint
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
+from vltaxon.inference.engines.server import Endpoint
 from vltaxon.inference.ledger import Ledger
 from vltaxon.inference.request_queue import Asked, RequestQueue
 from vltaxon.inference.served import Patience, Served, digest

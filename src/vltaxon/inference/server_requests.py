@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vltaxon import prompts, provenance
-from vltaxon.config import Endpoint
 from vltaxon.data.images import ImageStore
 from vltaxon.inference.engine import Decoding, Request
+from vltaxon.inference.engines.server import Endpoint
 
 
 def request_body(

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from vltaxon import checkpoint, prompts
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.inference import shared_prefix, token_choice
 from vltaxon.inference.batching import Batching, Job
 from vltaxon.inference.engine import Decoding, Request, Response
+from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.shared_prefix import Batch, Group, NotShared, SharedPrefix, Tokens
 from vltaxon.inference.token_choice import Trie
 from vltaxon.parsing import LETTERS

@@ -5,8 +5,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from vltaxon.config import HOW, Prompt, Step, Vlm
+from vltaxon.config.base import HOW
+from vltaxon.config.protocols import Prompt
 from vltaxon.config.recipes import AnyStep
+from vltaxon.config.steps import Step
+from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.tasks.asking import LeafTask
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 

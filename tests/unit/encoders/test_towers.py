@@ -9,10 +9,10 @@ import pytest
 from huggingface_hub import constants
 from PIL import Image
 
-from vltaxon.config import Clip
 from vltaxon.demo import tiny_siglip
 from vltaxon.encoders.towers import Encoder
 from vltaxon.errors import UserError
+from vltaxon.inference.engines.zero_shot import Clip
 
 pytestmark = pytest.mark.numeric
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.unit.conftest import World
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
 from vltaxon.inference import shared_prefix, transformers_engine
 from vltaxon.inference.engine import Decoding, Request, Response
+from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.shared_prefix import NotShared
 from vltaxon.inference.token_choice import drawn
 from vltaxon.inference.transformers_engine import TransformersEngine

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.data.builder import score_task
 from tests.unit.inference.tasks import asking
 from vltaxon import schemas
-from vltaxon.config import Prompt, Stage
+from vltaxon.config.protocols import Prompt, Stage
 from vltaxon.inference.engine import Request, Response
 from vltaxon.inference.stages.answers import ask_questions
 from vltaxon.inference.stages.leaf import name_leaves

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from vltaxon import config
+from vltaxon.config.experiment import Tables
+from vltaxon.config.load import load
 from vltaxon.errors import UserError
-from vltaxon.plan import Plan
 from vltaxon.plan.scopes import Scope
 from vltaxon.plan.scoring import ScoringPlan
+from vltaxon.plan.whole import Plan
 from vltaxon.tasks.scoring import MainTableTask, PaperTableTask, SweepTableTask, SweptSystem
 
 ROOT = Path(__file__).parents[3]
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.chdir(ROOT)
-    return Plan(config.load(Path("config/config.yaml")))
+    return Plan(load(Path("config/config.yaml")))
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_values_of_the_paper_s_tables(plan: Plan) -> None:
     )
     assert values.systems["vl_taxon"] == "VL-Taxon: tiny_vlm, trained by vl_taxon, asked by two_stage"
     names = {"animal": "inat21_animals", "plant": "demo_plants", "bird": "cub200"}
-    mixed = paper_table(changed(plan, tables=config.Tables(**names)), "table2").setting
+    mixed = paper_table(changed(plan, tables=Tables(**names)), "table2").setting
     assert mixed.comparable == {"animal": True, "plant": False, "bird": True}
     wanted = [Path(f"results/tables/vl_taxon.table4.{s}") for s in ("csv", "md", "tex")]
     drawn = [Path("results/figures/vl_taxon.figure2.svg"), Path("results/figures/vl_taxon.figure2.png")]
@@ -136,7 +137,7 @@ def test_the_paper_s_tables_need_data_sets_and_a_sweep_a_sweep(plan: Plan) -> No
             without.targets.files(target)
     with pytest.raises(UserError, match="needs `sweeps` in the config"):
         without.targets.files("sweep")
-    few = changed(plan, tables=config.Tables(plant="demo_plants"))
+    few = changed(plan, tables=Tables(plant="demo_plants"))
     assert few.targets.files("table2"), "which is of plants alone"
     with pytest.raises(UserError, match="it has none for animal"):
         few.targets.files("table1")
@@ -164,7 +165,7 @@ def test_scopes_that_the_config_has_nothing_for_are_left_out(plan: Plan) -> None
         "sweep",
         "repeats",
     ]
-    bare = changed(plan, tables=config.Tables(plant="demo_plants"), sweeps={}, repeats={}, comparisons={})
+    bare = changed(plan, tables=Tables(plant="demo_plants"), sweeps={}, repeats={}, comparisons={})
     assert [scope.name for scope in bare.scopes] == ["main", "vl_taxon.table2"]
 
 

@@ -48,7 +48,3 @@ def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
     engine = find_plugins("vltaxon.inference.engines")[asking.model.engine]
     made: Source = engine.source(task, asking, images)
     return made
-
-
-# Last, since the config looks here for the engines, and either may be imported first.
-import vltaxon.config  # noqa: E402, F401

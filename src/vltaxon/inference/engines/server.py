@@ -274,9 +274,9 @@ def as_its_file_says(planned: Endpoint, file: Path) -> Endpoint:
     Raises:
         UserError: the file is gone, or no YAML any more.
     """
-    from vltaxon import config
+    from vltaxon.config.files import read_model
 
-    now = config.read_model(file)
+    now = read_model(file)
     values = _shaping(planned) | _how(Endpoint, now)
     if planned.managed is not None:
         values["managed"] = _shaping(planned.managed) | _how(Managed, now.get("managed") or {})

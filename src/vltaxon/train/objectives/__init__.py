@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vltaxon.plugins import find_plugins
-
 if TYPE_CHECKING:
     import datasets
     from peft import PeftModel
@@ -39,20 +37,3 @@ class Prepared:
     arguments: Mapping[str, Any]
     lengths: "Lengths"
     files: tuple[Path, ...] = ()
-
-
-def step_classes() -> dict[str, "type[Step]"]:
-    """Return the kinds of steps, each the one that its file declares."""
-    from vltaxon.config.steps import Step
-
-    return {
-        name: declared
-        for name, module in find_plugins("vltaxon.train.objectives").items()
-        for declared in vars(module).values()
-        if isinstance(declared, type)
-        and issubclass(declared, Step)
-        and declared.__module__ == module.__name__
-    }
-
-
-import vltaxon.config  # noqa: E402, F401  # last: the config asks here for the steps, whichever is imported first

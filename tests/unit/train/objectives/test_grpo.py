@@ -6,8 +6,8 @@ import torch
 
 from tests.unit.conftest import LORA, RANKS, RIGHT_LETTERS, World, step
 from vltaxon import checkpoint
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
+from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.train import adapter, arguments, guards, lengths, objectives, samples
 from vltaxon.train.rewards import accuracy
 

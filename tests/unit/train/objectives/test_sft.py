@@ -3,8 +3,8 @@ import torch
 
 from tests.unit.conftest import LETTERS, LORA, World, step, train
 from vltaxon import checkpoint, provenance, schemas
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
+from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.train import adapter, arguments, lengths, objectives, samples
 
 pytestmark = pytest.mark.numeric
