@@ -416,9 +416,9 @@ def inference(bench: Bench) -> Result:
     engine.plain(requests, opened, batch, 2)
     for what, by, some, new, work, rounds in works:
         if by.startswith("engine,"):  # as many rows at a time as there are
-            engine._rows = len(some)
+            engine._batching.rows = len(some)
         taken = [bench.seconds(work) for _ in range(rounds)]
-        engine._rows = batch
+        engine._batching.rows = batch
         took = statistics.median(seconds for seconds, _ in taken)
         said[f"{what}: {by}"] = taken[-1][1]
         rows.append({"answers": what, "by": by, "questions": len(some), "new tokens": new, "s": round(took, 3),

@@ -20,14 +20,20 @@ import pyarrow as pa
 from tabulate import tabulate
 
 from vltaxon import schemas
-from vltaxon.config import Prompt, Stage
-from vltaxon.inference import stages
+from vltaxon.config import GenerativeSpec, Prompt, Stage
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.journal import Journal, Journaled
+from vltaxon.inference.journal.engine import Journaled
+from vltaxon.inference.journal.folder import JournalFolder
+from vltaxon.inference.stages.answers import ask_questions
+from vltaxon.inference.stages.leaf import name_leaves
+from vltaxon.inference.stages.similarity import answer_by_similarity
 from vltaxon.provenance import write_parquet
+from vltaxon.tasks.asking import Answering, Asking
+from vltaxon.tasks.prediction import AnswerTask, PredictLeafTask
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 WIDTHS = (1, 5, 20, 60, 250, 1200, 2500)  # taxa of each rank
+NAMING = "Name the {word} ({ranks})."
 WORDING = "Given the {word} in the image, what is its taxonomic classification at the {rank} level?"
 IDENTITY = {"engine": "double", "version": 0, "weights": "none"}
 DIMENSIONS = 768
@@ -72,7 +78,7 @@ def embed(folder: Path, images: int) -> None:
 class Double:
     """Writes 400 bytes about anything."""
 
-    digest = "none"
+    digest, facts = "none", {}
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
         for at in sorted(range(len(requests)), key=lambda i: -len(requests[i].text)):
@@ -85,21 +91,24 @@ def answer(folder: Path, state: Path | None) -> None:
     ids = json.loads((folder / "ids.json").read_text())
     engine: Any = Double()
     if state is not None:
-        engine = Journaled(engine, Journal(state, IDENTITY, "double"), {image_id: f"sha of {image_id}" for image_id in ids})
-    asking = stages.Asking(Prompt(source="-", text='It is "{leaf}". {question}\n{options}'), WORDING, "plant", RANKS)
-    naming = stages.Asking(Prompt(source="-", text="Name the {word} ({ranks})."), WORDING, "plant", RANKS)
-    leaf, asked = Stage(name="leaf", prompt="p"), Stage(name="answer", prompt="p", condition="leaf")
-    output = folder / "leaf.parquet"
-    stages.predict_leaf(engine, ids, leaf, naming, output, 0)
-    stages.answer_by_model(engine, ids, asked, asking, folder / "questions.parquet", [output], folder / "answer.parquet", 0)
+        engine = Journaled(engine, JournalFolder(state, IDENTITY, "double"), {image_id: f"sha of {image_id}" for image_id in ids})
+    model = GenerativeSpec(engine="double", pixels=3136, licence="none")
+    words = {"model": model, "wording": WORDING, "word": "plant", "ranks": RANKS, "seed": 0}
+    naming, asking = Prompt(source="-", text=NAMING), Prompt(source="-", text='It is "{leaf}". {question}\n{options}')
+    stages = Stage(name="leaf", prompt="p"), Stage(name="answer", prompt="p", condition="leaf")
+    job = {"images": folder / "images.parquet", "shard": 0, "shards": 1}  # ids are given, so no image is looked up
+    leaf, output = Asking(stage=stages[0], prompt=naming, **words), folder / "leaf.parquet"
+    name_leaves(PredictLeafTask(asking=leaf, predictions=output, **job), engine, ids)
+    asked = {"questions": folder / "questions.parquet", "leaves": (output,), "predictions": folder / "answer.parquet"}
+    ask_questions(AnswerTask(asking=Asking(stage=stages[1], prompt=asking, **words), **asked, **job), engine, ids)
 
 
 def zero_shot(folder: Path, state: Path | None) -> None:
     ids = json.loads((folder / "ids.json").read_text())
-    vectors = (folder / "images_vectors.parquet", folder / "labels_vectors.parquet")
-    stages.answer_by_similarity(
-        ids, *vectors, folder / "taxa.parquet", folder / "questions.parquet", folder / "zero_shot.parquet", 0
-    )
+    names = {"image_vectors": "images_vectors", "taxon_vectors": "labels_vectors", "predictions": "zero_shot"}
+    files = {name: folder / f"{names.get(name, name)}.parquet" for name in ("images", "taxa", "questions", *names)}
+    stage = Answering(stage=Stage(name="answer", by="similarity"), seed=0)
+    answer_by_similarity(AnswerTask(asking=stage, shard=0, shards=1, **files), ids)
 
 
 def measured(work: Any, folder: Path, state: Path | None = None) -> tuple[float, float]:

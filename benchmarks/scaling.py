@@ -192,11 +192,15 @@ def run(rule: str, size: Size) -> None:
         files = (here / name for name in ("taxa.parquet", "images.parquet", "images.vectors", "taxons.vectors"))
         mine(*files, "e", "{}", range(2, size.levels + 1), 0, here / "mine.parquet")
     elif rule == "answer_questions":
-        from vltaxon.inference.stages import answer_by_similarity, test_images
+        from vltaxon.config import Stage
+        from vltaxon.inference.run import answer_questions
+        from vltaxon.tasks.asking import Answering
+        from vltaxon.tasks.prediction import AnswerTask
 
-        ids = test_images(here / "images.parquet", 0, 1)
-        vectors = (here / "images.vectors", here / "taxons.vectors")
-        answer_by_similarity(ids, *vectors, here / "taxa.parquet", here / "mine.parquet", here / "answer_questions.parquet", 0)
+        files = {"images": "images.parquet", "taxa": "taxa.parquet", "questions": "mine.parquet"}
+        files |= {"image_vectors": "images.vectors", "taxon_vectors": "taxons.vectors", "predictions": "answer_questions.parquet"}
+        stage = Answering(stage=Stage(name="answer", by="similarity"), seed=0)
+        answer_questions(AnswerTask(asking=stage, shard=0, shards=1, **{name: here / file for name, file in files.items()}))
     elif rule == "score":
         from vltaxon.metrics import heads
         from vltaxon.metrics.score import score

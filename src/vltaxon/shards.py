@@ -1,8 +1,8 @@
 """How a prediction is cut into jobs: by what its images are expected to cost, however many there are.
 
-Costs are in prompt tokens: a new token counts as many as a device reads in the time of writing one. Nothing here depends on a
-model's measured speed or on the machine, or the tables of a run would have to be cut anew whenever one of these changed. Light:
-read while the Snakefile is parsed.
+Costs are in prompt tokens: a new token counts as many as a device reads in the time of writing one. Nothing
+here depends on a model's measured speed or on the machine, or the tables of a run would have to be cut anew
+whenever one of these changed. Light: read while the Snakefile is parsed.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ from vltaxon.config import GenerativeSpec, Prompt, Stage
 
 _LETTERS = 4  # of a token of English text, roughly
 _QUESTION = 60  # tokens of a question and its four options
-# New tokens of an answer. With reasoning: what VL-Taxon reports for its own answers (arXiv 2601.14610, Table 6, 93 to 94).
+# New tokens of an answer. With reasoning: what VL-Taxon reports for its own answers (arXiv 2601.14610, Table
+# 6, 93 to 94).
 EXPECTED = {"bare": 2, "tagged": 94, "listing": 80}
 UNREASONED = 12
 _WRITTEN = 16  # prompt tokens for a new one: see `speed` in config/models/qwen2_5_vl_7b.yaml
-_FULL = 50e6  # of a shard: by the same arithmetic half an hour of an H100 with 7 B parameters, so that loading it weighs nothing
+_FULL = 50e6  # of a shard: half an hour of an H100 with 7 B parameters, so that loading it weighs nothing
 _LEAST = 5e6  # three minutes; with less, loading the model would weigh more than another device helps
 
 
@@ -33,29 +34,47 @@ class Cost(NamedTuple):
 
 
 def image_tokens(model: GenerativeSpec, pixels: int | None = None) -> float:
-    """Visual tokens of an image of so many pixels, within the model's bounds; where not said, of the largest that it is shown."""
+    """Return the visual tokens of an image.
+
+    Args:
+        model: that is shown it.
+        pixels: of the image; where not said, as many as the model is shown at most.
+    """
     return model.visual_tokens(pixels)
 
 
 def text_tokens(prompt: Prompt) -> float:
-    """Tokens of a prompt's words, and of the question that it shows."""
+    """Return the tokens of a prompt's words, and of the question that it shows."""
     return len(prompt.text + (prompt.system or "")) / _LETTERS + _QUESTION * ("{options}" in prompt.text)
 
 
 def new_tokens(stage: Stage, prompt: Prompt | None, cap: int | None) -> int:
-    """Tokens of an answer, within the limits of stage and model: more where it is reasoned, as the prompt says."""
+    """Return the tokens of an answer, within the limits of stage and model.
+
+    Args:
+        stage: limit and form.
+        prompt: says whether the answer is reasoned, and so longer.
+        cap: the model's own limit, if it has one.
+    """
     reasoned = prompt is not None and "<think>" in prompt.text
     expected = EXPECTED[stage.form] if reasoned or stage.form != "tagged" else UNREASONED
     return min(expected, stage.max_new_tokens, cap or expected)
 
 
 def cost(stage: Stage, prompt: Prompt, image: float, cap: int | None = None) -> Cost:
-    """Of an image of so many visual tokens that a model is asked about, which writes no more new tokens than `cap`."""
+    """Return what an image costs.
+
+    Args:
+        stage: what is asked.
+        prompt: in which words.
+        image: visual tokens.
+        cap: the model's own limit of new tokens, if it has one.
+    """
     return Cost(image, text_tokens(prompt) + _WRITTEN * stage.samples * new_tokens(stage, prompt, cap))
 
 
 def auto(each: float, images: int | None, devices: int) -> int:
-    """How many jobs suit a prediction: full ones, in whole rounds over the devices, but none too small to be worth it.
+    """Return how many jobs suit a prediction: full ones, in whole rounds over the devices, none too small.
 
     Args:
         each: cost of an image.
@@ -69,7 +88,14 @@ def auto(each: float, images: int | None, devices: int) -> int:
 
 
 def bounds(costs: Sequence[int], shards: int) -> list[int]:
-    """Where each shard begins, and the end of the last: ranges whose costs differ from equal parts by less than an image's."""
+    """Return where each shard begins, and the end of the last.
+
+    The costs of the ranges differ from equal parts by less than an image's.
+
+    Args:
+        costs: of the images, in order.
+        shards: how many there are.
+    """
     import numpy as np
 
     ends = np.cumsum(np.asarray(costs, np.int64))

@@ -296,7 +296,8 @@ def test_how_to_reach_an_endpoint_repeats_nothing_what_it_is_asked_does(serving:
 
 
 def test_an_endpoint_wants_no_device_and_a_server_of_ours_those_of_its_replicas(serving: Plan) -> None:
-    tasks = {system: serving.prediction.answer_questions(at(system)) for system in ("remote", "served", "base", "chance", "siglip")}
+    systems = ("remote", "served", "base", "chance", "siglip")
+    tasks = {system: serving.prediction.answer_questions(at(system)) for system in systems}
     assert [tasks[system].gpu for system in ("remote", "served", "base", "chance")] == [0, 2, 1, 0]
     assert [tasks[system].threads for system in ("remote", "served")] == [2, 8]
     assert [task.mem_mb for task in tasks.values()] == [2000, 4000, 2000, 2000, 2000]

@@ -70,3 +70,24 @@ def test_a_target_without_its_config_ends_in_one_clear_error(run: Run, key: str,
     path.write_text(yaml.safe_dump({name: value for name, value in config.items() if name != key}))
     status, words = run.snakemake("--dry-run", target)
     assert status != 0 and said in words
+
+
+def test_a_paper_is_a_folder(run: Run) -> None:
+    """Its tables and figures are targets, of the systems and data sets that they need, and tables of another go on."""
+    folder = run.folder / "src/vltaxon/papers/tara"
+    folder.mkdir()
+    (folder / "paper.yaml").write_text(
+        "{title: TARA, source: arXiv 2603.00431, roles: {insect: terra_known}, tables: {table1: {label: Table 1, title: Insects}},"
+        " figures: {figure1: {label: Figure 1, table: table1, drawing: leaf_and_hca, note: Ours.}}}"
+    )
+    lines = [f"table1,Base,base,insect,{metric},,\n" for metric in ("leaf", "hca")]
+    (folder / "cells.csv").write_text("table,row,system,dataset,metric,value,source\n" + "".join(lines))
+    status, words = run.snakemake("--dry-run", "tara.table1")
+    assert status != 0 and "it has none for insect" in words
+    path = run.folder / "config" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["tables"]["insect"] = "demo_birds"
+    path.write_text(yaml.safe_dump(config))
+    jobs = run.planned("tara")
+    assert jobs["answer_questions"] == jobs["score"] == jobs["tabulate"] == jobs["plot_paper"] == 1 and "train" not in jobs
+    assert run.planned("table1")["score"] == 1

@@ -24,10 +24,10 @@ rule plot_paper:
         "../scripts/plot_paper.py"
 
 
-for target in plan.scoring.targets:
+for target in plan.scoring.targets.names:
 
     rule:
         name:
             target
         input:
-            lambda wildcards, name=target: plan.scoring.files(name),
+            lambda wildcards, name=target: plan.scoring.targets.files(name),

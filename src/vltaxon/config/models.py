@@ -1,6 +1,7 @@
 """What all files of config/models have in common, whatever the engine that runs the model.
 
-Each engine is a file of inference/engines, which declares what else a model file of it may say (see `config.engines`).
+Each engine is a file of inference/engines, which declares what else a model file of it may say (see
+`config.engines`).
 """
 
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ class ModelSpec(Closed):
 
     @property
     def serves_merged(self) -> bool:
-        """Return whether an adapter is served merged into these weights, so that there has to be such a checkpoint."""
+        """Return whether an adapter is served merged into these weights, as a checkpoint of its own."""
         return False
 
     @property
@@ -126,7 +127,7 @@ class GenerativeSpec(ModelSpec):
 
     @property
     def own_system(self) -> str | None:
-        """Return the system text that it is given in place of the prompts' own, None where it is given theirs."""
+        """Return the system text that it gets in place of the prompts' own, None where it gets theirs."""
         return None
 
     @property
@@ -136,7 +137,7 @@ class GenerativeSpec(ModelSpec):
 
     @property
     def shares_images(self) -> bool:
-        """Return whether an image is read once for all prompts about it, and a prompt once for all its samples."""
+        """Return whether an image is read once for its prompts, and a prompt once for its samples."""
         return False
 
     def visual_tokens(self, pixels: int | None = None) -> float:
@@ -149,7 +150,12 @@ class GenerativeSpec(ModelSpec):
         return max(1.0, shown / VISUAL_TOKEN)
 
     def money(self, prompt: float, new: float) -> float | None:
-        """Return what so many prompt tokens and new tokens cost, none found in a cache; None where nothing is paid."""
+        """Return what tokens cost of which none is found in a cache; None where nothing is paid.
+
+        Args:
+            prompt: tokens of prompts, image tokens among them.
+            new: tokens that are written.
+        """
         return None
 
     @model_validator(mode="after")

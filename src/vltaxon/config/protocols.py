@@ -36,7 +36,8 @@ class Stage(Closed):
     prompt: Name | None = Field(None, description="File in config/prompts; needed where the model answers.")
     condition: Literal["none", "leaf", "gold"] = Field(
         "none",
-        description="The leaf that the prompt is given: none, the one that stage 1 named, or the true one (an oracle).",
+        description="The leaf that the prompt is given: none, the one that stage 1 named, or the true one "
+        "(an oracle).",
     )
     form: Form = Field(
         "tagged",
@@ -44,7 +45,8 @@ class Stage(Closed):
     )
     read: Literal["text", "letters"] = Field(
         "text",
-        description="answer: what the model writes; or, in one forward pass, which option's letter is the likeliest to.",
+        description="answer: what the model writes; or, in one forward pass, which option's letter is the "
+        "likeliest to.",
     )
     constrained: bool = Field(
         False, description="leaf: only lineages of the taxonomy can be written, each to its end."
@@ -64,7 +66,8 @@ class Stage(Closed):
     ] = 1.0
     choose: Literal["vote", "best"] = Field(
         "vote",
-        description="Which of several samples counts: the first with the answer that most of them give; or (leaf) the first that "
+        description="Which of several samples counts: the first with the answer that most of them give; or "
+        "(leaf) the first that "
         "names the most specific true taxon, and of these the one with most of the true lineage (an oracle).",
     )
 
@@ -84,7 +87,8 @@ class Stage(Closed):
             raise ValueError("prompt: needed where `by` is model, and only there")
         if self.name == "leaf" and (self.by != "model" or self.condition == "leaf"):
             raise ValueError(
-                "the leaf stage is answered by the model, and it is what names the leaf: no condition but gold"
+                "the leaf stage is answered by the model, and it is what names the leaf: "
+                "no condition but gold"
             )
         if self.name != "leaf" and (self.constrained or self.form == "listing"):
             raise ValueError("constrained and form listing are for the leaf stage")
@@ -116,12 +120,12 @@ class Protocol(Closed):
         return self
 
     def stage(self, name: str) -> Stage | None:
-        """The stage of a name, None where the protocol has none."""
+        """Return the stage of a name, None where the protocol has none."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
     @property
     def engines(self) -> set[str]:
-        """Engines whose models can follow this protocol."""
+        """Return the engines whose models can follow this protocol."""
         by = {stage.by for stage in self.stages}
         held = any(stage.constrained or stage.read == "letters" for stage in self.stages)
         return {

@@ -71,9 +71,11 @@ class ImageStore:
         import polars as pl
 
         table = read_frame(images, schemas.IMAGES) if isinstance(images, Path) else pl.DataFrame(images)
-        # of Python's own, since a forked child must not use polars: its threads are not there
-        places = table.select("archive", "offset", "size").iter_rows()
-        self._places = dict(zip(table["image_id"], places, strict=True))
+        # Python's own values, each archive's name once: a forked child must not use polars, whose threads it lacks
+        once: dict[str, str] = {}
+        archives = [once.setdefault(name, name) for name in table["archive"]]
+        places = zip(archives, table["offset"].to_list(), table["size"].to_list(), strict=True)
+        self._places = dict(zip(table["image_id"].to_list(), places, strict=True))
         self._files: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Inference: engines that answer requests, the journal of their answers, and the stages of a protocol."""

@@ -1,4 +1,4 @@
-"""Which requests are computed together: those about one image, in batches of so many rows and tokens, the longest first."""
+"""Which requests are computed together: those about one image, in batches, the longest first."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -29,12 +29,16 @@ class Batching:
     """How many rows and tokens a batch may have: halved each time that one did not fit the device."""
 
     def __init__(self, rows: int, tokens: float) -> None:
-        self._rows, self._tokens = rows, tokens
+        """Begin with what the model's file says.
 
-    def jobs(
-        self, requests: Sequence[Request], texts: Sequence[str], image: float, new: int
-    ) -> deque[Job]:
-        """Return requests by image and system text, the longest first; those about no image one by one, at the end.
+        Args:
+            rows: of a batch, at most.
+            tokens: of these together, at most.
+        """
+        self.rows, self.tokens = rows, tokens
+
+    def jobs(self, requests: Sequence[Request], texts: Sequence[str], image: float, new: int) -> deque[Job]:
+        """Return requests by image and system text, the longest first; those without image at the end.
 
         Args:
             requests: to be answered.
@@ -44,13 +48,15 @@ class Batching:
         """
         together: dict[tuple[str | int, str | None], list[int]] = {}
         for place, request in enumerate(requests):
-            about = place if request.image_id is None else request.image_id  # what shares nothing is a job by itself
+            about = (
+                place if request.image_id is None else request.image_id
+            )  # what shares nothing is a job by itself
             together.setdefault((about, request.system), []).append(place)
         jobs = []
         for places in together.values():
             image_id = requests[places[0]].image_id
-            for start in range(0, len(places), self._rows):
-                some = tuple(places[start : start + self._rows])
+            for start in range(0, len(places), self.rows):
+                some = tuple(places[start : start + self.rows])
                 longest = max(len(texts[place]) for place in some) / _LETTERS
                 jobs.append(Job(some, (image if image_id is not None else 0) + longest + new, image_id))
         return deque(sorted(jobs, key=lambda job: (job.image_id is None, -job.tokens, job.places)))
@@ -61,7 +67,7 @@ class Batching:
         rows, longest = 0, 0.0
         while waiting and (not batch or (waiting[0].image_id is None) == (batch[0].image_id is None)):
             rows, longest = rows + len(waiting[0].places), max(longest, waiting[0].tokens)
-            if batch and (rows > self._rows or rows * longest > self._tokens):
+            if batch and (rows > self.rows or rows * longest > self.tokens):
                 break
             batch.append(waiting.popleft())
         return batch
@@ -80,10 +86,10 @@ class Batching:
         if rows == 1:
             advice = " Lower `pixels` of the model." if batch[0].image_id is not None else ""
             raise UserError(f"one request alone is too large for the device: {error}.{advice}") from error
-        self._rows, self._tokens = max(1, rows // 2), max(1, self._tokens // 2)
-        print(f"out of memory with {rows} rows; going on with {self._rows}")
+        self.rows, self.tokens = max(1, rows // 2), max(1, self.tokens // 2)
+        print(f"out of memory with {rows} rows; going on with {self.rows}")
         return [
-            Job(job.places[start : start + self._rows], job.tokens, job.image_id)
+            Job(job.places[start : start + self.rows], job.tokens, job.image_id)
             for job in batch
-            for start in range(0, len(job.places), self._rows)
+            for start in range(0, len(job.places), self.rows)
         ]

@@ -1,7 +1,7 @@
-"""One exchange with an OpenAI-compatible endpoint: a completion asked for, and what comes back read with suspicion.
+"""One exchange with an OpenAI-compatible endpoint: ask for a completion, and check what comes back.
 
-What may come is bounded in size and checked for its form. A failure is one of three: it may pass (`Passing`), this request is
-refused (`Refused`), or no request of this kind will ever be answered (`UserError`).
+What may come is bounded in size and checked for its form. A failure is one of three: it may pass (`Passing`),
+this request is refused (`Refused`), or no request of this kind will ever be answered (`UserError`).
 """
 
 import asyncio
@@ -39,6 +39,13 @@ class Passing(Exception):
     """
 
     def __init__(self, words: str, wait: float | None = None, overloaded: bool = False) -> None:
+        """Say what failed.
+
+        Args:
+            words: what it was.
+            wait: seconds that the endpoint asks for.
+            overloaded: whether fewer requests at a time may help.
+        """
         super().__init__(words)
         self.wait, self.overloaded = wait, overloaded
 
@@ -79,7 +86,13 @@ class _Frame(BaseModel):
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of an exchange, as billed; `cached` of the prompt's were found in a cache, None where that is not told."""
+    """Tokens of an exchange, as billed.
+
+    Attributes:
+        prompt: tokens of the prompt.
+        completion: tokens of the completion.
+        cached: tokens of the prompt that were found in a cache, None where that is not told.
+    """
 
     prompt: int
     completion: int
@@ -88,7 +101,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """A completion. `finish_reason` is stop, length, content_filter or refusal; `origin` is the model and fingerprint told."""
+    """A completion.
+
+    Attributes:
+        text: as it was written.
+        finish_reason: stop, length, content_filter or refusal.
+        usage: tokens, None where they are not told.
+        origin: model and fingerprint that the endpoint names.
+    """
 
     text: str
     finish_reason: str
@@ -97,11 +117,24 @@ class Answer:
 
 
 async def ask(
-    client: httpx2.AsyncClient, url: str, body: bytes, headers: Mapping[str, str], timeout: float, spent: list[Usage]
+    client: httpx2.AsyncClient,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    timeout: float,
+    spent: list[Usage],
 ) -> Answer:
     """Send one request and read its answer, all within `timeout` seconds.
 
     Tokens that are billed are appended to `spent` even where the answer is of no use.
+
+    Args:
+        client: of all exchanges.
+        url: address.
+        body: of the request, JSON.
+        headers: of the request.
+        timeout: seconds.
+        spent: gets the tokens that are billed.
 
     Raises:
         Passing: to be sent again.
@@ -109,7 +142,10 @@ async def ask(
         UserError: nothing will be answered here.
     """
     try:
-        async with asyncio.timeout(timeout), client.stream("POST", url, content=body, headers=headers) as response:
+        async with (
+            asyncio.timeout(timeout),
+            client.stream("POST", url, content=body, headers=headers) as response,
+        ):
             content = await _bounded(response)
     except TimeoutError as error:
         raise Passing(f"no answer within {timeout:g} s", overloaded=True) from error
@@ -135,10 +171,15 @@ async def _bounded(response: httpx2.Response) -> bytes:
 
 
 def _failure(response: httpx2.Response, content: bytes, url: str) -> Exception:
-    """What a status other than 200 means."""
-    status, words = response.status_code, f"{response.status_code} {response.reason_phrase}: {_excerpt(content)}".rstrip(": ")
+    """Return what a status other than 200 means."""
+    status, words = (
+        response.status_code,
+        f"{response.status_code} {response.reason_phrase}: {_excerpt(content)}".rstrip(": "),
+    )
     if 300 <= status < 400:
-        return UserError(f"{url}: redirects to {response.headers.get('Location')}; give that address as `url`")
+        return UserError(
+            f"{url}: redirects to {response.headers.get('Location')}; give that address as `url`"
+        )
     if status == 429 and b"insufficient_quota" in content:
         return UserError(f"{url}: the account's quota is used up ({words})")
     if status in _FOR_GOOD:
@@ -149,7 +190,7 @@ def _failure(response: httpx2.Response, content: bytes, url: str) -> Exception:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, given as a number or as a date; None where it is neither."""
+    """Return the seconds that a Retry-After header asks for, by number or date; None where it is neither."""
     try:
         return None if value is None else float(urllib3.Retry().parse_retry_after(value))
     except urllib3.exceptions.InvalidHeader:
@@ -164,7 +205,9 @@ def _read(kind: str, content: bytes, spent: list[Usage]) -> Answer:
     try:
         frame = _Frame.model_validate_json(content)
     except ValidationError as error:
-        raise Passing(f"no JSON of a completion, but {kind or 'bytes of no type'}: {_excerpt(content)}") from error
+        raise Passing(
+            f"no JSON of a completion, but {kind or 'bytes of no type'}: {_excerpt(content)}"
+        ) from error
     usage = None
     if frame.usage is not None:
         details = frame.usage.prompt_tokens_details
@@ -185,7 +228,7 @@ def _read(kind: str, content: bytes, spent: list[Usage]) -> Answer:
 
 
 def fields(answer: Answer) -> dict[str, Any]:
-    """Token counts of an answer, as a response has them."""
+    """Return the token counts of an answer, as a response has them."""
     usage = answer.usage
     return {
         "prompt_tokens": usage.prompt if usage else None,

@@ -25,9 +25,9 @@ class Request:
 class Response:
     """One completion, or the error in its place.
 
-    `finish_reason` is `stop` or `length`, of an endpoint that would not answer `content_filter` or `refusal`, and `error` where
-    `error` says why there is no completion. Tokens exclude padding and, but for those that an endpoint counts, the end marker;
-    None is what is not known. Seconds are a share.
+    `finish_reason` is `stop` or `length`, of an endpoint that would not answer `content_filter` or `refusal`,
+    and `error` where `error` says why there is no completion. Tokens exclude padding and, but for those that
+    an endpoint counts, the end marker; None is what is not known. Seconds are a share.
 
     `letters`: log-probability of each option's letter as the first token, where that was asked for.
 
@@ -50,11 +50,13 @@ class Response:
 class Decoding:
     """How completions are written: greedily or drawn, up to a limit.
 
-    `only`: where there are any, every completion is one of these texts, chosen token by token. `stop`: a completion that holds
-    this text is whole. `letters`: nothing is written; the completion is the option's letter that is the likeliest first token.
+    `only`: where there are any, every completion is one of these texts, chosen token by token. `stop`: a
+    completion that holds this text is whole. `letters`: nothing is written; the completion is the option's
+    letter that is the likeliest first token.
 
-    `temperature`: above 0, tokens are drawn: of those likeliest that together have a probability of `top_p`, from a stream of
-    random numbers that hangs on `seed`, the request and its `sample`, whatever else is in the batch.
+    `temperature`: above 0, tokens are drawn: of those likeliest that together have a probability of `top_p`,
+    from a stream of random numbers that hangs on `seed`, the request and its `sample`, whatever else is in
+    the batch.
     """
 
     max_new_tokens: int
@@ -72,14 +74,19 @@ class Engine(Protocol):
 
     @property
     def digest(self) -> str:
-        """Identity of weights and adapter, for provenance."""
+        """Return the digest of weights and adapter, for provenance."""
         ...
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What else a table is stamped with, once the requests are answered: tokens and cost of an endpoint, say."""
+        """Return what else a table is stamped with once all is answered: tokens and cost of an endpoint."""
         ...
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
-        """Yield (position in `requests`, response) as they come, in any order, each once."""
+        """Yield (position in `requests`, response) as they come, in any order, each once.
+
+        Args:
+            requests: prompts, each about an image or none.
+            decoding: how completions are written.
+        """
         ...

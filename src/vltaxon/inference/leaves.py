@@ -12,7 +12,7 @@ from vltaxon.tasks.prediction import ListLeavesTask
 
 
 def list_leaves(task: ListLeavesTask) -> None:
-    """List the shards of stage 1 with the digests of their bytes, as one file for all shards of stage 2 to depend on."""
+    """List the shards of stage 1 with their digests, in one file on which all shards of stage 2 depend."""
     digests = {str(path): provenance.digest_file(path) for path in task.leaves}
     with provenance.atomic(task.shards) as part:
         part.write_text(json.dumps(digests, indent=1), encoding="utf-8")

@@ -1,7 +1,8 @@
-"""What an endpoint was asked for: tokens, and money where it has a price, within a ceiling for all jobs together.
+"""What an endpoint was asked for: tokens, and money where it has a price, within a ceiling for all jobs.
 
-Where there is a price, what is spent is written to a file of the results as it is spent, so that a ceiling holds over jobs and
-restarts. The file is locked: the jobs of an endpoint go one after another, so that its limits are kept by all of them together.
+Where there is a price, what is spent is written to a file of the results as it is spent, so that a ceiling
+holds over jobs and restarts. The file is locked: the jobs of an endpoint go one after another, so that its
+limits are kept by all of them together.
 """
 
 import fcntl
@@ -19,6 +20,13 @@ class Ledger:
     """Tokens of this job, and money of all jobs. A context: the file is locked in it."""
 
     def __init__(self, file: Path, price: Price | None = None, budget: float | None = None) -> None:
+        """Open nothing yet.
+
+        Args:
+            file: of what all jobs have spent.
+            price: of the endpoint, None where nothing is paid.
+            budget: ceiling of what all jobs spend.
+        """
         self.file, self._price, self._budget = file, price, budget
         self.exchanges = self.prompt = self.cached = self.completion = self._requests = 0
         self.spent = self._before = self._reserved = 0.0
@@ -39,16 +47,26 @@ class Ledger:
         self._before = sum(map(_cost, lines))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._open is not None:
             self._open.close()
 
     def cost(self, prompt: float, completion: float, cached: float = 0) -> float:
-        """Money for so many tokens; nothing where there is no price."""
+        """Return the money for so many tokens; nothing where there is no price.
+
+        Args:
+            prompt: tokens of prompts.
+            completion: tokens of completions.
+            cached: tokens of the prompts that were found in a cache.
+        """
         if self._price is None:
             return 0.0
         of_cached = self._price.input if self._price.cached is None else self._price.cached
-        return ((prompt - cached) * self._price.input + cached * of_cached + completion * self._price.output) / 1e6
+        return (
+            (prompt - cached) * self._price.input + cached * of_cached + completion * self._price.output
+        ) / 1e6
 
     def reserve(self, cost: float) -> bool:
         """Set aside what a request may cost at most; False where that has to wait for others to be settled.
@@ -61,16 +79,21 @@ class Ledger:
             if self._requests:
                 return False
             raise UserError(
-                f"the budget of {self._budget:g} ends here: {total:.4f} were spent on this model, {self.spent:.4f} of it by this "
-                "job. What was answered is kept; raise `budget` in the model's file and run again to go on "
-                f"({self.file} has the sums)"
+                f"the budget of {self._budget:g} ends here: {total:.4f} were spent on this model, "
+                f"{self.spent:.4f} of it by this job. What was answered is kept; raise `budget` in the "
+                f"model's file and run again to go on ({self.file} has the sums)"
             )
         self._reserved += cost
         self._requests += 1
         return True
 
     def settle(self, cost: float, usages: list[Usage]) -> None:
-        """Give back what was reserved, and count what was used."""
+        """Give back what was reserved, and count what was used.
+
+        Args:
+            cost: that was reserved.
+            usages: tokens of all attempts.
+        """
         self._requests -= 1
         self._reserved = self._reserved - cost if self._requests else 0.0
         for usage in usages:
@@ -81,26 +104,31 @@ class Ledger:
             self.completion += usage.completion
             self.spent += money
             if self._price is not None and self._open is not None:
-                self._open.write(json.dumps({"tokens": [usage.prompt, usage.cached, usage.completion], "cost": money}) + "\n")
+                self._open.write(
+                    json.dumps({"tokens": [usage.prompt, usage.cached, usage.completion], "cost": money})
+                    + "\n"
+                )
                 self._open.flush()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The totals of this job."""
+        """Return the totals of this job."""
         tokens = {"prompt": self.prompt, "cached": self.cached, "completion": self.completion}
         return {"tokens": tokens, **({"cost": round(self.spent, 6)} if self._price is not None else {})}
 
     def __str__(self) -> str:
         share = f", {self.cached / self.prompt:.0%} of them cached" if self.cached else ""
-        words = f"{self.exchanges:,} exchanges: {self.prompt:,} prompt tokens{share}, {self.completion:,} completion tokens"
+        words = f"{self.exchanges:,} exchanges: {self.prompt:,} prompt tokens{share}"
+        words += f", {self.completion:,} completion tokens"
         if self._price is None:
             return words
         limit = f" of a budget of {self._budget:g}" if self._budget is not None else ""
-        return f"{words}; cost {self.spent:.4f}; all jobs of this model so far {self._before + self.spent:.4f}{limit}"
+        total = self._before + self.spent
+        return f"{words}; cost {self.spent:.4f}; all jobs of this model so far {total:.4f}{limit}"
 
 
 def _cost(line: str) -> float:
-    """Cost of a line; nothing of one that a killed job left cut short."""
+    """Return the cost of a line; nothing of one that a killed job left cut short."""
     try:
         return float(json.loads(line)["cost"])
     except (ValueError, KeyError, TypeError):

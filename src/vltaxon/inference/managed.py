@@ -1,8 +1,8 @@
 """vLLM for the time of a job: started on the job's devices and on free ports, and ended whatever happens.
 
-A server gets a process group of its own, which is killed when the job leaves the block, by an error or not. Should the job itself
-be killed, the kernel tells the server (PR_SET_PDEATHSIG, Linux), which ends its own children, and keeps the devices leased until
-it is gone.
+A server gets a process group of its own, which is killed when the job leaves the block, by an error or not.
+Should the job itself be killed, the kernel tells the server (PR_SET_PDEATHSIG, Linux), which ends its own
+children, and keeps the devices leased until it is gone.
 """
 
 import json
@@ -34,7 +34,13 @@ _GRACE = 20.0  # seconds for a server to end by itself
 
 @dataclass(frozen=True)
 class Weights:
-    """What is served: a base model, its adapter or none, and the folder of both merged where that is what is served."""
+    """What is served.
+
+    Attributes:
+        base: the model.
+        adapter: its folder, None of a base alone.
+        merged: folder of both merged, where that is what is served.
+    """
 
     base: Vlm
     adapter: Path | None = None
@@ -42,14 +48,14 @@ class Weights:
 
     @property
     def digest(self) -> str:
-        """Identity of weights and adapter, the same as of the engine that merges them itself."""
+        """Return the digest of weights and adapter, the same as of the engine that merges them itself."""
         of_base = checkpoint.digest(self.base)
         return of_base if self.adapter is None else checkpoint.adapted(of_base, self.adapter)
 
 
 @contextmanager
 def serving(spec: Endpoint, weights: Weights, devices: Sequence[str], log: Path) -> Iterator[Served]:
-    """Serve a model for the block, by as many servers as the devices are enough for; one, on the CPU, where there is none.
+    """Serve a model for the block, by as many servers as the devices allow; by one on the CPU without any.
 
     Args:
         spec: the model file; `managed` says how.
@@ -66,7 +72,9 @@ def serving(spec: Endpoint, weights: Weights, devices: Sequence[str], log: Path)
     groups = [devices[i : i + base.gpus] for i in range(0, len(devices) - base.gpus + 1, base.gpus)] or [[]]
     with ExitStack() as held:
         media = (
-            Path(held.enter_context(tempfile.TemporaryDirectory(prefix="vltaxon-images-"))) if spec.image_as == "path" else None
+            Path(held.enter_context(tempfile.TemporaryDirectory(prefix="vltaxon-images-")))
+            if spec.image_as == "path"
+            else None
         )
         arguments = [*_arguments(base, weights, name, managed.lora), *managed.arguments]
         if media is not None:
@@ -90,7 +98,7 @@ def serving(spec: Endpoint, weights: Weights, devices: Sequence[str], log: Path)
 
 
 def version(managed: Managed) -> str:
-    """Which vLLM an environment has.
+    """Return which vLLM an environment has.
 
     Raises:
         UserError: it has none.
@@ -114,8 +122,8 @@ def refuse_vision(adapter: Path) -> None:
         names = [name for name in file.keys() if _VISION.search(name)]  # noqa: SIM118
     if names:
         raise UserError(
-            f"{adapter}: adapts vision modules ({names[0]} and {len(names) - 1} more), which vLLM would leave out; serve the "
-            "merged checkpoint: `lora: false` under `managed` in the model's file"
+            f"{adapter}: adapts vision modules ({names[0]} and {len(names) - 1} more), which vLLM would "
+            "leave out; serve the merged checkpoint: `lora: false` under `managed` in the model's file"
         )
 
 
@@ -127,13 +135,24 @@ def _arguments(base: Vlm, weights: Weights, name: str, lora: bool) -> list[str]:
     if weights.adapter is not None and lora:
         refuse_vision(weights.adapter)
         rank = json.loads((weights.adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-        extra += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{name}={weights.adapter.resolve()}"]
+        extra += [
+            "--enable-lora",
+            "--max-lora-rank",
+            str(rank),
+            "--lora-modules",
+            f"{name}={weights.adapter.resolve()}",
+        ]
         named = f"{name}-base"
     if base.gpus > 1:
         extra += ["--tensor-parallel-size", str(base.gpus)]
     return [
         *(where, "--served-model-name", named, "--host", "127.0.0.1", "--dtype", base.dtype),
-        *("--limit-mm-per-prompt", '{"image":1,"video":0}', "--enable-prefix-caching", "--enable-prompt-tokens-details"),
+        *(
+            "--limit-mm-per-prompt",
+            '{"image":1,"video":0}',
+            "--enable-prefix-caching",
+            "--enable-prompt-tokens-details",
+        ),
         *extra,
     ]
 
@@ -142,8 +161,9 @@ def _program(environment: Path | None) -> str:
     program = shutil.which("vllm") if environment is None else str(environment / "bin" / "vllm")
     if program is None or not os.access(program, os.X_OK):
         raise UserError(
-            f"{program or 'vllm'}: no such program; make a virtual environment with vLLM (python -m venv FOLDER; "
-            "FOLDER/bin/pip install vllm) and name it as `managed: {environment: FOLDER}` in the model's file"
+            f"{program or 'vllm'}: no such program; make a virtual environment with vLLM (python -m venv "
+            "FOLDER; FOLDER/bin/pip install vllm) and name it as `managed: {environment: FOLDER}` in "
+            "the model's file"
         )
     return program
 
@@ -155,29 +175,47 @@ class _Server:
     log: Path
 
     def check(self) -> None:
-        """Raises UserError, with the end of its log, where the server has ended."""
+        """Check that the server runs.
+
+        Raises:
+            UserError: it has ended; the end of its log is quoted.
+        """
         if (status := self.process.poll()) is not None:
             raise UserError(f"vLLM has ended (status {status}); the end of {self.log}:\n{_tail(self.log)}")
 
     def wait(self, name: str, key: str, deadline: float) -> None:
-        """Wait until it serves the model."""
+        """Wait until it serves the model.
+
+        Args:
+            name: of the model.
+            key: of the server.
+            deadline: by the monotonic clock.
+
+        Raises:
+            UserError: it has ended, or does not answer in time.
+        """
         while time.monotonic() < deadline:
             self.check()
             try:
                 told = httpx2.get(
-                    f"{self.address}/v1/models", headers={"Authorization": f"Bearer {key}"}, timeout=5, trust_env=False
+                    f"{self.address}/v1/models",
+                    headers={"Authorization": f"Bearer {key}"},
+                    timeout=5,
+                    trust_env=False,
                 )
                 if told.status_code == 200 and name in [model["id"] for model in told.json()["data"]]:
                     return
             except (httpx2.TransportError, ValueError, KeyError, TypeError):
                 pass
             time.sleep(0.25)
-        raise UserError(f"vLLM does not answer in time (see `startup`); the end of {self.log}:\n{_tail(self.log)}")
+        raise UserError(
+            f"vLLM does not answer in time (see `startup`); the end of {self.log}:\n{_tail(self.log)}"
+        )
 
 
 @contextmanager
 def _server(command: Sequence[str], devices: Sequence[str], key: str, log: Path) -> Iterator[_Server]:
-    """A process in a group of its own, which is ended with the block."""
+    """Start a process in a group of its own, which is ended with the block."""
     port = _free_port()
     shown: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
     quiet = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}

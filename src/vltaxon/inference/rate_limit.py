@@ -1,7 +1,7 @@
-"""How fast to ask an endpoint: as many requests at a time as it bears, within a bound, and no more a minute than it allows.
+"""How fast to ask an endpoint: as many requests at a time as it bears, and no more a minute than allowed.
 
-The number begins low, doubles a round until the endpoint is first overloaded, is halved then, and rises by one a round after
-that: additive increase, multiplicative decrease (Chiu and Jain 1989), as TCP has it.
+The number begins low, doubles a round until the endpoint is first overloaded, is halved then, and rises by
+one a round after that: additive increase, multiplicative decrease (Chiu and Jain 1989), as TCP has it.
 """
 
 import asyncio
@@ -19,7 +19,9 @@ class Stopped(Exception):
 class RateLimit:
     """Slots for requests. A request that waits to be sent again holds none."""
 
-    def __init__(self, most: int, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
+    def __init__(
+        self, most: int, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
+    ) -> None:
         """Begin with few slots.
 
         Args:
@@ -81,12 +83,22 @@ class RateLimit:
         self._next_token = max(now, self._next_token) + tokens * self._per_token
 
     def answered(self, tokens: float, expected: float) -> None:
-        """A request went well; it had `tokens` where so many were `expected`."""
+        """Ask more at a time, after a request went well.
+
+        Args:
+            tokens: that it had.
+            expected: that were counted for it.
+        """
         self._next_token += (tokens - expected) * self._per_token
         self.limit = min(self._most, self.limit + (1.0 if self._cut is None else 1 / self.limit))
 
     def overloaded(self, began: float, wait: float | None) -> None:
-        """A request that began then met an overloaded endpoint, which may ask all to wait for some seconds."""
+        """Ask less at a time, after a request met an overloaded endpoint.
+
+        Args:
+            began: when it was sent.
+            wait: seconds that the endpoint asks all to wait, None where it does not.
+        """
         now = time.monotonic()
         if self._cut is None or began >= self._cut:  # requests sent before the last cut tell nothing about it
             self.limit, self._cut = max(1.0, self.limit / 2), now

@@ -19,7 +19,9 @@ from vltaxon.inference.rate_limit import RateLimit, Stopped
 from vltaxon.inference.served import Patience, Served
 from vltaxon.inference.server_requests import SentImages, request_body
 
-_IN_A_ROW = 50  # different requests that end as errors, none answered between them: then the endpoint is given up
+_IN_A_ROW = (
+    50  # different requests that end as errors, none answered between them: then the endpoint is given up
+)
 _LETTERS = 3  # of a token of text, for what a first request may cost: rather too few than too many
 
 
@@ -62,7 +64,9 @@ class RequestQueue:
         most = spec.concurrency * len(self._served.urls)
         self._rate = RateLimit(most, spec.requests_per_minute, spec.tokens_per_minute)
         self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(None, connect=min(20.0, spec.timeout)),  # the whole exchange has one of its own
+            timeout=httpx2.Timeout(
+                None, connect=min(20.0, spec.timeout)
+            ),  # the whole exchange has one of its own
             limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
             trust_env=spec.managed is None,  # no proxy between us and our own servers
         )
@@ -157,9 +161,7 @@ class RequestQueue:
             if self._stop is not None:
                 raise Stopped
             try:
-                answer = await completions_api.ask(
-                    self._client, url, body, headers, self._spec.timeout, used
-                )
+                answer = await completions_api.ask(self._client, url, body, headers, self._spec.timeout, used)
             except Passing as error:
                 if error.overloaded:
                     self._rate.overloaded(began, error.wait)
@@ -176,7 +178,7 @@ class RequestQueue:
         return self._served.urls[zlib.crc32(about.encode()) % len(self._served.urls)]
 
     def _expected(self, request: Request) -> float:
-        """Return prompt tokens that a request may have: as many as any had so far, and before that a guess."""
+        """Return the prompt tokens that a request may have: as many as any had so far, at first a guess."""
         shown = request.image_id is not None
         image = self._spec.visual_tokens() if shown else 0
         guess = image + (len(request.text) + len(request.system or "")) / _LETTERS
@@ -191,7 +193,8 @@ class RequestQueue:
         patience = self._patience
         if error.wait is not None and error.wait > patience.longest_asked:
             raise UserError(
-                f"{self._served.urls[0]}: asks to wait {error.wait:.0f} s ({self._plain(str(error))}); run again then"
+                f"{self._served.urls[0]}: asks to wait {error.wait:.0f} s ({self._plain(str(error))}); "
+                "run again then"
             )
         doubled: float = min(patience.first * 2 ** (attempt - 1), patience.longest)
         return max(doubled * random.uniform(0.5, 1), error.wait or 0.0)

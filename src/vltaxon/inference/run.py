@@ -32,7 +32,7 @@ from vltaxon.tasks.training import NameTrainingTask
 def engine_for(
     task: AskingTask, asking: Asking, ids: Sequence[str]
 ) -> Iterator[tuple[Engine, FailedRequests]]:
-    """Yield who answers about some images: what the journal has, then the model, made when something is left to ask.
+    """Yield who answers about some images: the journal, then the model, made when something is left to ask.
 
     Args:
         task: the job.
@@ -97,10 +97,10 @@ def answer_questions(task: AnswerTask) -> None:
 
 
 def prune_journal(task: PruneJournalTask) -> None:
-    """Delete what these models answered with weights or settings that they no longer have, and tell what it was.
+    """Delete what models answered with weights or settings that they no longer have, and tell what it was.
 
-    What a model has answered as it is now, bare or with one of its adapters, is kept; so is all of checkpoints that
-    none of them has: another config may.
+    What a model has answered as it is now, bare or with one of its adapters, is kept; so is all of
+    checkpoints that none of them has: another config may.
     """
     wanted, ours = [], set()
     for name, model in task.models.items():

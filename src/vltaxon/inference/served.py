@@ -68,7 +68,8 @@ def digest(spec: Endpoint, weights: str | None) -> str:
 
     Args:
         spec: the model's file.
-        weights: digest of the weights that are served; None where they are not ours, then name and host stand for them.
+        weights: digest of the weights that are served; None where they are not ours, then name and host stand
+            for them.
     """
     served = f"{spec.model}@{urlsplit(str(spec.url)).netloc}" if weights is None else weights
     return f"{served}?{provenance.digest_text(json.dumps(spec.asking(), sort_keys=True))}"

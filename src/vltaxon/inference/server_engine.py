@@ -1,7 +1,7 @@
-"""Generation by an OpenAI-compatible endpoint: many requests at a time, each of which ends answered or as a recorded error.
+"""Generation by an OpenAI-compatible endpoint, of which many requests are asked at a time.
 
-Requests go in the order of their images, the image before the text, so that the questions of an image meet a warm cache.
-Images are sent without loss, as every other engine sees them.
+Requests go in the order of their images, the image before the text, so that the questions of an image meet a
+warm cache. Images are sent without loss, as every other engine sees them.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class ServerEngine:
         return {"usage": self._ledger.facts}
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
-        """Ask, and yield what comes as it comes: a completion, or an error for a request that failed for good.
+        """Ask, and yield what comes as it comes: a completion, or an error where a request failed for good.
 
         Args:
             requests: prompts, each about an image or none.
@@ -58,9 +58,9 @@ class ServerEngine:
             The place of a request, and the response to it.
 
         Raises:
-            UserError: nothing more will be answered: no access, the budget is spent, or every request fails. What was
-                answered has been yielded. Also where completions would have to be of given texts: no endpoint is asked
-                for that.
+            UserError: nothing more will be answered: no access, the budget is spent, or every request fails.
+                What was answered has been yielded. Also where completions would have to be of given texts: no
+                endpoint is asked for that.
         """
         if decoding.only:
             raise UserError(

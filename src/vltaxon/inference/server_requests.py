@@ -1,4 +1,4 @@
-"""What is sent to an OpenAI-compatible endpoint: the body of a request, and the image that it shows, without loss."""
+"""What is sent to an OpenAI-compatible endpoint: the body of a request, and its image, without loss."""
 
 import asyncio
 import base64
@@ -16,7 +16,9 @@ from vltaxon.data.images import ImageStore
 from vltaxon.inference.engine import Decoding, Request
 
 
-def request_body(spec: Endpoint, model: str, request: Request, image: str | None, decoding: Decoding) -> bytes:
+def request_body(
+    spec: Endpoint, model: str, request: Request, image: str | None, decoding: Decoding
+) -> bytes:
     """Return a request in JSON.
 
     Args:
@@ -63,7 +65,7 @@ def _drawing(spec: Endpoint, request: Request, decoding: Decoding) -> dict[str, 
 
 
 class SentImages:
-    """The images of some requests, as addresses: each is encoded once for all its requests, and forgotten after the last."""
+    """The images of some requests as addresses: each encoded once, and forgotten after its last request."""
 
     def __init__(
         self, spec: Endpoint, images: ImageStore, media: Path | None, requests: Sequence[Request]

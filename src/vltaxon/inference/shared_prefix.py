@@ -1,11 +1,14 @@
-"""Generation in which all prompts about an image share the work on what they have in common: system text, image, first words.
+"""Generation in which all prompts about an image share the work on what they have in common.
 
-The vision tower and the prefix run once an image; the cache is branched to the image's prompts, whose remaining tokens are
-prefilled together and which are then written together. With seven questions an image, nearly all of the work on the image is
-done once in place of seven times.
+That is the system text, the image and the first words.
 
-Layout of a batch, from left to right: prefixes, left-padded to the longest; remaining tokens, left-padded; new tokens. Padding
-is masked, and positions are given explicitly, so that neither batch nor padding changes what a row computes but for rounding.
+The vision tower and the prefix run once an image; the cache is branched to the image's prompts, whose
+remaining tokens are prefilled together and which are then written together. With seven questions an image,
+nearly all of the work on the image is done once in place of seven times.
+
+Layout of a batch, from left to right: prefixes, left-padded to the longest; remaining tokens, left-padded;
+new tokens. Padding is masked, and positions are given explicitly, so that neither batch nor padding changes
+what a row computes but for rounding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,9 +43,11 @@ class Group:
 
 @dataclass
 class Batch:
-    """Groups made ready for the model: prefixes (a row a group) with everything that the vision tower needs, and suffixes."""
+    """Groups made ready for the model: prefixes, a row a group, and suffixes."""
 
-    inputs: dict[str, torch.Tensor]  # of the prefixes: input_ids, attention_mask and what else the processor gives
+    inputs: dict[
+        str, torch.Tensor
+    ]  # of the prefixes: input_ids, attention_mask and what else the processor gives
     suffixes: list[Tokens] = field(default_factory=list)  # of the prompts that differ
     group: list[int] = field(default_factory=list)  # of each suffix
     suffix: list[int] = field(default_factory=list)  # of each row: several samples of a prompt share one
@@ -52,8 +57,8 @@ class Batch:
 def prepare(processor: Any, groups: Sequence[Group], special: bool) -> Batch:
     """Tokenise groups and cut each after the tokens that its prompts share.
 
-    A processor writes as many tokens for an image as it has patches, whatever the text. So it is asked once an image, and the
-    tokens of the other prompts are those of their text with the same ones put in.
+    A processor writes as many tokens for an image as it has patches, whatever the text. So it is asked once
+    an image, and the tokens of the other prompts are those of their text with the same ones put in.
 
     Args:
         processor: of the model; pads on the left.
@@ -61,12 +66,17 @@ def prepare(processor: Any, groups: Sequence[Group], special: bool) -> Batch:
         special: whether the tokenizer adds tokens of its own.
 
     Raises:
-        NotShared: the prompts of an image differ before its end, or the image's tokens are not told apart from the text's.
+        NotShared: the prompts of an image differ before its end, or the image's tokens are not told apart
+            from the text's.
     """
     different = [list(dict.fromkeys(group.texts)) for group in groups]
     firsts, images = [texts[0] for texts in different], [[group.image] for group in groups]
-    inputs = dict(processor(text=firsts, images=images, padding=True, add_special_tokens=special, return_tensors="pt"))
-    plain = processor.tokenizer([text for texts in different for text in texts], add_special_tokens=special)["input_ids"]
+    inputs = dict(
+        processor(text=firsts, images=images, padding=True, add_special_tokens=special, return_tensors="pt")
+    )
+    plain = processor.tokenizer([text for texts in different for text in texts], add_special_tokens=special)[
+        "input_ids"
+    ]
     ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
     batch, cuts, start = Batch(inputs), [], 0
     for place, (group, texts) in enumerate(zip(groups, different, strict=True)):
@@ -88,17 +98,26 @@ def prepare(processor: Any, groups: Sequence[Group], special: bool) -> Batch:
 
 
 def _common(rows: Sequence[Tokens]) -> int:
-    """Length of the longest common beginning."""
+    """Return the length of the longest common beginning."""
     shortest = min(rows, key=len)
-    return next((i for i, token in enumerate(shortest) if any(row[i] != token for row in rows)), len(shortest))
+    return next(
+        (i for i, token in enumerate(shortest) if any(row[i] != token for row in rows)), len(shortest)
+    )
 
 
 def _with_image(shown: Tokens, written: Sequence[Tokens]) -> list[Tokens]:
-    """Every prompt with its image's tokens, given those of the first (`shown`) and all without (`written`)."""
+    """Return every prompt with its image's tokens.
+
+    Args:
+        shown: tokens of the first prompt, with those of the image.
+        written: tokens of all prompts, without.
+    """
     first = written[0]
     before = _common([first, shown])
     after = _common([first[before:][::-1], shown[before:][::-1]])
-    replaced = len(first) - before - after  # tokens of the placeholder that the image's tokens replace, beyond the common ones
+    replaced = (
+        len(first) - before - after
+    )  # tokens of the placeholder that the image's tokens replace, beyond the common ones
     head = first[: before + replaced]
     if any(row[: before + replaced] != head for row in written):
         raise NotShared("prompts differ before their image")
@@ -106,7 +125,7 @@ def _with_image(shown: Tokens, written: Sequence[Tokens]) -> list[Tokens]:
 
 
 def _cut(inputs: Mapping[str, torch.Tensor], cuts: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The first `cuts[i]` tokens of each row, left-padded anew; what is not by token stays."""
+    """Return the first `cuts[i]` tokens of each row, left-padded anew; what is not by token stays."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
     found = dict(inputs)
     for name, values in inputs.items():
@@ -124,9 +143,16 @@ def _left_padded(rows: Sequence[Tokens], pad: int, dtype: torch.dtype = torch.lo
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # a class of a library without types
-    """A layer of a cache branched to several rows, with room for what is to come, so that no step copies what is there."""
+    """A layer of a cache, branched to several rows, with room for what is to come: no step copies it."""
 
     def __init__(self, layer: DynamicLayer, rows: torch.Tensor, room: int) -> None:
+        """Branch a layer.
+
+        Args:
+            layer: with keys and values of shape (groups, heads, tokens, width).
+            rows: the group of each row.
+            room: tokens that may come.
+        """
         super().__init__()
         self.lazy_initialization(layer.keys, layer.values)
         self._taken = layer.keys.shape[-2]
@@ -136,8 +162,15 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # a class of a lib
     def _show(self) -> None:
         self.keys, self.values = (part[:, :, : self._taken] for part in self._whole)
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> tuple[Any, Any]:
-        """Write new keys and values of shape (rows, heads, tokens, width) behind those that are there; return all."""
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[Any, Any]:
+        """Write new keys and values behind those that are there, and return all.
+
+        Args:
+            key_states: shape (rows, heads, tokens, width).
+            value_states: of the same shape.
+        """
         end = self._taken + key_states.shape[-2]
         for whole, new in zip(self._whole, (key_states, value_states), strict=True):
             whole[:, :, self._taken : end] = new
@@ -170,9 +203,11 @@ class SharedPrefix:
     """A model that prefills batches and writes their rows."""
 
     def __init__(self, model: Any) -> None:
+        """Look how the model counts positions, and how far back its attention looks."""
         self._model = model
         text = model.config.get_text_config()
-        # Families of Qwen-VL count positions in three dimensions and by patches; after the image all three go on alike.
+        # Families of Qwen-VL count positions in three dimensions and by patches; after the image all three go
+        # on alike.
         self._three = "mrope_section" in (getattr(text, "rope_parameters", None) or {})
         sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())
         self._window: int | None = text.sliding_window if sliding else None
@@ -188,13 +223,19 @@ class SharedPrefix:
             the rows' state, and the logits of their first new token, shape (rows, vocabulary).
 
         Raises:
-            NotShared: attention looks back over fewer columns than there are, and padding would take the place of tokens.
+            NotShared: attention looks back over fewer columns than there are, and padding would take the
+                place of tokens.
         """
         device, width = self._model.device, max(map(len, batch.suffixes))
         columns = batch.inputs["input_ids"].shape[1] + width + room
         if self._window is not None and columns > self._window:
-            raise NotShared(f"attention looks back over {self._window} tokens and a batch has {columns} columns")
-        inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.inputs.items()}
+            raise NotShared(
+                f"attention looks back over {self._window} tokens and a batch has {columns} columns"
+            )
+        inputs = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in batch.inputs.items()
+        }
         mask = inputs["attention_mask"]
         if not self._three:
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
@@ -222,7 +263,13 @@ class SharedPrefix:
         return deltas
 
     def forward(self, state: State, ids: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Append tokens (rows x columns; `own` is 1 where they are no padding) and return the logits of the next ones."""
+        """Append tokens, and return the logits of the next ones, shape (rows, vocabulary).
+
+        Args:
+            state: of the rows.
+            ids: tokens, shape (rows, columns).
+            own: 1 where a token is no padding, same shape.
+        """
         state.mask = torch.cat([state.mask, own.to(state.mask.dtype)], dim=1)
         position = (own.cumsum(1) - 1).clamp(min=0) + state.position[:, None]
         state.position = state.position + own.sum(1)
@@ -238,7 +285,12 @@ class SharedPrefix:
         return logits
 
     def spread(self, state: State, rows: Sequence[int]) -> None:
-        """Have the state hold these of its rows, in this order, some of them more than once or not at all."""
+        """Have the state hold these of its rows, in this order, some of them more than once or not at all.
+
+        Args:
+            state: of the rows.
+            rows: places of rows.
+        """
         at = torch.tensor(rows, device=state.mask.device)
         state.cache.batch_select_indices(at)
         state.mask, state.position = state.mask[at], state.position[at]
@@ -270,12 +322,16 @@ class SharedPrefix:
             for row, token in zip(alive, chosen, strict=True):
                 new[row].append(token)
             going = [
-                i for i, (row, token) in enumerate(zip(alive, chosen, strict=True)) if token not in ends and not closed(new[row])
+                i
+                for i, (row, token) in enumerate(zip(alive, chosen, strict=True))
+                if token not in ends and not closed(new[row])
             ]
             if not going or step + 1 == limit:
                 break
             alive = [alive[i] for i in going]
-            if 2 * len(alive) <= len(held):  # rows that are done cost until they are dropped, and dropping copies the cache
+            if 2 * len(alive) <= len(
+                held
+            ):  # rows that are done cost until they are dropped, and dropping copies the cache
                 self.spread(state, [held.index(row) for row in alive])
                 held = list(alive)
             ids = torch.tensor([[new[row][-1]] for row in held], device=logits.device)
@@ -285,7 +341,13 @@ class SharedPrefix:
 
 
 def branch(cache: DynamicCache, rows: torch.Tensor, room: int) -> None:
-    """Give each row the cache of its group, with room for more where a layer keeps all that it was given."""
+    """Give each row the cache of its group, with room for more where a layer keeps all that it was given.
+
+    Args:
+        cache: of groups.
+        rows: the group of each row.
+        room: tokens that may come.
+    """
     for place, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.is_initialized:
             cache.layers[place] = PreallocatedLayer(layer, rows, room)

@@ -1,4 +1,4 @@
-"""Which token comes next: the likeliest, one that is drawn, or one of those that a given text goes on with; and when to stop."""
+"""Which token comes next: the likeliest, one that is drawn, or one of a given text; and when to stop."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -31,7 +31,8 @@ def picker(
         end: the token that ends a text.
 
     Returns:
-        (rows still written, their logits of shape (rows, vocabulary), all tokens written so far) -> their next tokens.
+        (rows still written, their logits of shape (rows, vocabulary), all tokens written so far) -> their
+        next tokens.
     """
     penalty = decoding.repetition_penalty
     streams = [stream(request, decoding.seed) for request in requests] if decoding.temperature else []
@@ -55,7 +56,12 @@ def picker(
 
 
 def stream(request: Request, seed: int) -> np.random.Generator:
-    """Return the random numbers of a request's sample, the same whatever is asked beside it."""
+    """Return the random numbers of a request's sample, the same whatever is asked beside it.
+
+    Args:
+        request: whose tokens are drawn.
+        seed: of the run.
+    """
     asked = json.dumps([request.image_id, request.system, request.text, request.sample, seed])
     key = int.from_bytes(blake2b(asked.encode(), digest_size=16).digest())
     return np.random.Generator(np.random.Philox(key=key))
@@ -83,6 +89,7 @@ class OnlyPicked:
     """A logits processor of `generate` that leaves only the token which is picked."""
 
     def __init__(self, pick: Pick) -> None:
+        """Pick by `pick`, for all rows at once."""
         self._pick = pick
 
     def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -118,7 +125,13 @@ def trie_of(tokenizer: Any, texts: Sequence[str], limit: int, end: int) -> Trie:
 
 
 def following(trie: Trie, tokens: Tokens, end: int) -> list[int]:
-    """Return which tokens may follow those written; `end` where they are a whole text."""
+    """Return which tokens may follow those written; `end` where they are a whole text.
+
+    Args:
+        trie: of the texts.
+        tokens: written so far.
+        end: the token that ends a text.
+    """
     node = trie
     for token in tokens:
         node = node.get(token, {})
@@ -126,7 +139,12 @@ def following(trie: Trie, tokens: Tokens, end: int) -> list[int]:
 
 
 def closed_by(tokenizer: Any, stop: str) -> Callable[[Tokens], bool]:
-    """Return what tells whether the text written so far holds `stop`; looked at only after a token with its last letter."""
+    """Return what tells whether the tokens written so far hold a text; looked at after its last letter only.
+
+    Args:
+        tokenizer: of the model.
+        stop: the text; empty where nothing closes a completion but its end token.
+    """
     if not stop:
         return lambda tokens: False
     last: dict[int, bool] = {}
@@ -141,13 +159,22 @@ def closed_by(tokenizer: Any, stop: str) -> Callable[[Tokens], bool]:
 
 
 def until_closed(tokens: Tokens, closed: Callable[[Tokens], bool]) -> Tokens:
-    """Return tokens up to where the text is closed: a batch goes on, with padding, until its last row is."""
+    """Return tokens up to where the text is closed: a batch goes on, with padding, until its last row is.
+
+    Args:
+        tokens: of a row.
+        closed: whether the text so far is closed.
+    """
     end = next((at for at in range(1, len(tokens) + 1) if closed(tokens[:at])), len(tokens))
     return tokens[:end]
 
 
 def letter_tokens(tokenizer: Any, count: int) -> list[list[int]]:
     """Return the tokens of each of the first `count` letters, with and without a space before it.
+
+    Args:
+        tokenizer: of the model.
+        count: of letters.
 
     Raises:
         UserError: a letter is no token of the model.

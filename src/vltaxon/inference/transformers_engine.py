@@ -1,7 +1,8 @@
-"""Generation by transformers: any image-text-to-text checkpoint, the work on an image shared by all prompts about it.
+"""Generation by transformers: any image-text-to-text checkpoint, an image read once for all its prompts.
 
-Batches are filled up to a number of rows and of tokens, the longest first, so that memory trouble shows at once; where it
-comes all the same, batches are halved and the work goes on. Images of the next batches are decoded while one is computed.
+Batches are filled up to a number of rows and of tokens, the longest first, so that memory trouble shows at
+once; where it comes all the same, batches are halved and the work goes on. Images of the next batches are
+decoded while one is computed.
 """
 
 import copy
@@ -49,7 +50,9 @@ class TransformersEngine:
         model = checkpoint.pinned(model)
         self._processor, weights = checkpoint.load(model)
         self._processor.tokenizer.padding_side = "left"
-        self._maker = copy.deepcopy(self._processor)  # of the thread that makes batches: a tokenizer must not be used by two
+        self._maker = copy.deepcopy(
+            self._processor
+        )  # of the thread that makes batches: a tokenizer must not be used by two
         self.digest = checkpoint.digest(model)
         if adapter is not None:
             from peft import PeftModel
@@ -76,8 +79,8 @@ class TransformersEngine:
             The place of a request, and the response to it.
 
         Raises:
-            UserError: a text that alone may be written has more tokens than the limit; one request alone does not fit the
-                memory.
+            UserError: a text that alone may be written has more tokens than the limit; one request alone does
+                not fit the memory.
         """
         tokenizer, limit = self._processor.tokenizer, decoding.max_new_tokens
         only = decoding.only
@@ -107,7 +110,8 @@ class TransformersEngine:
                     continue
                 yield from zip(places, responses, strict=True)
 
-    # -- batches ---------------------------------------------------------------------------------------------------------
+    # -- batches ---------------------------------------------------------------------------------------------
+    # ------------
 
     def _rendered(self, request: Request) -> str:
         messages = prompts.conversation(request.text, request.system, request.image_id is not None)
@@ -132,11 +136,12 @@ class TransformersEngine:
             return groups, reason
 
     def _special(self, text: str) -> bool:
-        """Return whether the tokenizer is to add its start token: Gemma and Llama templates write it themselves."""
+        """Return whether the tokenizer adds its start token: templates of Gemma and Llama write it."""
         start = self._processor.tokenizer.bos_token
         return start is None or not text.startswith(start)
 
-    # -- completions -----------------------------------------------------------------------------------------------------
+    # -- completions
+    # -----------------------------------------------------------------------------------------------------
 
     def _complete(
         self, made: Prepared, decoding: Decoding, trie: Trie | None, requests: Sequence[Request]
@@ -167,7 +172,7 @@ class TransformersEngine:
     def _lettered(
         self, asked: Sequence[Tokens], logits: torch.Tensor, options: Sequence[int], began: float
     ) -> list[Response]:
-        """Return the likeliest letter of each row's options; with and without a space before it a letter is the same."""
+        """Return the likeliest letter of each row's options, which is the same with a space before it."""
         chances = logits.log_softmax(-1)
         ids = token_choice.letter_tokens(self._processor.tokenizer, max(options))
         of_letter = torch.stack([chances[:, same].logsumexp(-1) for same in ids], dim=1).cpu()
@@ -209,7 +214,7 @@ class TransformersEngine:
         return lambda: logits, lambda: shared.write(state, logits, limit, self._ends, pick, closed)
 
     def _verify(self, groups: Sequence[Group], batch: Batch, logits: torch.Tensor) -> None:
-        """Compare the logits of the most padded row with those of its prompt alone, whole, as the model itself computes.
+        """Compare the logits of the most padded row with those that the model gives its whole prompt alone.
 
         Raises:
             NotShared: they differ by more than rounding does.
@@ -220,7 +225,8 @@ class TransformersEngine:
         spread, gap = wanted.std().item(), (wanted - logits[row]).abs().max().item()
         if not gap <= (1e-3 if self._model.dtype == torch.float32 else 0.2) * spread:
             raise NotShared(
-                f"{type(self._model).__name__} gives other logits with a shared prefix (by {gap:.3g}, of {spread:.3g})"
+                f"{type(self._model).__name__} gives other logits with a shared prefix (by {gap:.3g}, of "
+                f"{spread:.3g})"
             )
 
     def _inputs(self, texts: Sequence[str], images: Sequence[Any]) -> Any:
@@ -264,9 +270,7 @@ class TransformersEngine:
         rows = zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
         return [ids[mask].tolist() for ids, mask in rows], logits, write
 
-    def _settings(
-        self, decoding: Decoding, trie: Trie | None, requests: Sequence[Request]
-    ) -> dict[str, Any]:
+    def _settings(self, decoding: Decoding, trie: Trie | None, requests: Sequence[Request]) -> dict[str, Any]:
         """Return how `generate` is to write."""
         tokenizer = self._processor.tokenizer
         settings: dict[str, Any] = {

@@ -1,0 +1,1 @@
+"""Metrics: SQL files that say what they are, their aggregates, and intervals."""

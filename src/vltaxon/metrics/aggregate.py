@@ -104,7 +104,12 @@ def means(values: Floats) -> Statistic:
 
 
 def harmonic(a: Floats, b: Floats) -> Floats:
-    """Return the harmonic mean of two numbers, elementwise; 0 where both are."""
+    """Return the harmonic mean of two numbers, elementwise.
+
+    Args:
+        a: the one.
+        b: the other; where both are 0, so is their mean.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(a + b == 0, 0.0, 2 * a * b / (a + b))
 

@@ -55,7 +55,12 @@ def resampled(
 
 
 def wilson(share: Floats, n: Floats) -> tuple[Floats, Floats]:
-    """Return Wilson's score interval of a share of `n` (Wilson 1927), elementwise."""
+    """Return Wilson's score interval (Wilson 1927), elementwise.
+
+    Args:
+        share: of 1.
+        n: of how many.
+    """
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return np.clip(centre - half, 0.0, share), np.clip(

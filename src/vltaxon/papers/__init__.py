@@ -92,7 +92,12 @@ def papers(folder: Path = FOLDER) -> Mapping[str, Paper]:
 
 
 def files(paper: str, folder: Path = FOLDER) -> tuple[Path, Path]:
-    """Return the two files of a paper."""
+    """Return the two files of a paper, `paper.yaml` and `cells.csv`.
+
+    Args:
+        paper: its name.
+        folder: where the papers lie.
+    """
     return folder / paper / "paper.yaml", folder / paper / "cells.csv"
 
 

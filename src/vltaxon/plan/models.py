@@ -6,7 +6,7 @@ from vltaxon.config import Clip, Experiment, GenerativeSpec, ModelSpec, Vlm
 
 
 class Models:
-    """The models of an experiment."""
+    """The models of an experiment. To ask for one of another kind is a defect: the config is checked."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._specs = experiment.models
@@ -36,7 +36,7 @@ class Models:
         return spec
 
     def asked(self, name: str) -> GenerativeSpec:
-        """Return a model that writes text, capped as the model that it serves where its own file says no cap."""
+        """Return a model that writes text, capped as the model that it serves, if its own file has no cap."""
         spec, served = self.generative(name), self.served(name)
         if served is None or spec.max_new_tokens is not None:
             return spec
@@ -59,7 +59,7 @@ class Models:
         return self._specs[self.base(name)].files()
 
     def gpus(self, name: str) -> int:
-        """Return how many devices hold a model's weights: none of one behind a url, those of all servers of ours."""
+        """Return how many devices hold a model's weights: none behind a url, those of all servers of ours."""
         return self._specs[name].copies * self._specs[self.base(name)].devices
 
     def train_gpus(self, name: str) -> int:

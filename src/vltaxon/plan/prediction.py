@@ -1,4 +1,4 @@
-"""The plan of predictions: what each system is asked about each data set, in how many jobs, and what those need."""
+"""The plan of predictions: what each system is asked about each data set, and what the jobs need."""
 
 import functools
 from pathlib import Path
@@ -32,30 +32,50 @@ class PredictionPlan:
     """The tasks of prediction, and where their tables lie."""
 
     def __init__(self, experiment: Experiment, models: Models) -> None:
+        """Plan nothing yet.
+
+        Args:
+            experiment: the validated whole.
+            models: its models.
+        """
         self._experiment, self._models, self._config = experiment, models, experiment.config
         self.systems: dict[str, System] = experiment.config.asked
         self.leaf_systems = experiment.leaf_systems()
         # asked for each of many shards
         self._asking, self.shards = functools.cache(self._asking_of), functools.cache(self._count_shards)
 
-    # -- the words of a stage ------------------------------------------------------------------------------------
+    # -- the words of a stage
+    # ------------------------------------------------------------------------------------
 
     def prompt(self, name: str) -> Prompt:
         """Return a prompt of the config."""
         return self._experiment.prompts[name]
 
     def wording(self, dataset: str, variant: int | None = None) -> str:
-        """Return the benchmark's question in a variant, in that of the data set where none is given."""
+        """Return the benchmark's question in a variant, in that of the data set where none is given.
+
+        Args:
+            dataset: whose wordings they are.
+            variant: number of the wording.
+        """
         given = self._experiment.datasets[dataset]
         variants = self._experiment.questions[given.questions].variants
         return variants[given.variant if variant is None else variant]
 
     def word(self, dataset: str, recipe: str | None = None, own: str | None = None) -> str:
-        """Return what prompts call the organism: a system's own word, else its recipe's, else the data set's."""
+        """Return what prompts call the organism: the own word, else the recipe's, else the data set's.
+
+        Args:
+            dataset: whose organisms they are.
+            recipe: that a system is trained by.
+            own: the system's own word.
+        """
         trained = self._experiment.recipes[recipe].word if recipe is not None else None
         return own or trained or self._experiment.datasets[dataset].word
 
-    def asking(self, stage: Stage, dataset: str, model: str, words: Words | None = None, **more: Any) -> Asking:
+    def asking(
+        self, stage: Stage, dataset: str, model: str, words: Words | None = None, **more: Any
+    ) -> Asking:
         """Return how a stage is asked of a model.
 
         Args:
@@ -79,10 +99,16 @@ class PredictionPlan:
             **more,
         )
 
-    # -- stages of systems ---------------------------------------------------------------------------------------
+    # -- stages of systems
+    # ---------------------------------------------------------------------------------------
 
     def stage(self, system: str, name: str) -> Stage | None:
-        """Return a stage of a system's protocol, None where it has none of that name."""
+        """Return a stage of a system's protocol, None where it has none of that name.
+
+        Args:
+            system: name.
+            name: leaf or answer.
+        """
         return self._experiment.protocols[self.systems[system].protocol].stage(name)
 
     def _stage(self, system: str, name: str) -> Stage:
@@ -119,7 +145,8 @@ class PredictionPlan:
             return None
         return layout.fill(layout.MERGED, model=self._models.base(given.model), recipe=given.recipe)
 
-    # -- shards --------------------------------------------------------------------------------------------------
+    # -- shards
+    # --------------------------------------------------------------------------------------------------
 
     def _count_shards(self, system: str, dataset: str, name: str) -> int:
         """Return how many tables a stage of a system is predicted in, about a data set.
@@ -138,7 +165,12 @@ class PredictionPlan:
         return shards.auto(each.of(requests), given.tested, max(1, self._config.devices // gpus))
 
     def leaf_shards(self, system: str, dataset: str) -> tuple[Path, ...]:
-        """Return the tables of stage 1 that serve a system."""
+        """Return the tables of stage 1 that serve a system.
+
+        Args:
+            system: name.
+            dataset: name.
+        """
         owner = self.leaf_systems[system]
         count = self.shards(owner, dataset, "leaf")
         return tuple(
@@ -146,17 +178,24 @@ class PredictionPlan:
         )
 
     def answer_shards(self, system: str, dataset: str, choices: str) -> tuple[Path, ...]:
-        """Return the tables of stage 2 of a system, about a data set and a kind of choices."""
+        """Return the tables of stage 2 of a system, about a data set and a kind of choices.
+
+        Args:
+            system: name.
+            dataset: name.
+            choices: kind of options.
+        """
         count = self.shards(system, dataset, "answer")
         return tuple(
             layout.fill(layout.ANSWERS, system=system, dataset=dataset, choices=choices, shard=shard)
             for shard in range(count)
         )
 
-    # -- tasks ---------------------------------------------------------------------------------------------------
+    # -- tasks
+    # ---------------------------------------------------------------------------------------------------
 
     def _job(self, system: str, asking: Answering) -> dict[str, Any]:
-        """Return what a job reads and needs by who answers: files of the model and its adapter, devices, memory."""
+        """Return what a job reads and needs by who answers: files of the weights, devices, memory."""
         name = self.systems[system].model
         spec = self._models[name]
         needs: dict[str, Any] = {"threads": spec.asking_threads, "batch_size": spec.together}

@@ -41,6 +41,7 @@ class Scopes:
     """An experiment's scopes by name: `main`, `PAPER.TABLE`, `comparison.NAME`, `sweep` and `repeats`."""
 
     def __init__(self, experiment: Experiment) -> None:
+        """Name the scopes; each is made, and checked, when it is asked for."""
         self._config = experiment.config
         self.asked = tuple(
             (dataset, choices)

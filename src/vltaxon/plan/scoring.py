@@ -4,17 +4,17 @@ import os
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import vltaxon
 from vltaxon import layout, papers
 from vltaxon.config import Experiment, System
 from vltaxon.errors import UserError
 from vltaxon.papers import cells
-from vltaxon.plan.models import Models
 from vltaxon.plan.planned import Wildcards, planned
 from vltaxon.plan.prediction import PredictionPlan
 from vltaxon.plan.scopes import MAIN, Scope, Scopes
+from vltaxon.plan.targets import Targets, tables
 from vltaxon.plan.training import TrainingPlan
 from vltaxon.tasks.scoring import (
     MainTableTask,
@@ -36,6 +36,16 @@ from vltaxon.tasks.scoring import (
 _PACKAGE = Path(os.path.relpath(Path(vltaxon.__file__).parent))
 
 
+class _Common(TypedDict):
+    """What the tasks of all tables have."""
+
+    scope: str
+    metrics: tuple[Path, ...]
+    csv: Path
+    md: Path
+    tex: Path
+
+
 class ScoringPlan:
     """The tasks that score, tabulate, plot and report."""
 
@@ -43,11 +53,19 @@ class ScoringPlan:
         self,
         experiment: Experiment,
         scopes: Scopes,
-        models: Models,
         training: TrainingPlan,
         prediction: PredictionPlan,
     ) -> None:
-        self.scopes, self._models, self._training, self._prediction = scopes, models, training, prediction
+        """Plan the scores of an experiment.
+
+        Args:
+            experiment: the config.
+            scopes: its scopes.
+            training: knows where adapters, their curves and records lie.
+            prediction: knows where predictions lie.
+        """
+        self.scopes, self.targets = scopes, Targets(scopes)
+        self._training, self._prediction = training, prediction
         self._experiment, self._config = experiment, experiment.config
         self._metrics = tuple(sorted((_PACKAGE / "metrics/per_image").glob("*.sql")))
         self._views = tuple(sorted((_PACKAGE / "metrics/views").glob("*.sql")))
@@ -123,16 +141,16 @@ class ScoringPlan:
             "sweep": self._sweep_table,
             "repeats": self._repeats_table,
         }
-        written = {
-            suffix: layout.fill(f"{layout.TABLE}.{suffix}", scope=scope.name)
-            for suffix in ("csv", "md", "tex")
-        }
-        return kinds[scope.kind](scope, {"scope": scope.name, "metrics": self._metrics, **written})
+        csv, md, tex = tables(scope.name)
+        common: _Common = {
+            "scope": scope.name, "metrics": self._metrics, "csv": csv, "md": md, "tex": tex,
+        }  # fmt: skip
+        return kinds[scope.kind](scope, common)
 
-    def _main_table(self, scope: Scope, common: dict[str, Any]) -> MainTableTask:
+    def _main_table(self, scope: Scope, common: _Common) -> MainTableTask:
         return MainTableTask(labels=self.labels(scope.systems), scores=self._scores(scope), **common)
 
-    def _paper_table(self, scope: Scope, common: dict[str, Any]) -> PaperTableTask:
+    def _paper_table(self, scope: Scope, common: _Common) -> PaperTableTask:
         paper, table = scope.name.split(".")
         return PaperTableTask(
             table=table,
@@ -159,7 +177,7 @@ class ScoringPlan:
             systems={name: _described(self._config.systems[name]) for name in scope.systems},
         )
 
-    def _sweep_table(self, scope: Scope, common: dict[str, Any]) -> SweepTableTask:
+    def _sweep_table(self, scope: Scope, common: _Common) -> SweepTableTask:
         swept = {
             name: SweptSystem(
                 label=self._label(sweep.system), variants=sweep.variants, rotations=sweep.rotations
@@ -168,7 +186,7 @@ class ScoringPlan:
         }
         return SweepTableTask(sweeps=swept, scores=self._scores(scope), **common)
 
-    def _repeats_table(self, scope: Scope, common: dict[str, Any]) -> RepeatsTableTask:
+    def _repeats_table(self, scope: Scope, common: _Common) -> RepeatsTableTask:
         repeats = {name: self._repeated(name, scope) for name in self._config.repeats}
         runs = chain.from_iterable(one.answers.values() for one in repeats.values())
         files = sorted(set(chain.from_iterable(chain.from_iterable(runs))))
@@ -279,51 +297,11 @@ class ScoringPlan:
         """Plan the telling of what jobs took."""
         return UsageTask(benchmarks=layout.BENCHMARKS, log=Path(layout.log("usage", "md")))
 
-    # -- targets --
-
     @property
     def main(self) -> list[Path]:
         """Return the scores, the database and the table of the main systems."""
         scope = self.scopes[MAIN]
-        return [self._scores(scope), layout.fill(layout.DATABASE, of=scope.ending), *self._tables(MAIN)]
-
-    @staticmethod
-    def _tables(scope: str) -> list[Path]:
-        return [layout.fill(f"{layout.TABLE}.{suffix}", scope=scope) for suffix in ("csv", "md", "tex")]
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """Return the targets on demand: papers, their tables and figures, comparisons, sweep and repeats."""
-        return (*_parts(), "comparisons", "sweep", "repeats")
-
-    def files(self, target: str) -> list[Path]:
-        """Return the tables and figures of a target.
-
-        Raises:
-            UserError: the config lacks what it is of.
-        """
-        if target == "comparisons":
-            return [file for name in self.scopes.comparisons() for file in self._tables(name)]
-        made = []
-        for part in _parts().get(target, (target,)):
-            paper, _, name = part.partition(".")
-            if paper in papers.papers() and (figure := papers.papers()[paper].figures.get(name)) is not None:
-                self.scopes[f"{paper}.{figure.table}"]  # says what the config lacks for it
-                made += [layout.fill(f"{layout.FIGURE}.{suffix}", name=part) for suffix in ("svg", "png")]
-            else:
-                made += self._tables(self.scopes[part].name)
-        return made
-
-
-def _parts() -> dict[str, tuple[str, ...]]:
-    """Return the tables and figures of each target of a paper, all as `PAPER.NAME`."""
-    targets: dict[str, tuple[str, ...]] = {}
-    for name, paper in papers.papers().items():
-        parts = tuple(f"{name}.{part}" for part in (*paper.tables, *paper.figures))
-        targets |= {part: (part,) for part in parts} | {name: parts}
-        if paper.aliases:
-            targets |= {part.partition(".")[2]: (part,) for part in parts} | {"paper": parts}
-    return targets
+        return [self._scores(scope), layout.fill(layout.DATABASE, of=scope.ending), *tables(MAIN)]
 
 
 def _described(system: System) -> str:

@@ -23,7 +23,7 @@ class Plan:
         self.prediction = PredictionPlan(experiment, self.models)
         self.questions = QuestionsPlan(experiment, self.data, self.models, self.prediction.answer_shards)
         self.training = TrainingPlan(experiment, self.models)
-        self.scoring = ScoringPlan(experiment, self.scopes, self.models, self.training, self.prediction)
+        self.scoring = ScoringPlan(experiment, self.scopes, self.training, self.prediction)
 
     def exports(self) -> list[Path]:
         """Return all questions and answers of the main systems, in the benchmark's formats."""

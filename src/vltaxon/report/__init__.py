@@ -1,0 +1,1 @@
+"""What shows the scores: tables, figures, the report page."""

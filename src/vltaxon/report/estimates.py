@@ -52,7 +52,16 @@ class Scores:
         level: int | None = None,
         subset: str = "all",
     ) -> Estimate | None:
-        """Return one estimate, None where the system has none."""
+        """Return one estimate, None where the system has none.
+
+        Args:
+            dataset: that the system was asked about.
+            choices: of the questions, `open_set` for stage 1.
+            system: that answered.
+            metric: its name in the scores.
+            level: of a metric that has one for each.
+            subset: of the images.
+        """
         return self.found.get((dataset, choices, system, metric, level, subset))
 
     @property
@@ -65,7 +74,12 @@ class Scores:
         return {key[5] for key in self.found if key[0] == dataset}
 
     def images(self, dataset: str, choices: str | None = None) -> int:
-        """Return how many images of a data set were scored, with some choices or with any."""
+        """Return how many images of a data set were scored.
+
+        Args:
+            dataset: whose images.
+            choices: of the questions; any where not said.
+        """
         counts = (
             one.n
             for key, one in self.found.items()
@@ -79,11 +93,23 @@ class Scores:
         return sorted(kinds, key=lambda kind: (kind == OPEN, kind != "similar", kind))
 
     def systems(self, dataset: str, choices: str, labels: Mapping[str, str]) -> Sequence[str]:
-        """Return the systems with scores there, in the order of `labels`."""
+        """Return the systems with scores there.
+
+        Args:
+            dataset: that they were asked about.
+            choices: of the questions.
+            labels: the systems to look for, in the order that they are returned in.
+        """
         some = {key[2] for key in self.found if key[:2] == (dataset, choices)}
         return [system for system in labels if system in some]
 
     def levels(self, dataset: str, choices: str, metric: str) -> list[int]:
-        """Return the levels that a metric has, from the root."""
+        """Return the levels that a metric has, from the root.
+
+        Args:
+            dataset: of the images.
+            choices: of the questions.
+            metric: that has an estimate for each level.
+        """
         wanted = (dataset, choices, metric)
         return sorted({key[4] for key in self.found if (key[0], key[1], key[3]) == wanted and key[4]})

@@ -36,6 +36,7 @@ class Summary:
         return {name: round(number, 4) for name, number in numbers.items()}
 
     def __str__(self) -> str:
+        """Return the summary as readers see it."""
         least, most = min(self.values), max(self.values)
         return f"{mean(self.values):.1f} ± {pstdev(self.values):.1f} ({least:.1f} to {most:.1f})"
 

@@ -1,4 +1,4 @@
-"""How a stage is answered, and how a model is asked it: the record that tasks of prediction and of training share."""
+"""How a stage is answered, and how a model is asked it: what tasks of prediction and training share."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -21,9 +21,9 @@ class Answering(Closed):
 class Asking(Answering):
     """A stage as a model is asked it: the prompt in the words of a data set, and the model.
 
-    `wording` is the benchmark's question, empty where the prompt shows none. `served` is the model whose weights a
-    managed server serves. `rotation` is by how many places options are moved before they are shown, `repeat` which run
-    of the same this is.
+    `wording` is the benchmark's question, empty where the prompt shows none. `served` is the model whose
+    weights a managed server serves. `rotation` is by how many places options are moved before they are shown,
+    `repeat` which run of the same this is.
     """
 
     prompt: Prompt
@@ -39,8 +39,8 @@ class Asking(Answering):
 class AskingTask(Task):
     """A job in which a model may be asked about images.
 
-    `adapter` is the file of its weights; `merged` the folder of a checkpoint that has it merged in; `settings` the
-    model's file, which says how to ask an endpoint.
+    `adapter` is the file of its weights; `merged` the folder of a checkpoint that has it merged in;
+    `settings` the model's file, which says how to ask an endpoint.
     """
 
     module: ClassVar[str | None] = "vltaxon.inference.run"
@@ -61,7 +61,8 @@ class AskingTask(Task):
 class LeafTask(AskingTask):
     """A job of stage 1: the leaf of each image is asked, and named in `predictions`, of schema `PREDICTIONS`.
 
-    `taxa` is read where the stage is given the true leaf, is held to the taxonomy's lineages or takes the best sample.
+    `taxa` is read where the stage is given the true leaf, is held to the taxonomy's lineages or takes the
+    best sample.
     """
 
     asking: Asking

@@ -17,7 +17,7 @@ class PredictLeafTask(LeafTask):
 
 
 class ListLeavesTask(Task):
-    """The shards of stage 1, listed for those of stage 2, whose plan would else grow with the square of their number."""
+    """The shards of stage 1, listed for those of stage 2: a plan of all pairs grows with their square."""
 
     module: ClassVar[str | None] = "vltaxon.inference.run"
     leaves: ReadMany
@@ -27,8 +27,8 @@ class ListLeavesTask(Task):
 class AnswerTask(AskingTask):
     """Stage 2: the questions about the test images of a shard.
 
-    `leaves` are the tables of stage 1, or a list of them; the vectors are those of an encoder. Each is read where the
-    stage needs it.
+    `leaves` are the tables of stage 1, or a list of them; the vectors are those of an encoder. Each is read
+    where the stage needs it.
     """
 
     asking: Asking | Answering

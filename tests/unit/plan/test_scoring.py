@@ -108,11 +108,11 @@ def test_values_of_the_paper_s_tables(plan: Plan) -> None:
     assert mixed.comparable == {"animal": True, "plant": False, "bird": True}
     wanted = [Path(f"results/tables/vl_taxon.table4.{s}") for s in ("csv", "md", "tex")]
     drawn = [Path("results/figures/vl_taxon.figure2.svg"), Path("results/figures/vl_taxon.figure2.png")]
-    assert plan.scoring.files("vl_taxon.table4") == plan.scoring.files("table4") == wanted
-    assert plan.scoring.files("vl_taxon.figure2") == plan.scoring.files("figure2") == drawn
+    assert plan.scoring.targets.files("vl_taxon.table4") == plan.scoring.targets.files("table4") == wanted
+    assert plan.scoring.targets.files("vl_taxon.figure2") == plan.scoring.targets.files("figure2") == drawn
     assert (
-        plan.scoring.files("paper") == plan.scoring.files("vl_taxon")
-        and len(plan.scoring.files("paper")) == 7 * 3 + 2 * 2
+        plan.scoring.targets.files("paper") == plan.scoring.targets.files("vl_taxon")
+        and len(plan.scoring.targets.files("paper")) == 7 * 3 + 2 * 2
     )
 
 
@@ -133,13 +133,13 @@ def test_the_paper_s_tables_need_data_sets_and_a_sweep_a_sweep(plan: Plan) -> No
     without = changed(plan, tables=None, sweeps={})
     for target in ("table4", "vl_taxon.table4", "figure2", "paper"):
         with pytest.raises(UserError, match="need `tables` in the config"):
-            without.files(target)
+            without.targets.files(target)
     with pytest.raises(UserError, match="needs `sweeps` in the config"):
-        without.files("sweep")
+        without.targets.files("sweep")
     few = changed(plan, tables=config.Tables(plant="demo_plants"))
-    assert few.files("table2"), "which is of plants alone"
+    assert few.targets.files("table2"), "which is of plants alone"
     with pytest.raises(UserError, match="it has none for animal"):
-        few.files("table1")
+        few.targets.files("table1")
 
 
 def test_a_sweep_scores_all_its_members(scoring: ScoringPlan, main: Scope) -> None:

@@ -1,7 +1,7 @@
 """The engines, one file each: what a model file of it may say (a `ModelSpec`), and how a job gets its engine.
 
-A file that is put here is found: its name is what `engine:` says in config/models/*.yaml. One whose models write text
-has a function `source`, see `Source`.
+A file that is put here is found: its name is what `engine:` says in config/models/*.yaml. One whose models
+write text has a function `source`, see `Source`.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a job's answers come from: what all of them have in common, and the engine, which is made when it is needed.
+    """Where a job's answers come from: what they have in common, and an engine that is made when needed.
 
     Attributes:
         weights: digest of weights and adapter, which the engine will have.
@@ -50,4 +50,5 @@ def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
     return made
 
 
-import vltaxon.config  # noqa: E402, F401  # last: the config asks here for the engines, whichever is imported first
+# Last, since the config looks here for the engines, and either may be imported first.
+import vltaxon.config  # noqa: E402, F401

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from vltaxon.inference.managed import Weights
     from vltaxon.tasks.asking import Asking, AskingTask
 
-_DRAWING = frozenset({"temperature", "top_p", "top_k", "seed", "n"})  # fields of a request that a stage may set
+_DRAWING = frozenset(
+    {"temperature", "top_p", "top_k", "seed", "n"}
+)  # fields of a request that a stage may set
 
 
 class Managed(Closed):
@@ -50,7 +52,7 @@ class Managed(Closed):
 
 
 class Endpoint(GenerativeSpec):
-    """A generative model behind an OpenAI-compatible endpoint: one that is there, or vLLM started for the job.
+    """A generative model behind an OpenAI-compatible endpoint: one that is there, or vLLM of the job.
 
     Fields that are marked HOW say where and how to ask; they are read from the file when the job starts.
     """
@@ -98,7 +100,8 @@ class Endpoint(GenerativeSpec):
     price: Annotated[Price | None, HOW] = None
     budget: Annotated[PositiveFloat | None, HOW] = Field(
         None,
-        description="Ceiling of what all jobs of this model together spend, in the currency of `price`; then it stops.",
+        description="Ceiling of what all jobs of this model together spend, in the currency of `price`; then "
+        "it stops.",
     )
     max_errors: Annotated[float, HOW] = Field(
         0.0,
@@ -164,11 +167,21 @@ class Endpoint(GenerativeSpec):
         return float(self.image_tokens) if self.image_tokens is not None else super().visual_tokens(pixels)
 
     def money(self, prompt: float, new: float) -> float | None:
-        """Return what so many tokens cost; None where the file has no price."""
+        """Return what so many tokens cost; None where the file has no price.
+
+        Args:
+            prompt: tokens of prompts.
+            new: tokens that are written.
+        """
         return None if self.price is None else (prompt * self.price.input + new * self.price.output) / 1e6
 
     def lacks(self, protocol: "Protocol", file: str) -> Iterator[str]:
-        """Yield what a protocol asks that it cannot give: see `ModelSpec.lacks`."""
+        """Yield what a protocol asks that it cannot give: see `ModelSpec.lacks`.
+
+        Args:
+            protocol: what a system of it is to be asked.
+            file: its own file, to be named.
+        """
         if self.url and any(stage.repetition_penalty != 1 for stage in protocol.stages):
             yield "has a repetition_penalty, which an endpoint may not know"
         fixed = sorted(_DRAWING & set(self.body))
@@ -218,7 +231,13 @@ class Endpoint(GenerativeSpec):
 
 
 def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
-    """Return the endpoint of a job: see `engines.source`."""
+    """Return the endpoint of a job: see `engines.source`.
+
+    Args:
+        task: the job.
+        asking: what it asks.
+        images: that it may ask about.
+    """
     from vltaxon import checkpoint
     from vltaxon.inference import managed
     from vltaxon.inference.served import digest
@@ -240,11 +259,17 @@ def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
         }
     of_all = digest(spec, None if weights is None else weights.digest)
     start = functools.partial(_reached, task, spec, weights, images)
-    return Source(of_all, str(spec.model or spec.description), identity | {"weights": of_all}, start, spec.max_errors)
+    return Source(
+        of_all, str(spec.model or spec.description), identity | {"weights": of_all}, start, spec.max_errors
+    )
 
 
 def as_its_file_says(planned: Endpoint, file: Path) -> Endpoint:
     """Return how to ask: what shapes answers as it was planned, all else as the model's file says now.
+
+    Args:
+        planned: how it was to be asked.
+        file: of the model.
 
     Raises:
         UserError: the file is gone, or no YAML any more.

@@ -33,8 +33,9 @@ class Vlm(GenerativeSpec):
     checkpoint: str = Field(description="Local folder, or hub id.")
     revision: str | None = Field(
         None,
-        description="Commit of the hub repository, 40 hex digits; required for a hub id. `main`, where no commit is known, "
-        "is looked up when the model is loaded, and its commit of that moment is stamped on all that comes of it.",
+        description="Commit of the hub repository, 40 hex digits; required for a hub id. `main`, where no "
+        "commit is known, is looked up when the model is loaded, and its commit of that moment is stamped on "
+        "all that comes of it.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     batch_size: Annotated[PositiveInt, HOW] = Field(32, description="Requests generated together, at most.")
@@ -47,11 +48,13 @@ class Vlm(GenerativeSpec):
     gpus: Annotated[PositiveInt, HOW] = Field(1, description="Devices that hold its weights.")
     train_gpus: Annotated[PositiveInt | None, HOW] = Field(
         None,
-        description="Devices that train it, a process on each, where several share the work; else one process on `gpus`.",
+        description="Devices that train it, a process on each, where several share the work; else one "
+        "process on `gpus`.",
     )
     distributed: Annotated[Literal["ddp", "fsdp"], HOW] = Field(
         "ddp",
-        description="What these processes hold: all weights each, or a share. Its file is in config/accelerate.",
+        description="What these processes hold: all weights each, or a share. Its file is in "
+        "config/accelerate.",
     )
     memory: Annotated[PositiveInt, HOW] = Field(
         32, description="GB of main memory of a job that runs or trains it, asked of a cluster."
@@ -98,8 +101,8 @@ class Vlm(GenerativeSpec):
     def _fits(self) -> Self:
         if self.processes > 1 and self.gpus > 1 and self.distributed == "ddp":
             raise ValueError(
-                f"train_gpus: with ddp each of {self.train_gpus} devices holds all weights, which take {self.gpus} "
-                "(`gpus`); distributed: fsdp gives each a share"
+                f"train_gpus: with ddp each of {self.train_gpus} devices holds all weights, which take "
+                f"{self.gpus} (`gpus`); distributed: fsdp gives each a share"
             )
         return self
 
@@ -109,14 +112,15 @@ class Vlm(GenerativeSpec):
             raise ValueError(f'"{self.checkpoint}" is no local folder, and a hub id needs a revision')
         if self.revision and self.revision != MOVING and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(
-                f'revision: "{self.revision}" is no commit (40 hex digits). Branches and tags move; give the commit, or '
+                f'revision: "{self.revision}" is no commit (40 hex digits). Branches and tags move; give the '
+                "commit, or "
                 f'"{MOVING}" where none is known'
             )
         return self
 
 
 def identity(model: Vlm, weights: str) -> dict[str, Any]:
-    """Return what of a model shapes all its answers: engine, weights and adapter, number format, pixels that it is shown.
+    """Return what of a model shapes all its answers: engine, weights, number format, pixels shown.
 
     The package that runs it is part of it, as predictions are stamped with its version.
 
@@ -130,7 +134,13 @@ def identity(model: Vlm, weights: str) -> dict[str, Any]:
 
 
 def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
-    """Return the model of a job, to be loaded with its adapter: see `engines.source`."""
+    """Return the model of a job, to be loaded with its adapter: see `engines.source`.
+
+    Args:
+        task: the job.
+        asking: what it asks.
+        images: that it may ask about.
+    """
     from vltaxon import checkpoint
 
     assert isinstance(asking.model, Vlm)

@@ -1,4 +1,4 @@
-"""Engines that ask no more than they must: what the journal has is not asked, and no model is made before it is."""
+"""Engines that ask no more than they must: not what the journal has, and no model before it is needed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -36,7 +36,12 @@ class Journaled:
         return {**self._engine.facts, **({"answered_by": sorted(self._origins)} if self._origins else {})}
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
-        """Yield what is answered already, then what the engine says to the rest; equal requests are asked once."""
+        """Yield what is answered already, then what the engine answers; equal requests are asked once.
+
+        Args:
+            requests: prompts, each about an image or none.
+            decoding: how completions are written.
+        """
         decoding = keys.repeated(decoding, self._repeat)
         settings = keys.settings(decoding)
         places: dict[bytes, list[int]] = {}
@@ -83,7 +88,12 @@ class Lazy:
         return {} if self._engine is None else self._engine.facts
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
-        """See `Engine.generate`."""
+        """See `Engine.generate`.
+
+        Args:
+            requests: prompts, each about an image or none.
+            decoding: how completions are written.
+        """
         if self._engine is None:
             self._engine = self._make()
             assert self._engine.digest == self.digest, "answers would be kept under the name of other weights"

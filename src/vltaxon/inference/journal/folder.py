@@ -25,7 +25,12 @@ _ENTRY = np.dtype([("hash", "<u8"), ("file", "<u4"), ("place", "<u8"), ("length"
 
 
 def folder_of(root: Path, identity: Mapping[str, Any]) -> Path:
-    """Return where the answers of an identity are kept."""
+    """Return where the answers of an identity are kept.
+
+    Args:
+        root: folder of all identities.
+        identity: what all answers have in common.
+    """
     return root / digest_text(json.dumps(identity, sort_keys=True))
 
 
@@ -65,7 +70,9 @@ class JournalFolder:
             for name, column in zip(_ENTRY.names or (), columns, strict=True):
                 new[name] = np.frombuffer(column, column.typecode)
             both = np.concatenate([self._index, new])
-            self._index = both[np.argsort(both["hash"], kind="stable")]  # of equal keys the oldest answer comes first
+            self._index = both[
+                np.argsort(both["hash"], kind="stable")
+            ]  # of equal keys the oldest answer comes first
 
     def _take(self, path: Path, columns: list["array[int]"]) -> None:
         if path not in self._read:
@@ -73,7 +80,9 @@ class JournalFolder:
         number, start = self._paths.index(path), self._read.get(path, 0)
 
         def found(key: bytes, place: int, length: int) -> None:
-            for column, value in zip(columns, (int.from_bytes(key, "little"), number, place, length), strict=True):
+            for column, value in zip(
+                columns, (int.from_bytes(key, "little"), number, place, length), strict=True
+            ):
                 column.append(value)
 
         file = os.open(path, os.O_RDONLY)
@@ -81,7 +90,9 @@ class JournalFolder:
             end, lost = frames.scan(file, start, found)
             if end < os.fstat(file).st_size:
                 with frames.unwritten(path) as free:
-                    if free is not None:  # what its writer may have appended before it ended, then the rest goes
+                    if (
+                        free is not None
+                    ):  # what its writer may have appended before it ended, then the rest goes
                         end, more = frames.scan(free, end, found)
                         lost += more
                         frames.cut(free, path, end)
@@ -89,7 +100,8 @@ class JournalFolder:
             os.close(file)
         for begin, stop in lost:
             print(
-                f"journal: {path}: bytes {begin} to {stop} are damaged; what was answered there is asked again",
+                f"journal: {path}: bytes {begin} to {stop} are damaged; what was answered there is asked "
+                "again",
                 flush=True,
             )
         self._read[path] = end
@@ -110,7 +122,9 @@ class JournalFolder:
                 with self._paths[number].open("rb") as file:
                     for place, length, i in sorted(zip(*columns, strict=True)):
                         frame = os.pread(file.fileno(), length, place)
-                        if frame[frames.HEAD.size : frames.HEAD.size + keys.BYTES] == wanted[i] and frames.end_of(frame, 0):
+                        if frame[frames.HEAD.size : frames.HEAD.size + keys.BYTES] == wanted[
+                            i
+                        ] and frames.end_of(frame, 0):
                             answers[wanted[i]] = frames.unpack(frame)
             except FileNotFoundError:  # pruned meanwhile: what is not found is asked
                 continue
@@ -118,6 +132,10 @@ class JournalFolder:
 
     def append(self, key: bytes, response: Response) -> None:
         """Keep an answer.
+
+        Args:
+            key: of the request.
+            response: the answer.
 
         Raises:
             UserError: there is no room, or no permission.
@@ -133,7 +151,9 @@ class JournalFolder:
             if time.monotonic() - self._synced > _SYNC:
                 self.sync()
         except OSError as error:
-            raise UserError(f"{self._folder}: {error.strerror}; what was answered before is kept there") from error
+            raise UserError(
+                f"{self._folder}: {error.strerror}; what was answered before is kept there"
+            ) from error
 
     def _opened(self) -> int:
         """Return a new file, locked; its name sorts by age."""
@@ -147,7 +167,9 @@ class JournalFolder:
                 file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
             except FileNotFoundError:  # the folder was pruned that instant
                 continue
-            with suppress(OSError):  # where there are no locks, every file seems to be written, and none is ever cut
+            with suppress(
+                OSError
+            ):  # where there are no locks, every file seems to be written, and none is ever cut
                 fcntl.flock(file, fcntl.LOCK_EX)
             if path.exists():
                 return file

@@ -2,8 +2,8 @@
 
     marker (4 bytes, not in UTF-8) | length | CRC-32 of the rest | key (16 bytes) | the answer as JSON
 
-Readers take whole frames only. What is torn or damaged is said and skipped, and cut where it is the end of a file that
-nobody writes any more; its requests are simply asked again.
+Readers take whole frames only. What is torn or damaged is said and skipped, and cut where it is the end of a
+file that nobody writes any more; its requests are simply asked again.
 """
 
 import fcntl
@@ -29,7 +29,12 @@ _FIELDS = {field.name for field in fields(Response)}
 
 
 def pack(key: bytes, response: Response) -> bytes:
-    """Return the frame of an answer."""
+    """Return the frame of an answer.
+
+    Args:
+        key: of the request.
+        response: the answer.
+    """
     body = key + json.dumps(vars(response), separators=(",", ":")).encode()
     return HEAD.pack(MARKER, len(body), zlib.crc32(body)) + body
 
@@ -37,12 +42,19 @@ def pack(key: bytes, response: Response) -> bytes:
 def unpack(frame: bytes) -> Response:
     """Return the answer of a whole frame."""
     said: dict[str, Any] = json.loads(frame[HEAD.size + keys.BYTES :])
-    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k in _FIELDS}
+    known: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k in _FIELDS
+    }
     return Response(**known)
 
 
 def end_of(block: bytes, at: int) -> int | None:
-    """Return where the frame that begins at `at` ends; 0 where there is none, None where the block is too short."""
+    """Return where a frame ends; 0 where there is none, None where the block is too short to tell.
+
+    Args:
+        block: bytes of a file.
+        at: where the frame begins.
+    """
     if len(block) - at < HEAD.size:
         return None
     marker, length, crc = HEAD.unpack_from(block, at)
@@ -54,7 +66,9 @@ def end_of(block: bytes, at: int) -> int | None:
     return end if zlib.crc32(block[at + HEAD.size : end]) == crc else 0
 
 
-def scan(file: int, start: int, found: Callable[[bytes, int, int], None]) -> tuple[int, list[tuple[int, int]]]:
+def scan(
+    file: int, start: int, found: Callable[[bytes, int, int], None]
+) -> tuple[int, list[tuple[int, int]]]:
     """Read a file frame by frame, and step over what is damaged.
 
     Args:
@@ -63,8 +77,8 @@ def scan(file: int, start: int, found: Callable[[bytes, int, int], None]) -> tup
         found: is given the beginning of the key, the place and the length of every whole frame.
 
     Returns:
-        Where the last whole frame ends, and the (begin, end) of damage between frames; what follows the last is for the
-        caller.
+        Where the last whole frame ends, and the (begin, end) of damage between frames; what follows the last
+        is for the caller.
     """
     at, bad, lost = start, -1, []
     while True:
@@ -111,10 +125,17 @@ def unwritten(path: Path) -> Iterator[int | None]:
 
 
 def cut(file: int, path: Path, end: int) -> None:
-    """Drop what follows the last whole frame."""
+    """Drop what follows the last whole frame.
+
+    Args:
+        file: descriptor, locked.
+        path: to be named.
+        end: of the last whole frame.
+    """
     if size := os.fstat(file).st_size - end:
         os.ftruncate(file, end)
         print(
-            f"journal: {path}: its last {size} bytes are no whole answer and were cut; what is lost is asked again",
+            f"journal: {path}: its last {size} bytes are no whole answer and were cut; what is lost is asked "
+            "again",
             flush=True,
         )

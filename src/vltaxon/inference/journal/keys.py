@@ -11,21 +11,26 @@ BYTES = 16  # of a key
 
 
 def repeated(decoding: Decoding, repeat: int) -> Decoding:
-    """Return how a further run of the same is decoded: what is drawn is drawn anew."""
+    """Return how a further run of the same is decoded: what is drawn is drawn anew.
+
+    Args:
+        decoding: of the first run.
+        repeat: number of the run.
+    """
     if not repeat or not decoding.temperature:
         return decoding
     return replace(decoding, seed=int(digest_text(str(decoding.seed), str(repeat))[:7], 16))
 
 
 def settings(decoding: Decoding) -> str:
-    """Return the digest of all that a decoding says; what is for drawn tokens does not count where none is drawn."""
+    """Return the digest of a decoding; what is for drawn tokens does not count where none is drawn."""
     drawn = () if decoding.temperature else ("temperature", "top_p", "seed")
     said = {name: value for name, value in asdict(decoding).items() if name not in drawn}
     return digest_text(json.dumps(said, sort_keys=True))
 
 
 def key(request: Request, decoding: str, image: str | None, repeat: int) -> bytes:
-    """Return the key of an answer: image and prompt, how it is written, and which of several runs of the same it is.
+    """Return the key of an answer: image, prompt, how it is written, and which of several runs it is of.
 
     Args:
         request: whose `image_id` is only a name, and does not count.

@@ -64,9 +64,10 @@ def kept(root: Path) -> list[FolderContent]:
 def prune(
     root: Path, checkpoints: Collection[str], wanted: Iterable[Mapping[str, Any]]
 ) -> list[FolderContent]:
-    """Delete answers of identities that are not wanted, but for those that are being written; return what was deleted.
+    """Delete answers of identities that are not wanted, unless they are being written; return the deleted.
 
-    Those of other checkpoints, and of other engines than transformers, are spared: they may have been paid for.
+    Those of other checkpoints, and of other engines than transformers, are spared: they may have been paid
+    for.
 
     Args:
         root: folder of all identities.
@@ -80,14 +81,17 @@ def prune(
         if there.folder in spared or there.note.get("engine") != "transformers" or not of_ours:
             continue
         with ExitStack() as held:
-            if all(held.enter_context(frames.unwritten(path)) is not None for path in there.folder.glob("*.journal")):
+            if all(
+                held.enter_context(frames.unwritten(path)) is not None
+                for path in there.folder.glob("*.journal")
+            ):
                 shutil.rmtree(there.folder)
                 gone.append(there)
     return gone
 
 
 def statistics(root: Path, predictions: Path) -> str:
-    """Return a table for readers: answers and bytes of each identity, and rows of present predictions of its weights.
+    """Return a table for readers: answers and bytes of each identity, and predictions of its weights.
 
     Args:
         root: folder of all identities.

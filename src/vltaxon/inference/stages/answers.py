@@ -1,4 +1,4 @@
-"""Stage 2, answered by a model: every question of the images, given the leaf of stage 1 where the stage says so."""
+"""Stage 2, answered by a model: every question about the images, given the leaf of stage 1 or none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -37,8 +37,9 @@ def ask_questions(
 ) -> None:
     """Ask a model every question of the images.
 
-    Where stage 1 gave no name there is nothing to condition on: its outcome is recorded for the image's questions, and
-    none is asked. Options are shown rotated; the indexes that are written are those of the question, unrotated.
+    Where stage 1 gave no name there is nothing to condition on: its outcome is recorded for the image's
+    questions, and none is asked. Options are shown rotated; the indexes that are written are those of the
+    question, unrotated.
 
     Args:
         task: what is asked, and where the table goes.
@@ -61,7 +62,10 @@ def ask_questions(
         "rotation": asking.rotation,
     }
     failures, responses = failures or FailedRequests(), count_questions(task.questions, ids) * stage.samples
-    with table.written(task.predictions, failures, responses, lambda: engine.facts, **facts) as (write, progress):
+    with table.written(task.predictions, failures, responses, lambda: engine.facts, **facts) as (
+        write,
+        progress,
+    ):
         for window in question_windows(task.questions, ids, window_size(stage)):
             questions = window.to_pylist()
             requests = _requests(questions, names, asking)
@@ -131,6 +135,11 @@ def _answered(question: Row, response: Response, stage: Stage, asking: Asking) -
 
 
 def rotated(options: Sequence[T], places: int) -> list[T]:
-    """Return the options moved forward by `places`: the first comes to stand at that place."""
+    """Return the options moved forward by `places`: the first comes to stand at that place.
+
+    Args:
+        options: in their order.
+        places: by how many.
+    """
     cut = -places % len(options)
     return [*options[cut:], *options[:cut]]

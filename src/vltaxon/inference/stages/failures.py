@@ -36,7 +36,12 @@ class FailedRequests:
             raise UserError(self._summary())
 
     def note(self, request: Request, response: Response) -> None:
-        """Count a response."""
+        """Count a response.
+
+        Args:
+            request: that was asked.
+            response: to it.
+        """
         self.asked += 1
         if response.error is not None:
             self.failed.append((request, response.error))
@@ -61,7 +66,7 @@ class FailedRequests:
         where = f"{self.path} has them all; " if self.path is not None else ""
         listed = "".join(f"\n  {count:,} x {words}" for words, count in kinds)
         return (
-            f"{len(self.failed):,} of {self.asked:,} requests ended as errors, so no table is written. {where}run "
-            "again to ask them again, or let the model's file allow a share of them (max_errors). The most "
-            f"frequent:{listed}"
+            f"{len(self.failed):,} of {self.asked:,} requests ended as errors, so no table is written. "
+            f"{where}run again to ask them again, or let the model's file allow a share of them "
+            f"(max_errors). The most frequent:{listed}"
         )

@@ -19,7 +19,7 @@ Costs = Callable[[int, int], int]  # of an image of so many pixels and so many r
 def images_of_shard(
     images: Path, shard: int, shards: int, questions: Path | None = None, costs: Costs | None = None
 ) -> list[str]:
-    """Return the test images of one of several contiguous ranges, in order; the costs of the ranges are about equal.
+    """Return the test images of one of several contiguous ranges of about equal cost, in order.
 
     Args:
         images: table of the data set.
@@ -70,13 +70,24 @@ def expected_costs(asking: Answering) -> Costs | None:
 
 
 def leaves_of(images: Path, ids: Sequence[str]) -> dict[str, str]:
-    """Return the leaf of each image, by which the taxonomy knows it."""
+    """Return the leaf of each image, by which the taxonomy knows it.
+
+    Args:
+        images: table of the data set.
+        ids: of the images.
+    """
     wanted = pc.field("image_id").isin(pa.array(ids, pa.string()))
     table = provenance.read_parquet(images, schemas.IMAGES, ["image_id", "leaf"], wanted)
     return dict(zip(table["image_id"].to_pylist(), table["leaf"].to_pylist(), strict=True))
 
 
 def true_leaves(images: Path, taxa: Path, ids: Sequence[str]) -> dict[str, str]:
-    """Return the displayed name of each image's leaf."""
+    """Return the displayed name of each image's leaf.
+
+    Args:
+        images: table of the data set.
+        taxa: table of the data set.
+        ids: of the images.
+    """
     tree = Taxonomy.read(taxa)
     return {image_id: tree.name(leaf) for image_id, leaf in leaves_of(images, ids).items()}

@@ -52,7 +52,10 @@ def name_leaves(
         "stage": stage.model_dump(),
     }
     failures, responses = failures or FailedRequests(), len(ids) * stage.samples
-    with table.written(task.predictions, failures, responses, lambda: engine.facts, **facts) as (write, progress):
+    with table.written(task.predictions, failures, responses, lambda: engine.facts, **facts) as (
+        write,
+        progress,
+    ):
         how, window = decoding(asking, only), window_size(stage)
         for start in range(0, len(ids), window):
             some = ids[start : start + window]
@@ -80,11 +83,14 @@ def _named(image_id: str, response: Response, stage: Stage, asking: Asking) -> R
 
 
 def lineages(taxa: Path, stage: Stage) -> list[str]:
-    """Return what a constrained stage may write: the completion of every leaf, its lineage as the reasoning."""
+    """Return what a constrained stage may write: each leaf's completion, its lineage as the reasoning.
+
+    Args:
+        taxa: table of the data set.
+        stage: says the form of an answer.
+    """
     tree = Taxonomy.read(taxa)
     return [
-        prompts.completion(
-            tree.name(leaf), stage.form, prompts.stated(tree.ranks, tree.lineages[leaf])
-        )
+        prompts.completion(tree.name(leaf), stage.form, prompts.stated(tree.ranks, tree.lineages[leaf]))
         for leaf in tree.leaves
     ]

@@ -18,8 +18,8 @@ _TYPES = (pa.string(), pa.string(), pa.int8())  # outcome, answer, index
 def answer_by_lookup(task: AnswerTask, ids: Sequence[str]) -> None:
     """Read each answer off the taxonomy, above the leaf that stage 1 named.
 
-    A name that is no leaf of the taxonomy is `unparsed`. A taxon that is not among the options is an answer without
-    index: wrong.
+    A name that is no leaf of the taxonomy is `unparsed`. A taxon that is not among the options is an answer
+    without index: wrong.
 
     Args:
         task: questions, taxonomy and tables of stage 1.
@@ -46,4 +46,8 @@ def answer_by_lookup(task: AnswerTask, ids: Sequence[str]) -> None:
         for window in questions.question_windows(task.questions, ids, questions.BLOCK):
             columns = (window[name].to_pylist() for name in ("image_id", "level", "options"))
             answers = zip(*(look_up(*question) for question in zip(*columns, strict=True)), strict=True)
-            write(unasked(window, *(pa.array(column, kind) for column, kind in zip(answers, _TYPES, strict=True))))
+            write(
+                unasked(
+                    window, *(pa.array(column, kind) for column, kind in zip(answers, _TYPES, strict=True))
+                )
+            )

@@ -16,7 +16,7 @@ _COLUMNS = ["question_id", "image_id", "level", "rank", "options"]
 
 
 def question_windows(path: Path, ids: Sequence[str], size: int) -> Iterator[pa.Table]:
-    """Yield the questions about some images by image and level, as their table has them; those of an image together.
+    """Yield the questions about some images in windows, by image and level; those of an image together.
 
     Args:
         path: table of questions.
@@ -54,7 +54,12 @@ def _image_starts(questions: pa.Table) -> NDArray[np.int64] | None:
 
 
 def count_questions(path: Path, ids: Sequence[str]) -> int:
-    """Return how many questions there are about some images."""
+    """Return how many questions there are about some images.
+
+    Args:
+        path: table of questions.
+        ids: of the images.
+    """
     wanted = pa.array(ids, pa.string())
     batches = provenance.parquet_batches(path, schemas.QUESTIONS, ["image_id"])
     return sum(int(pc.sum(pc.is_in(batch["image_id"], wanted)).as_py() or 0) for batch in batches)

@@ -9,13 +9,17 @@ from vltaxon.inference.engine import Decoding, Engine, Request, Response
 from vltaxon.inference.stages.table import Progress
 from vltaxon.tasks.asking import Asking
 
-WINDOW = 4096  # requests that an engine may order as it likes; rows are written when all of a window are answered
+WINDOW = (
+    4096  # requests that an engine may order as it likes; rows are written when all of a window are answered
+)
 
 
 def limited(asking: Asking) -> Stage:
     """Return the stage, its token limit capped by the model's own."""
     stage, cap = asking.stage, asking.model.max_new_tokens
-    return stage if cap is None else stage.model_copy(update={"max_new_tokens": min(cap, stage.max_new_tokens)})
+    return (
+        stage if cap is None else stage.model_copy(update={"max_new_tokens": min(cap, stage.max_new_tokens)})
+    )
 
 
 def system_text(asking: Asking) -> str | None:

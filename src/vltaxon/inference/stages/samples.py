@@ -1,4 +1,4 @@
-"""Which of several samples of a prompt counts: the answer that most give, or, with the truth at hand, the best one."""
+"""Which of several samples of a prompt counts: the answer that most give, or the one nearest to the truth."""
 
 import functools
 from collections import Counter
@@ -20,8 +20,8 @@ def chosen(rows: Sequence[Row], worth: Worth | None = None) -> Row:
 
     Args:
         rows: by sample.
-        worth: how good a row is; where absent, the answer that most give wins (Wang et al., arXiv 2203.11171); of
-            equals the first.
+        worth: how good a row is; where absent, the answer that most give wins (Wang et al., arXiv
+            2203.11171); of equals the first.
     """
     if len(rows) == 1:
         return rows[0]
@@ -40,8 +40,8 @@ def chosen(rows: Sequence[Row], worth: Worth | None = None) -> Row:
 def nearness(images: Path, taxa: Path, ids: Sequence[str]) -> Worth:
     """Return how good a row of stage 1 is.
 
-    It is the level of the true taxon that is its answer (0 where it is none), then how many levels of its lineage are
-    right, then whether it is an answer at all, or at least no error.
+    It is the level of the true taxon that is its answer (0 where it is none), then how many levels of its
+    lineage are right, then whether it is an answer at all, or at least no error.
 
     Args:
         images: table of the data set.

@@ -77,11 +77,14 @@ class Labels:
         return cls(taxa, known, names)
 
     def places(self, asked: pa.Table, file: Path) -> NDArray[np.int64]:
-        """Return where in `names` each option is, shape (questions, most options), -1 where a question has fewer.
+        """Return the place in `names` of each option, -1 where a question has fewer than the most.
 
         Args:
             asked: questions.
             file: that they are from, to be named.
+
+        Returns:
+            Shape (questions, most options).
 
         Raises:
             UserError: an option is no taxon of its level, so that it has no embedding.
@@ -99,8 +102,9 @@ class Labels:
         if len(odd := np.flatnonzero(found < 0)):
             question = asked.slice(row[first[odd[0]]], 1).to_pylist()[0]
             raise UserError(
-                f'{file}: {question["question_id"]}: "{shown[odd[0]][1]}" is no {question["rank"]} of {self.taxa}, and '
-                f"has no embedding (at least {len(odd)} such options); a zero_shot system can answer only about the "
+                f'{file}: {question["question_id"]}: "{shown[odd[0]][1]}" is no {question["rank"]} of '
+                f"{self.taxa}, and has no embedding (at least {len(odd)} such options); a zero_shot system "
+                "can answer only about the "
                 "data set's own taxa"
             )
         picked = np.full((len(asked), counts.max()), -1)

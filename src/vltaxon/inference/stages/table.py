@@ -29,7 +29,12 @@ class Progress:
     bar: "tqdm[Any]"
 
     def count(self, request: Request, response: Response) -> None:
-        """Count a response."""
+        """Count a response.
+
+        Args:
+            request: that was asked.
+            response: to it.
+        """
         self.failures.note(request, response)
         self.bar.update()
 
@@ -133,6 +138,11 @@ def unasked(questions: pa.Table, outcome: Any, answer: Any, index: Any) -> pa.Ta
 
 
 def option_at(questions: pa.Table, places: NDArray[np.int64]) -> pa.Array:
-    """Return the option of each question that stands at a place, counted from 0; shape of `places`: (questions,)."""
+    """Return one option of each question.
+
+    Args:
+        questions: with their options.
+        places: of the options, counted from 0, shape (questions,).
+    """
     options = questions["options"].combine_chunks()
     return options.values.take(pa.array(options.offsets.to_numpy()[:-1] + places))

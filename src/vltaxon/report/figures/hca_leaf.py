@@ -24,7 +24,12 @@ METRICS = {
 
 
 def draw(scores: Scores, labels: Mapping[str, str]) -> "Figure":
-    """Return the figure: the further below the diagonal, the less the leaf implies the rest."""
+    """Return the figure: the further below the diagonal, the less the leaf implies the rest.
+
+    Args:
+        scores: the estimates.
+        labels: what to call each system; the order decides the colours.
+    """
     figure, panels = grid(scores, 2.95, 3.0, "whole lineage right (%)")
     points: dict[Axes, dict[str, tuple[Estimate, Estimate]]] = {}
     for panel, kind, dataset in panels:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from vltaxon.metrics.aggregate import Floats
 
 
+_DISTANCES = (9, 14, 20, 28, 38, 50, 64, 80)  # of a label from its point, in points
+
+
 def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]]) -> None:
     """Write each point's label where it covers the least of other labels, points, bars, diagonal and border.
 
@@ -27,34 +30,9 @@ def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]])
 
     to_pixels = panel.transData.transform
     centres = {label: to_pixels((100 * x.value, 100 * y.value)) for label, (x, y) in points.items()}
-    taken = [_box(c, 8, 8) for c in centres.values()]
-    for x, y in points.values():
-        (left, bottom), (right, top) = (
-            to_pixels((100 * x.low, 100 * y.low)),
-            to_pixels((100 * x.high, 100 * y.high)),
-        )
-        (middle, height) = to_pixels((100 * x.value, 100 * y.value))
-        taken += [
-            np.array([left, height - 2, right, height + 2]),
-            np.array([middle - 2, bottom, middle + 2, top]),
-        ]
-    taken += [_box(at, 3, 3) for at in to_pixels(np.linspace((0, 0), (100, 100), 60))]
-    frame = panel.get_window_extent()
-    walls = np.array(
-        [
-            [-1e4, -1e4, frame.x0, 1e4],
-            [frame.x1, -1e4, 1e4, 1e4],
-            [-1e4, -1e4, 1e4, frame.y0],
-            [-1e4, frame.y1, 1e4, 1e4],
-        ]
-    )
-    offsets = np.array(
-        [
-            (r * np.cos(a), r * np.sin(a))
-            for r in (9, 14, 20, 28, 38, 50, 64, 80)
-            for a in np.arange(16) * np.pi / 8
-        ]
-    )
+    taken, walls = _taken(panel, points), _walls(panel)
+    turns = np.arange(16) * np.pi / 8
+    offsets = np.array([(r * np.cos(turn), r * np.sin(turn)) for r in _DISTANCES for turn in turns])
     aligned = np.select([offsets[:, 0] < -1, offsets[:, 0] > 1], [1.0, 0.0], 0.5)  # right, left, centre
     for label, centre in sorted(centres.items(), key=lambda item: -len(item[0])):
         size = Text(0, 0, label, fontsize=SMALL, figure=panel.figure).get_window_extent()
@@ -75,6 +53,31 @@ def place_labels(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]])
             arrowprops=leader if np.hypot(dx, dy) > 15 else None,
         )  # fmt: skip
         text.set_in_layout(False)
+
+
+def _taken(panel: "Axes", points: Mapping[str, tuple[Estimate, Estimate]]) -> list["Floats"]:
+    """Return the boxes that points, their bars and the diagonal take, in pixels."""
+    to_pixels = panel.transData.transform
+    centres = [to_pixels((100 * x.value, 100 * y.value)) for x, y in points.values()]
+    taken = [_box(centre, 8, 8) for centre in centres]
+    for (middle, height), (x, y) in zip(centres, points.values(), strict=True):
+        (left, bottom), (right, top) = to_pixels([(100 * x.low, 100 * y.low), (100 * x.high, 100 * y.high)])
+        taken.append(np.array([left, height - 2, right, height + 2]))
+        taken.append(np.array([middle - 2, bottom, middle + 2, top]))
+    return taken + [_box(at, 3, 3) for at in to_pixels(np.linspace((0, 0), (100, 100), 60))]
+
+
+def _walls(panel: "Axes") -> "Floats":
+    """Return boxes for all that is outside the frame of a panel."""
+    frame = panel.get_window_extent()
+    return np.array(
+        [
+            [-1e4, -1e4, frame.x0, 1e4],
+            [frame.x1, -1e4, 1e4, 1e4],
+            [-1e4, -1e4, 1e4, frame.y0],
+            [-1e4, frame.y1, 1e4, 1e4],
+        ]
+    )
 
 
 def _box(centre: "Floats", width: float, height: float) -> "Floats":

@@ -18,7 +18,13 @@ METRICS = {False: "level_accuracy", True: "open_level_accuracy"}  # by whether i
 
 
 def draw(scores: Scores, labels: Mapping[str, str], ranks: Mapping[str, Sequence[str]]) -> "Figure":
-    """Return the figure: a line per system, with 95 % intervals and the level of chance."""
+    """Return the figure: a line per system, with 95 % intervals and the level of chance.
+
+    Args:
+        scores: the estimates.
+        labels: what to call each system; the order decides the colours.
+        ranks: names of each data set's levels.
+    """
     figure, panels = grid(scores, 3.4, 2.6, "images right (%)")
     for panel, kind, dataset in panels:
         draw_levels(

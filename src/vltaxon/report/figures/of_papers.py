@@ -73,5 +73,10 @@ def panels(shown: Shown, width: float, unit: str, text: str) -> tuple["Figure", 
 
 
 def wrapped(text: str, width: float) -> str:
-    """Return text in lines as wide as a figure of so many inches."""
+    """Return text in lines that a figure has room for.
+
+    Args:
+        text: to wrap.
+        width: of the figure in inches.
+    """
     return textwrap.fill(text, int(width * 72 / (0.53 * SMALL)))

@@ -60,14 +60,24 @@ def styled() -> AbstractContextManager[None]:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure as .svg and, beside it, .png; the same numbers give the same bytes."""
+    """Write a figure as .svg and, beside it, .png; the same numbers give the same bytes.
+
+    Args:
+        figure: to write.
+        path: of the .svg.
+    """
     for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
         with atomic(path.with_suffix(f".{suffix}")) as part:
             figure.savefig(part, format=suffix, metadata=metadata)
 
 
 def look(labels: Mapping[str, str], system: str) -> Look:
-    """Return the look of a system: fixed by its place among all, the same in all figures."""
+    """Return the look of a system: fixed by its place among all, the same in all figures.
+
+    Args:
+        labels: all systems, in their order.
+        system: one of them.
+    """
     place = list(labels).index(system)
     return {
         "color": COLOURS[place % len(COLOURS)],
@@ -113,7 +123,13 @@ def grid(
 
 
 def legend(figure: "Figure", panels: Sequence["Axes"], order: Sequence[str]) -> None:
-    """Write one legend for all panels above them, in the given order of labels."""
+    """Write one legend for all panels above them.
+
+    Args:
+        figure: that the panels are of.
+        panels: whose labels are explained.
+        order: of the labels.
+    """
     handles = {
         label: handle
         for panel in panels
