@@ -31,7 +31,7 @@ class TrainTask(Task):
     checkpoint_minutes: Annotated[NonNegativeInt, HOW]
     processes: Annotated[PositiveInt, HOW] = 1
     distributed: Annotated[Literal["ddp", "fsdp"], HOW] = "ddp"
-    accelerate: Annotated[Path, HOW] = Path("config/accelerate/ddp.yaml")  # what `accelerate launch` is told of them
+    accelerate: Annotated[Path, HOW] = Path("config/accelerate/ddp.yaml")  # settings of `accelerate launch`
     gpu: Annotated[NonNegativeInt, HOW] = 1  # devices of the job
     state: Annotated[Path, HOW]  # folder of the states that a killed training goes on from
     images: Read
