@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vltaxon.config.base import Closed
 from vltaxon.config.models import ModelSpec
+from vltaxon.config.protocols import Protocol
 from vltaxon.plugins import find_plugins
 
 SPECS: dict[str, type[ModelSpec]] = {
@@ -27,3 +28,10 @@ class Model(Closed):
     """A model file: what is loaded, and by which engine."""
 
     spec: Spec
+
+
+def engines_for(protocol: Protocol) -> set[str]:
+    """Return the engines whose models can follow a protocol."""
+    by = {stage.by for stage in protocol.stages}
+    held = any(stage.constrained or stage.read == "letters" for stage in protocol.stages)
+    return {name for name, spec in SPECS.items() if by <= spec.answers and (spec.restrainable or not held)}

@@ -19,7 +19,7 @@ from vltaxon.parsing import Form
 
 if TYPE_CHECKING:
     from vltaxon.config.models import Speed
-    from vltaxon.train.objectives import Prepared
+    from vltaxon.prepared import Prepared
 
 Curve = Sequence[tuple[int, str, float]]  # optimiser step, column, value
 

@@ -9,9 +9,8 @@ import pyarrow.compute as pc
 
 from vltaxon import checkpoint, provenance, schemas
 from vltaxon.data.images import digests
-from vltaxon.inference import engines
+from vltaxon.inference import engines, local_model
 from vltaxon.inference.engine import Engine
-from vltaxon.inference.engines import transformers
 from vltaxon.inference.journal import statistics
 from vltaxon.inference.journal.engine import Journaled, Lazy
 from vltaxon.inference.journal.folder import JournalFolder
@@ -108,7 +107,7 @@ def prune_journal(task: PruneJournalTask) -> None:
         ours.add(model.checkpoint)
         trained = sorted(path.parent for path in (task.adapters / name).rglob("adapter_model.safetensors"))
         adapted = (checkpoint.adapted(bare, adapter) for adapter in trained)
-        wanted += [transformers.identity(model, weights) for weights in (bare, *adapted)]
+        wanted += [local_model.identity(model, weights) for weights in (bare, *adapted)]
     gone = statistics.prune(task.journal, ours, wanted)
     lines = [
         f"deleted {one.answers:,} answers ({one.bytes:,} bytes) of {one.note.get('called', one.folder)}"

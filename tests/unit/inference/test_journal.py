@@ -20,10 +20,11 @@ from vltaxon.data.images import digests
 from vltaxon.errors import UserError
 from vltaxon.inference import run
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.transformers import Vlm, identity
+from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.journal import frames, statistics
 from vltaxon.inference.journal.engine import Journaled, Lazy
 from vltaxon.inference.journal.folder import JournalFolder, folder_of
+from vltaxon.inference.local_model import identity
 from vltaxon.provenance import read_parquet
 
 IDENTITY = {"engine": "transformers", "version": 1, "weights": "w"}

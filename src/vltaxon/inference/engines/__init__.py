@@ -1,15 +1,15 @@
 """The engines, one file each: what a model file of it may say (a `ModelSpec`), and how a job gets its engine.
 
 A file that is put here is found: its name is what `engine:` says in config/models/*.yaml. One whose models
-write text has a function `source`, see `Source`.
+write text says where the function `source` stands that gives a job its engine: in the file itself, or in a
+module of its own (`ModelSpec.source`).
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from vltaxon.plugins import find_plugins
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +45,6 @@ def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
         asking: what it asks, of which model.
         images: rows of the images that it may ask about, schema `IMAGES`.
     """
-    engine = find_plugins("vltaxon.inference.engines")[asking.model.engine]
-    made: Source = engine.source(task, asking, images)
+    module = importlib.import_module(asking.model.source or type(asking.model).__module__)
+    made: Source = module.source(task, asking, images)
     return made
