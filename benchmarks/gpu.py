@@ -56,10 +56,10 @@ from vltaxon import checkpoint
 from vltaxon.config.recipes import STEPS
 from vltaxon.config.steps import Lora, Samples, Step
 from vltaxon.encoders.towers import Encoder
+from vltaxon.engines.transformers import Vlm
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.inference import shared_prefix
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.transformers import Vlm
-from vltaxon.inference.engines.zero_shot import Clip
 from vltaxon.inference.shared_prefix import NotShared, SharedPrefix, State
 from vltaxon.inference.transformers_engine import TransformersEngine
 from vltaxon.prompts import completion, listed, stated

@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.inference.engine import Decoding, Request
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.transformers_engine import TransformersEngine
 
 ROUNDS = 3

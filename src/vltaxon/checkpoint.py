@@ -8,8 +8,8 @@ from typing import Any
 
 from vltaxon import provenance
 from vltaxon.config.base import MOVING
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
-from vltaxon.inference.engines.transformers import Vlm
 
 
 def pinned(model: Vlm) -> Vlm:

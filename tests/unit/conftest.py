@@ -16,7 +16,7 @@ from vltaxon import layout, provenance, schemas
 from vltaxon.config.protocols import Prompt
 from vltaxon.config.recipes import STEPS
 from vltaxon.config.steps import Lora, Samples, Step
-from vltaxon.inference.engines.transformers import Vlm
+from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.training import TrainTask
 from vltaxon.train.step import train_step
 

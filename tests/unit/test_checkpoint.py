@@ -8,8 +8,8 @@ import pytest
 from tests.unit.conftest import World, step, train
 from vltaxon import checkpoint as module
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.transformers_engine import TransformersEngine
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -10,8 +10,8 @@ from vltaxon.config.base import RawFile
 from vltaxon.config.datasets import Dataset, Published, Size, Split
 from vltaxon.config.experiment import System
 from vltaxon.config.load import load
+from vltaxon.engines.server import Endpoint
 from vltaxon.errors import UserError
-from vltaxon.inference.engines.server import Endpoint
 from vltaxon.plan.whole import Plan
 from vltaxon.tasks.asking import Asking
 from vltaxon.tasks.scoring import RepeatsTableTask

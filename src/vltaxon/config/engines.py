@@ -1,4 +1,4 @@
-"""The engines that there are, each a file of inference/engines, and what a model file of each may say."""
+"""The engines that there are, each a file of engines, and what a model file of each may say."""
 
 from functools import reduce
 from operator import or_
@@ -13,7 +13,7 @@ from vltaxon.plugins import find_plugins
 
 SPECS: dict[str, type[ModelSpec]] = {
     name: spec
-    for name, module in find_plugins("vltaxon.inference.engines").items()
+    for name, module in find_plugins("vltaxon.engines").items()
     for spec in vars(module).values()
     if isinstance(spec, type) and issubclass(spec, ModelSpec) and spec.__module__ == module.__name__
 }

@@ -1,6 +1,6 @@
 """What all files of config/models have in common, whatever the engine that runs the model.
 
-Each engine is a file of inference/engines, which declares what else a model file of it may say (see
+Each engine is a file of engines, which declares what else a model file of it may say (see
 `config.engines`).
 """
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.errors import UserError, suggest
-from vltaxon.inference.engines.zero_shot import Clip
 
 T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]

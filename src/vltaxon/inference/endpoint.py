@@ -14,19 +14,19 @@ from vltaxon import checkpoint, provenance
 from vltaxon.config.base import HOW, Closed
 from vltaxon.config.files import read_model
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.server import Endpoint, Managed
 from vltaxon.inference import managed
 from vltaxon.inference.engine import Engine
-from vltaxon.inference.engines import Source
-from vltaxon.inference.engines.server import Endpoint, Managed
 from vltaxon.inference.ledger import Ledger
 from vltaxon.inference.served import digest, remote
 from vltaxon.inference.server_engine import ServerEngine
+from vltaxon.inference.source import Source
 from vltaxon.tasks.asking import Asking, AskingTask
 from vltaxon.versions import VERSIONS
 
 
 def source(task: AskingTask, asking: Asking, images: pa.Table) -> Source:
-    """Return the endpoint of a job: see `engines.source`.
+    """Return the endpoint of a job: see `source.source_of`.
 
     Args:
         task: the job.

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from vltaxon import checkpoint, provenance
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.inference.engine import Engine
-from vltaxon.inference.engines import Source
-from vltaxon.inference.engines.transformers import Vlm
+from vltaxon.inference.source import Source
 from vltaxon.tasks.asking import Asking, AskingTask
 from vltaxon.versions import VERSIONS
 
@@ -33,7 +33,7 @@ def identity(model: Vlm, weights: str) -> dict[str, Any]:
 
 
 def source(task: AskingTask, asking: Asking, images: pa.Table) -> Source:
-    """Return the model of a job, to be loaded with its adapter: see `engines.source`.
+    """Return the model of a job, to be loaded with its adapter: see `source.source_of`.
 
     Args:
         task: the job.

@@ -23,9 +23,9 @@ from pathlib import Path
 import httpx2
 
 from vltaxon import checkpoint, gpu
+from vltaxon.engines.server import Endpoint, Managed
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
-from vltaxon.inference.engines.server import Endpoint, Managed
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.served import Served
 from vltaxon.processes import signal_when_parent_dies
 

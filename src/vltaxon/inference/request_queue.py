@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import httpx2
 
+from vltaxon.engines.server import Endpoint
 from vltaxon.errors import UserError
 from vltaxon.inference import completions_api
 from vltaxon.inference.completions_api import Answer, Passing, Refused, Usage
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.server import Endpoint
 from vltaxon.inference.ledger import Ledger
 from vltaxon.inference.rate_limit import RateLimit, Stopped
 from vltaxon.inference.served import Patience, Served

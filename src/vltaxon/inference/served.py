@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vltaxon import provenance
+from vltaxon.engines.server import Endpoint
 from vltaxon.errors import UserError
-from vltaxon.inference.engines.server import Endpoint
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.server import Endpoint
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.server import Endpoint
 from vltaxon.inference.ledger import Ledger
 from vltaxon.inference.request_queue import Asked, RequestQueue
 from vltaxon.inference.served import Patience, Served, digest

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from vltaxon import prompts, provenance
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.server import Endpoint
 from vltaxon.inference.engine import Decoding, Request
-from vltaxon.inference.engines.server import Endpoint
 
 
 def request_body(

@@ -18,10 +18,10 @@ import torch
 
 from vltaxon import checkpoint, prompts
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.inference import shared_prefix, token_choice
 from vltaxon.inference.batching import Batching, Job
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.shared_prefix import Batch, Group, NotShared, SharedPrefix, Tokens
 from vltaxon.inference.token_choice import Trie
 from vltaxon.parsing import LETTERS

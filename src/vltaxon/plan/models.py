@@ -4,8 +4,8 @@ from pathlib import Path
 
 from vltaxon.config.experiment import Experiment
 from vltaxon.config.models import GenerativeSpec, ModelSpec
-from vltaxon.inference.engines.transformers import Vlm
-from vltaxon.inference.engines.zero_shot import Clip
+from vltaxon.engines.transformers import Vlm
+from vltaxon.engines.zero_shot import Clip
 
 
 class Models:

@@ -7,7 +7,7 @@ from vltaxon import layout
 from vltaxon.config.base import HOW, Closed
 from vltaxon.config.models import GenerativeSpec
 from vltaxon.config.protocols import Prompt, Stage
-from vltaxon.inference.engines.transformers import Vlm
+from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from vltaxon.config.base import HOW
-from vltaxon.inference.engines.transformers import Vlm
+from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.asking import Answering, Asking, AskingTask, LeafTask
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 

@@ -9,7 +9,7 @@ from vltaxon.config.base import HOW
 from vltaxon.config.protocols import Prompt
 from vltaxon.config.recipes import AnyStep
 from vltaxon.config.steps import Step
-from vltaxon.inference.engines.transformers import Vlm
+from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.asking import LeafTask
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 

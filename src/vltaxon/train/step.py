@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vltaxon import checkpoint, provenance
 from vltaxon.partition import allowed_parts
+from vltaxon.prepared import Prepared
 from vltaxon.train import (
     adapter,
     arguments,

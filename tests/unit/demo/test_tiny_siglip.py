@@ -11,7 +11,7 @@ from vltaxon.demo import tiny_siglip
 from vltaxon.demo.clades import world
 from vltaxon.demo.organisms import draw, stream
 from vltaxon.encoders.towers import Encoder
-from vltaxon.inference.engines.zero_shot import Clip
+from vltaxon.engines.zero_shot import Clip
 
 pytestmark = pytest.mark.numeric
 

@@ -11,7 +11,7 @@ from vltaxon.data.archives import Archive, unpack
 from vltaxon.demo.archives import write_cub200, write_cub_classes
 from vltaxon.demo.clades import BIRD_RANKS, Clade, world
 from vltaxon.encoders.embedding import embed
-from vltaxon.inference.engines.zero_shot import Clip
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.tasks.questions import EmbedTask
 
 __all__ = ["siglip"]

@@ -12,8 +12,8 @@ from vltaxon import schemas
 from vltaxon.config.experiment import Calibration
 from vltaxon.distractors.calibration import calibrate_templates
 from vltaxon.distractors.mining import mine
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.errors import UserError
-from vltaxon.inference.engines.zero_shot import Clip
 from vltaxon.provenance import read_parquet, write_parquet
 from vltaxon.tasks.questions import CalibrateTask, MineTask
 

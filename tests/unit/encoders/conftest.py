@@ -4,7 +4,7 @@
 import pytest
 
 from vltaxon.demo import tiny_siglip
-from vltaxon.inference.engines.zero_shot import Clip
+from vltaxon.engines.zero_shot import Clip
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from PIL import Image
 
 from vltaxon.demo import tiny_siglip
 from vltaxon.encoders.towers import Encoder
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.errors import UserError
-from vltaxon.inference.engines.zero_shot import Clip
 
 pytestmark = pytest.mark.numeric
 

@@ -14,9 +14,9 @@ from tests.unit.conftest import LORA, World, step, train
 from vltaxon import checkpoint, prompts
 from vltaxon.config.steps import Lora
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.transformers_engine import TransformersEngine
 from vltaxon.train import adapter, guards
 

@@ -17,10 +17,10 @@ from tests.unit.inference.tasks import asking, leaf_task
 from vltaxon import checkpoint
 from vltaxon.config.protocols import Stage
 from vltaxon.data.images import digests
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference import run
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.journal import frames, statistics
 from vltaxon.inference.journal.engine import Journaled, Lazy
 from vltaxon.inference.journal.folder import JournalFolder, folder_of

@@ -23,11 +23,11 @@ from tests.unit.inference.tasks import asking, leaf_task
 from vltaxon import checkpoint as checkpoints
 from vltaxon.config.protocols import Stage
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.server import Endpoint
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference import engines, managed
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.server import Endpoint
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.ledger import Ledger
 from vltaxon.inference.served import Patience, digest
 from vltaxon.inference.server_engine import ServerEngine
@@ -187,8 +187,8 @@ def test_it_ends_when_the_job_is_killed(environment: Path, vlm: Vlm, tmp_path: P
 import sys, time
 from pathlib import Path
 from vltaxon.config.protocols import Stage
-from vltaxon.inference.engines.server import Endpoint
-from vltaxon.inference.engines.transformers import Vlm
+from vltaxon.engines.server import Endpoint
+from vltaxon.engines.transformers import Vlm
 from vltaxon.inference import engines, managed
 spec = Endpoint.model_validate_json({spec(environment).model_dump_json(exclude_none=True)!r})
 weights = managed.Weights(Vlm.model_validate_json({vlm.model_dump_json()!r}))

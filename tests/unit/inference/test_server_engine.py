@@ -20,11 +20,11 @@ from tests.unit.inference.tasks import answer_task, asking
 from vltaxon import provenance, schemas
 from vltaxon.config.protocols import Stage
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.server import Endpoint
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference import run
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.server import Endpoint
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.ledger import Ledger
 from vltaxon.inference.served import Patience, remote
 from vltaxon.inference.server_engine import ServerEngine

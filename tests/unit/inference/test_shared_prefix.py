@@ -9,10 +9,10 @@ import torch
 
 from tests.unit.conftest import World
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference import shared_prefix, transformers_engine
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.shared_prefix import NotShared
 from vltaxon.inference.token_choice import drawn
 from vltaxon.inference.transformers_engine import TransformersEngine

@@ -10,9 +10,9 @@ import torch
 from tests.unit.conftest import World
 from vltaxon import checkpoint, prompts
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.transformers_engine import TransformersEngine
 
 pytestmark = pytest.mark.numeric

@@ -11,7 +11,7 @@ from vltaxon import schemas
 from vltaxon.config.experiment import Experiment, System
 from vltaxon.config.load import load
 from vltaxon.config.models import Speed
-from vltaxon.inference.engines.server import Endpoint
+from vltaxon.engines.server import Endpoint
 from vltaxon.plan.cost import Estimate, Work, estimate
 from vltaxon.plan.cost_text import describe
 from vltaxon.provenance import write_parquet

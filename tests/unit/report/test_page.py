@@ -14,7 +14,7 @@ from tests.data.builder import LABELS
 from tests.unit.report.conftest import DATABASE, HOSTILE, SCORES
 from tests.unit.report.test_usage import benchmark
 from vltaxon.config.experiment import Partition, Report, System, Training
-from vltaxon.inference.engines.zero_shot import Clip
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.metrics import heads
 from vltaxon.report import pages
 from vltaxon.report.estimates import Estimate, Scores

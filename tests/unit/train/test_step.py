@@ -9,9 +9,9 @@ from tests.unit.conftest import RIGHT_LETTERS, TEMPLATE, World, step, train
 from vltaxon import checkpoint, provenance, schemas
 from vltaxon.config.steps import Lora, Samples, Step
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request
-from vltaxon.inference.engines.transformers import Vlm
 from vltaxon.inference.transformers_engine import TransformersEngine
 from vltaxon.train import adapter, guards
 from vltaxon.train.objectives.grpo import GrpoStep, trend

@@ -20,7 +20,7 @@ import torch
 from tests.unit.conftest import LETTERS, RIGHT_LETTERS, World, step, train
 from vltaxon import provenance, schemas
 from vltaxon.config.steps import Step
-from vltaxon.inference.engines.transformers import Vlm
+from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.training import TrainTask
 from vltaxon.train import trainer_state
 

@@ -7,7 +7,7 @@ import torch
 from tests.unit.conftest import LORA, RANKS, RIGHT_LETTERS, World, step
 from vltaxon import checkpoint
 from vltaxon.data.images import ImageStore
-from vltaxon.inference.engines.transformers import Vlm
+from vltaxon.engines.transformers import Vlm
 from vltaxon.prepared import Lengths, Prepared
 from vltaxon.train import adapter, arguments, guards, samples
 from vltaxon.train.rewards import accuracy

@@ -4,7 +4,7 @@ import torch
 from tests.unit.conftest import LETTERS, LORA, World, step, train
 from vltaxon import checkpoint, provenance, schemas
 from vltaxon.data.images import ImageStore
-from vltaxon.inference.engines.transformers import Vlm
+from vltaxon.engines.transformers import Vlm
 from vltaxon.prepared import Lengths, Prepared
 from vltaxon.train import adapter, arguments, samples
 

@@ -1,21 +1,15 @@
-"""The engines, one file each: what a model file of it may say (a `ModelSpec`), and how a job gets its engine.
-
-A file that is put here is found: its name is what `engine:` says in config/models/*.yaml. One whose models
-write text says where the function `source` stands that gives a job its engine: in the file itself, or in a
-module of its own (`ModelSpec.source`).
-"""
+"""Where the answers of a job come from: the model that its engine loads, or the endpoint that it asks."""
 
 import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
 
-    from vltaxon.inference.engine import Engine
-    from vltaxon.tasks.asking import Asking, AskingTask
+from vltaxon.inference.engine import Engine
+from vltaxon.tasks.asking import Asking, AskingTask
 
 
 @dataclass(frozen=True)
@@ -33,11 +27,11 @@ class Source:
     weights: str
     called: str
     identity: Mapping[str, Any]
-    start: "Callable[[], AbstractContextManager[Engine]]"
+    start: Callable[[], AbstractContextManager[Engine]]
     max_errors: float = 0.0
 
 
-def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
+def source_of(task: AskingTask, asking: Asking, images: pa.Table) -> Source:
     """Return where the answers of a job come from.
 
     Args:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -11,7 +11,6 @@ from vltaxon.config.base import HOW, Closed, Name
 from vltaxon.config.models import MEMORY_MB, GenerativeSpec, Price
 
 if TYPE_CHECKING:
-
     from vltaxon.config.protocols import Protocol
 
 _DRAWING = frozenset(
