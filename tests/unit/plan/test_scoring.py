@@ -34,7 +34,7 @@ def main(scoring: ScoringPlan) -> Scope:
 
 def changed(plan: Plan, **values: object) -> ScoringPlan:
     """The plan with other values in config.yaml."""
-    top = plan.config.model_copy(update=values)
+    top = plan.experiment.config.model_copy(update=values)
     return Plan(plan.experiment.model_copy(update={"config": top})).scoring
 
 
@@ -44,15 +44,8 @@ def paper_table(scoring: ScoringPlan, table: str) -> PaperTableTask:
     return task
 
 
-def test_stage_1_runs_once_for_systems_that_share_it(plan: Plan, main: Scope) -> None:
-    owners = {system for system, _ in plan.scoring.leaves(main)}
-    assert owners == {"base_open", "vl_taxon"}
-    at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="0")
-    assert plan.answer_inputs(at)["leaves"] == ["results/predictions/vl_taxon/demo_birds/leaf/0.parquet"]
-
-
 def test_the_order_of_systems_scores_nothing_anew(plan: Plan, main: Scope) -> None:
-    turned = changed(plan, systems=dict(reversed(plan.config.systems.items())))
+    turned = changed(plan, systems=dict(reversed(plan.experiment.config.systems.items())))
     at = SimpleNamespace(of="")
     assert repr(turned.score.shaping(at)) == repr(plan.scoring.score.shaping(at))
     assert repr(turned.score.reads(at)) == repr(plan.scoring.score.reads(at))
@@ -118,7 +111,7 @@ def test_values_of_the_paper_s_tables(plan: Plan) -> None:
 
 
 def test_tables_of_systems_that_the_experiment_lacks(plan: Plan) -> None:
-    systems = {name: plan.config.systems[name] for name in ("siglip", "vl_taxon_lookup")}
+    systems = {name: plan.experiment.config.systems[name] for name in ("siglip", "vl_taxon_lookup")}
     bare = changed(plan, systems=systems, sweeps={}, repeats={}, main=())
     assert paper_table(bare, "table3").scores == Path("results/metrics/scores.vl_taxon.table3.parquet")
     assert paper_table(bare, "table1").scores is None and paper_table(bare, "table1").reads()["scores"] == []
