@@ -1,4 +1,4 @@
-"""Species parted for training: one half for SFT, the other for GRPO, and some held out and never trained on."""
+"""Species parted for training: some for SFT, some for GRPO, and some held out and never trained on."""
 
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from vltaxon.taxonomy import Taxonomy
 
 
 def partition(task: PartitionTask) -> None:
-    """Put each species of the training data set into one of sft, grpo and held_out: schema `PARTS`, ordered by leaf.
+    """Put each species of the training data set into one of sft, grpo and held_out.
 
-    A species without training image is held out, beside those asked for.
+    The table has the schema `PARTS` and is ordered by leaf. A species without training image is held out,
+    beside those asked for.
 
     Raises:
         UserError: fewer than one species each would be left for SFT and GRPO.
@@ -25,13 +26,16 @@ def partition(task: PartitionTask) -> None:
     trained = images.filter(pl.col("split") == "train").select("leaf")
     leaves = pl.DataFrame({"leaf": Taxonomy.read(task.taxa).leaves})
     names = leaves.join(trained, on="leaf", how="semi", maintain_order="left")["leaf"]
-    drawn = pl.DataFrame({"leaf": names, "drawn": draw_numbers("partition", task.seed, names)}).sort("drawn", "leaf")
+    numbers = draw_numbers("partition", task.seed, names)
+    drawn = pl.DataFrame({"leaf": names, "number": numbers}).sort("number", "leaf")
     rest = drawn.select("leaf")[parts.held_out :]
     share = round(parts.sft_share * len(rest))
     if share < 1 or share >= len(rest):
         raise UserError(
-            f"training.partition: held_out {parts.held_out} and sft_share {parts.sft_share} leave {share} species for "
-            f"sft and {len(rest) - share} for grpo, of {len(names)} with training images; each needs at least one"
+            f"training.partition: held_out {parts.held_out} and sft_share {parts.sft_share} leave {share} "
+            "species for "
+            f"sft and {len(rest) - share} for grpo, of {len(names)} with training images; each needs at "
+            "least one"
         )
     sft, grpo = rest[:share].with_columns(part=pl.lit("sft")), rest[share:].with_columns(part=pl.lit("grpo"))
     table = leaves.join(pl.concat([sft, grpo]), on="leaf", how="left", maintain_order="left")
@@ -61,7 +65,8 @@ def training_images(images: Path, parts: Path, allowed: frozenset[str]) -> list[
     both = train.join(test, on="image_id", how="semi")["image_id"].unique().sort()
     if len(both):
         raise UserError(
-            f"{images}: {len(both)} images are of both splits, {both[0]} for one; the test split is never trained on"
+            f"{images}: {len(both)} images are of both splits, {both[0]} for one; the test split is never "
+            "trained on"
         )
     several = part_of.filter(pl.col("part").n_unique().over("leaf") > 1)["leaf"]
     if len(several):
@@ -69,7 +74,8 @@ def training_images(images: Path, parts: Path, allowed: frozenset[str]) -> list[
     lost = train.join(part_of, on="leaf", how="anti")["leaf"].unique().sort()
     if len(lost):
         raise UserError(
-            f"{parts}: {len(lost)} leaves of {images} have no part, {lost[0]} for one; delete it and run again"
+            f"{parts}: {len(lost)} leaves of {images} have no part, {lost[0]} for one; delete it and run "
+            "again"
         )
     taken = train.join(part_of.filter(pl.col("part").is_in(allowed)), on="leaf", how="semi")
     return list(taken.select("image_id", "leaf").sort("image_id", "leaf").iter_rows())

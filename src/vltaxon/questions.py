@@ -1,4 +1,4 @@
-"""Questions: one image, one level, up to four options and the index of the right one, in an order frozen by a hash."""
+"""Questions: one image, one level, up to four options in an order frozen by a hash."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,8 @@ class Chosen:
 
     Attributes:
         labels: (n, k) label indices, k <= 3.
-        similarity: (n, 1 + k) cosine of the truth and of the distractors, None where not chosen by similarity.
+        similarity: (n, 1 + k) cosine of the truth and of the distractors, None where not chosen by
+            similarity.
     """
 
     labels: Indices
@@ -51,7 +52,12 @@ class Chosen:
 
 
 def levels(taxonomy: Taxonomy, leaves: Sequence[str] | pl.Series) -> Iterator[Level]:
-    """The levels of a taxonomy for images with these leaves; an image without taxon at a level is not asked there."""
+    """Yield the levels of a taxonomy for images.
+
+    Args:
+        taxonomy: of the data set.
+        leaves: of the images; one without taxon at a level is not asked there.
+    """
     column = pl.Series("leaf", leaves, pl.String)
     kinds = column.unique().sort()
     kind = column.cast(pl.Enum(kinds)).to_physical().to_numpy()
@@ -75,8 +81,8 @@ def assemble(
 ) -> pl.DataFrame:
     """Build the table of questions.
 
-    The order of the options depends on the question's id and the seed alone, so the right letter of a question is the same
-    for similar and for random choices.
+    The order of the options depends on the question's id and the seed alone, so the right letter of a
+    question is the same for similar and for random choices.
 
     Args:
         images: image_id and split.
@@ -121,7 +127,13 @@ def assemble(
 
 
 def drawn(level: Level, image_ids: Iterable[str], seed: int) -> Chosen:
-    """Wrong labels at random, uniform without repetition, each image's from a stream of its own."""
+    """Draw wrong labels at random, uniform without repetition, each image's from a stream of its own.
+
+    Args:
+        level: with the images that are asked.
+        image_ids: of these, in their order.
+        seed: of the run.
+    """
     wrong = min(WRONG, len(level.labels) - 1)
     numbers = stretch(draw_numbers(f"distractors of level {level.number}", seed, image_ids), max(wrong, 1))
     taken = level.truth[:, None]
@@ -135,7 +147,7 @@ def drawn(level: Level, image_ids: Iterable[str], seed: int) -> Chosen:
 
 
 def draw(task: DrawTask) -> None:
-    """Write a data set's questions with random choices, of all its splits: schema `QUESTIONS`, source `drawn`."""
+    """Write the questions of all splits with random choices: schema `QUESTIONS`, source `drawn`."""
     images = read_frame(task.images, schemas.IMAGES, ["image_id", "split", "leaf"])
     chosen = [
         (level, drawn(level, images["image_id"][level.rows], task.seed))

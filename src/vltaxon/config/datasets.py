@@ -14,7 +14,7 @@ from vltaxon.plugins import find_plugins
 
 
 def readers() -> Mapping[str, ModuleType]:
-    """Return the readers of raw data by the name that `source` gives: each is a file of `vltaxon.data.sources`."""
+    """Return the readers of raw data by their name: each is a file of `vltaxon.data.sources`."""
     return find_plugins("vltaxon.data.sources")
 
 
@@ -38,8 +38,8 @@ class Split(Closed):
     folder: Path | None = Field(None, description="The data set's folder, as downloaded (terra_incognita).")
     table: Path | None = Field(
         None,
-        description="CSV or Parquet: path (from the table's folder), a column per rank, and split where one table serves both "
-        "splits (folder).",
+        description="CSV or Parquet: path (from the table's folder), a column per rank, and split where one table "
+        "serves both splits (folder).",
     )
     images_per_leaf: PositiveInt | None = Field(
         None, description="Draw this many images per leaf, seeded; all where absent."
@@ -77,7 +77,8 @@ class Published(Closed):
     )
     parts: PositiveInt = Field(
         2,
-        description="How many last parts of an image's path tell it: 2 are class folder and file, 1 is the file name.",
+        description="How many last parts of an image's path tell it: 2 are class folder and file, 1 is the file "
+        "name.",
     )
 
 
@@ -98,8 +99,8 @@ class RawDataset(Closed):
     kingdom: str | None = Field(None, description="Keep this kingdom only (inat21).")
     classes: Path | None = Field(
         None,
-        description="CSV with class_name, order, family, genus, species (cub200); where absent, the one of the "
-        "package.",
+        description="CSV with class_name, order, family, genus, species (cub200); where absent, the one of "
+        "the package.",
     )
     subset: Literal["known", "novel"] | None = Field(
         None, description="Which of the two halves (terra_incognita)."
@@ -166,7 +167,7 @@ class Dataset(RawDataset):
 
     @property
     def tested(self) -> int | None:
-        """Return how many test images there are, as the file says before they are read; None where it does not."""
+        """Return how many test images there are before they are read, None where the file does not say."""
         if self.size is None:
             return None
         each = self.test.images_per_leaf

@@ -1,4 +1,4 @@
-"""Where images lie: folders, and archives, turned into a plain tar and an index of byte ranges for reads by seek."""
+"""Where images lie: in folders, or in archives, of which a plain tar and an index of byte ranges are made."""
 
 import os
 import posixpath
@@ -46,7 +46,7 @@ class Archive:
 
     @cached_property
     def members(self) -> pl.DataFrame:
-        """The index: member, offset, size."""
+        """Return the index: member, offset, size."""
         return read_frame(self.index, schemas.ARCHIVE)
 
     def find(self, members: Sequence[str] | pl.Series) -> pl.DataFrame:
@@ -55,7 +55,7 @@ class Archive:
         return asked.join(self.members, on="member", how="left", maintain_order="left").drop("member")
 
     def read(self, member: str) -> bytes:
-        """The bytes of one member.
+        """Return the bytes of one member.
 
         Raises:
             UserError: the archive has no such member.
@@ -71,7 +71,10 @@ class Archive:
 
 @dataclass(frozen=True)
 class Folder:
-    """Image files as somebody keeps them. Each is an archive of its own, which begins at offset 0 as no member of a tar does."""
+    """Image files as somebody keeps them.
+
+    Each is an archive of its own, which begins at offset 0 as no member of a tar does.
+    """
 
     root: Path
     absent = "no such file"
@@ -94,8 +97,13 @@ def _size(path: Path) -> int | None:
     return found.st_size if S_ISREG(found.st_mode) else None
 
 
+<<<<<<< HEAD
 def located(dataset: RawDataset, folder: Path) -> dict[str, Archive | Folder]:
     """Where the images of a data set's splits lie: in archives, as `unpack` leaves them in `folder`, or in folders."""
+=======
+def located(dataset: config.RawDataset, folder: Path) -> dict[str, Archive | Folder]:
+    """Return where the images of each split lie: in a folder, or in an archive that `unpack` left."""
+>>>>>>> wt-data
     places: dict[str, Archive | Folder] = {}
     for split, part in (("train", dataset.train), ("test", dataset.test)):
         if part is None:
@@ -111,7 +119,10 @@ class _Readable(Protocol):
 
 
 class _Passing:
-    """The unpacked stream as tarfile reads it, forward only; what passes is written to `copy`, `limit` bytes at most."""
+    """The unpacked stream as tarfile reads it, forward only.
+
+    What passes is written to `copy`, `limit` bytes at most.
+    """
 
     def __init__(self, source: _Readable, copy: IO[bytes], limit: int) -> None:
         self._source, self._copy, self._limit, self._place = source, copy, limit, 0
@@ -135,7 +146,10 @@ class _Passing:
 
 
 class _Header(tarfile.TarInfo):
-    """A header whose size can be believed: tarfile reads its extensions into memory, however long they claim to be."""
+    """A header whose size can be believed.
+
+    Tarfile reads its extensions into memory, however long they claim to be.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -161,8 +175,9 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
     Memory grows with the number of members only. Nothing is extracted to the file system.
 
     Raises:
-        UserError: the archive is missing or damaged, does not fit on the disk, unpacks to far more than images do, or holds what
-            no data set has: links, devices, sparse files, two members of one name, absolute paths or paths with `..`.
+        UserError: the archive is missing or damaged, does not fit on the disk, unpacks to far more than
+            images do, or holds what no data set has: links, devices, sparse files, two members of one name,
+            absolute paths or paths with `..`.
     """
     if not archive.is_file():
         raise UserError(f"{archive}: no such archive; download it there, or name it in the data set's file")
@@ -173,12 +188,15 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
     with atomic(tar) as part:
         if (free := shutil.disk_usage(part.parent).free) < packed:
             raise UserError(
-                f"{archive}: takes {packed / 1e9:.1f} GB and more, unpacked; {part.parent} has {free / 1e9:.1f} GB left"
+                f"{archive}: takes {packed / 1e9:.1f} GB and more, unpacked; {part.parent} has "
+                f"{free / 1e9:.1f} GB left"
             )
         try:
             with open(part, "w+b") as copy, igzip_threaded.open(archive, "rb") as source:
                 passing = _Passing(source, copy, limit)
-                with tarfile.open(fileobj=passing, mode="r:", tarinfo=_Header) as stream:  # type: ignore[call-overload]
+                with tarfile.open(  # type: ignore[call-overload]
+                    fileobj=passing, mode="r:", tarinfo=_Header
+                ) as stream:
                     for info in tqdm(
                         _members(stream), desc=f"unpack {archive.name}", unit=" members", mininterval=5
                     ):
@@ -224,7 +242,7 @@ def _members(stream: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _checked(info: tarfile.TarInfo, archive: Path, limit: int) -> str:
-    """The member's path without `./`, refused unless it is a plain file or a folder with a plain relative path."""
+    """Return a member's path without `./`; refuse what is no plain file or folder, or leads elsewhere."""
     name = posixpath.normpath(info.name)
     problem = ""
     if not (info.isreg() or info.isdir()) or info.issparse():
@@ -243,7 +261,7 @@ def _checked(info: tarfile.TarInfo, archive: Path, limit: int) -> str:
 
 
 def _demand_zeros(copy: IO[bytes], start: int) -> None:
-    """tarfile takes a damaged header for the end; a real end is followed by zeros alone."""
+    """Refuse a damaged header, which tarfile takes for the end: zeros alone follow a real one."""
     copy.seek(start)
     while block := copy.read(_BLOCK):
         if block.count(0) != len(block):

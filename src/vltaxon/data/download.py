@@ -40,7 +40,8 @@ def download(
         patience: with a slow or failing server.
 
     Raises:
-        UserError: no such file, no access, a disk too small, a server that fails for good, a file of another checksum.
+        UserError: no such file, no access, a disk too small, a server that fails for good, a file of another
+            checksum.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if file.source.path is not None:
@@ -49,7 +50,8 @@ def download(
         state.mkdir(parents=True, exist_ok=True)
         if os.stat(state).st_dev != os.stat(target.parent).st_dev:
             raise UserError(
-                f"{target.parent} and {state} lie on different disks, so that a finished download cannot be renamed; "
+                f"{target.parent} and {state} lie on different disks, so that a finished download cannot be "
+                "renamed; "
                 "put both on one, or the whole of results/"
             )
         with _alone(state / f"{target.name}.lock"):
@@ -80,8 +82,10 @@ def _fetch(
     if wrong := _mismatch(transfer.part, file):
         os.replace(transfer.part, aside)
         raise UserError(
-            f"{url}: sent a file that is not the one the data set names: {wrong}. It is put aside as {aside} until the next run, "
-            "which downloads anew; if that fails, too, name a mirror in source.url, or mend the checksum if that is wrong"
+            f"{url}: sent a file that is not the one the data set names: {wrong}. It is put aside as {aside} "
+            "until the next run, "
+            "which downloads anew; if that fails, too, name a mirror in source.url, or mend the checksum if "
+            "that is wrong"
         )
     with open(transfer.part, "rb") as whole:
         os.fsync(whole.fileno())
@@ -136,7 +140,8 @@ def demand_unchanged(path: Path) -> None:
     record = _record(path)
     if path.is_symlink() and record.exists() and record.read_text() != _stamp(path):
         raise UserError(
-            f"{path}: {os.readlink(path)} has changed since its checksum was verified; delete the link {path} and run again, "
+            f"{path}: {os.readlink(path)} has changed since its checksum was verified; delete the link "
+            f"{path} and run again, "
             "so that it is verified anew"
         )
 
@@ -184,7 +189,10 @@ def _demand_room(needs: dict[str, tuple[Path, int]], size: int | None, unpacked:
 
 
 def _mismatch(path: Path, file: RawFile) -> str:
-    """What is wrong with a file, in words; empty if its size and its checksums are right. Reads it once, from the disk."""
+    """Return what is wrong with a file, in words; empty if its size and its checksums are right.
+
+    It is read once, from the disk.
+    """
     size = path.stat().st_size
     if file.bytes is not None and size != file.bytes:
         return f"it has {size:,} bytes, expected are {file.bytes:,}"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-# What cameras and the web give. Pillow knows more, among them PostScript, which it would have another program execute.
+# What cameras and the web give. Pillow knows more, among them PostScript, which it would have another program
+# execute.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")
 
 
@@ -25,12 +26,13 @@ class BrokenImage(Exception):
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode an image to RGB, turned upright by its EXIF orientation; transparent parts become white, and of an animation the
-    first picture counts.
+    """Decode an image to RGB, turned upright by its EXIF orientation.
+
+    Transparent parts become white, and of an animation the first picture counts.
 
     Raises:
-        BrokenImage: the bytes are no image, are cut short, claim more pixels than Pillow deems safe (those are not decoded), or
-            have 32 bits a pixel without saying what is black and what white.
+        BrokenImage: the bytes are no image, are cut short, claim more pixels than Pillow deems safe (those
+            are not decoded), or have 32 bits a pixel without saying what is black and what white.
     """
     try:
         image = ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=_FORMATS))
@@ -49,7 +51,10 @@ def decode(data: bytes) -> Image.Image:
 
 
 def fit(image: Image.Image, pixels: int, min_pixels: int) -> Image.Image:
-    """Scale an image to at most `pixels` and, as far as whole numbers allow, at least `min_pixels`; aspect kept, bicubic."""
+    """Scale an image (bicubic, aspect kept) to at most `pixels`.
+
+    And to at least `min_pixels`, as far as whole numbers allow.
+    """
     width, height = image.size
     area = min(max(width * height, min_pixels), pixels)
     if area == width * height:
@@ -65,13 +70,17 @@ def fit(image: Image.Image, pixels: int, min_pixels: int) -> Image.Image:
 
 
 class ImageStore:
-    """The images of a table, read where they lie. Safe to fork and to pickle: files open on first use, reads keep no position."""
+    """The images of a table, read where they lie.
+
+    Safe to fork and to pickle: files open on first use, and reads keep no position.
+    """
 
     def __init__(self, images: "Path | pa.Table | pl.DataFrame") -> None:
         import polars as pl
 
         table = read_frame(images, schemas.IMAGES) if isinstance(images, Path) else pl.DataFrame(images)
-        # Python's own values, each archive's name once: a forked child must not use polars, whose threads it lacks
+        # Python's own values, each archive's name once: a forked child must not use polars, whose threads it
+        # lacks
         once: dict[str, str] = {}
         archives = [once.setdefault(name, name) for name in table["archive"]]
         places = zip(archives, table["offset"].to_list(), table["size"].to_list(), strict=True)
@@ -86,7 +95,7 @@ class ImageStore:
             os.close(file)
 
     def read(self, image_id: str) -> bytes:
-        """The encoded image.
+        """Return the encoded image.
 
         Raises:
             UserError: its archive is gone or not readable, or has another size than when it was indexed.
@@ -104,7 +113,8 @@ class ImageStore:
         except OSError as error:
             again = "put it back" if offset == 0 else f"make it again by `snakemake --cores all {archive}`"
             raise UserError(
-                f"{archive}: {error.strerror}, but {image_id} lies in it; {again}, then run the workflow again"
+                f"{archive}: {error.strerror}, but {image_id} lies in it; {again}, then run the workflow "
+                "again"
             ) from error
         if len(data) != size and offset == 0:
             raise UserError(
@@ -112,22 +122,23 @@ class ImageStore:
             )
         if len(data) != size:
             raise UserError(
-                f"{archive}: ends before {image_id}; delete it, make it again by `snakemake --cores all {archive}`, then run the "
+                f"{archive}: ends before {image_id}; delete it, make it again by `snakemake --cores all "
+                f"{archive}`, then run the "
                 "workflow again"
             )
         return data
 
     def open(self, image_id: str) -> Image.Image:
-        """The image in RGB, upright, at full size."""
+        """Return the image in RGB, upright, at full size."""
         return decode(self.read(image_id))
 
     def resized(self, image_id: str, pixels: int, min_pixels: int) -> Image.Image:
-        """The image within a pixel budget: see `fit`."""
+        """Return the image within a pixel budget: see `fit`."""
         return fit(self.open(image_id), pixels, min_pixels)
 
 
 def digests(images: "pa.Table") -> dict[str, str]:
-    """The digest of each image's bytes, as ingest took it."""
+    """Return the digest of each image's bytes, as ingest took it, by image_id."""
     found = dict(zip(images["image_id"].to_pylist(), images["sha256"].to_pylist(), strict=True))
     assert all(found.values()), "images without a digest cannot be told apart"
     return found

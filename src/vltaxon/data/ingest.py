@@ -1,4 +1,4 @@
-"""Ingest: from a data set's archives to three tables (taxa, images, and what was rejected, with the reason)."""
+"""From a data set's archives to three tables: taxa, images, and what was rejected, with the reason."""
 
 import hashlib
 from collections.abc import Mapping
@@ -26,15 +26,15 @@ _LOOKS = {"width": pl.Int32, "height": pl.Int32, "sha256": pl.String, "reason": 
 
 
 def ingest(task: IngestTask) -> None:
-    """Read a data set's labels, choose its images, look at each chosen image once, and write the three tables.
+    """Read a data set's labels, choose its images, look at each of these once, and write the three tables.
 
-    `taxa` (schema `TAXA`) has a row without taxon for a missing rank; `images` (schema `IMAGES`) is ordered by image_id,
-    with width and height of the upright image; `rejected` (schema `REJECTED`) has members that are absent, broken, or
-    training images equal to a test image.
+    `taxa` (schema `TAXA`) has a row without taxon for a missing rank; `images` (schema `IMAGES`) is ordered
+    by image_id, with width and height of the upright image; `rejected` (schema `REJECTED`) has members that
+    are absent, broken, or training images equal to a test image.
 
     Raises:
-        UserError: the labels are wrong (see the sources), an id occurs twice, more than `max_rejected` of the chosen images
-            are absent or broken, or a split has no image left.
+        UserError: the labels are wrong (see the sources), an id occurs twice, more than `max_rejected` of the
+            chosen images are absent or broken, or a split has no image left.
     """
     for table in task.tables:
         demand_unchanged(table)
@@ -48,7 +48,8 @@ def ingest(task: IngestTask) -> None:
     for split in archives:
         if not (kept["split"] == split).any():
             raise UserError(
-                f"no image of the {split} split could be read from {archives[split]}; see the labels and archives"
+                f"no image of the {split} split could be read from {archives[split]}; see the labels and "
+                "archives"
             )
     facts = {"rule": "ingest", "source": dataset.source, "seed": task.seed}
     write_parquet(taxa_table(lineages, dataset.ranks), task.taxa, schemas.TAXA, **facts)
@@ -61,7 +62,8 @@ def _chosen(dataset: RawDataset, labelled: list[Labelled], seed: int) -> pl.Data
     """Choose at most `images_per_leaf` images of each leaf and split: those with the lowest numbers drawn.
 
     Returns:
-        image_id, split, leaf, member; leaves in the order in which they come first, and of each the lowest numbers first.
+        image_id, split, leaf, member; leaves in the order in which they come first, and of each the lowest
+        numbers first.
     """
     ids = [image.image_id for image in labelled]
     if len(set(ids)) < len(ids):
@@ -82,7 +84,7 @@ def _chosen(dataset: RawDataset, labelled: list[Labelled], seed: int) -> pl.Data
 def _placed(
     chosen: pl.DataFrame, archives: Mapping[str, Archive | Folder]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Find the chosen images, in the order in which they lie on the disk, and list those that are not there."""
+    """Find the chosen images, in the order in which they lie on the disk; those that are not there beside."""
     parts = []
     for split, archive in archives.items():
         mine = chosen.filter(pl.col("split") == split)
@@ -141,8 +143,10 @@ def _demand_whole(rejected: pl.DataFrame, chosen: int, limit: float) -> None:
         f"  {count} x {kind}: {', '.join(names)}" for kind, count, names in common.head(5).rows()
     )
     raise UserError(
-        f"{len(rejected)} of {chosen} chosen images ({len(rejected) / chosen:.2%}) are absent or broken, more than "
-        f"max_rejected ({limit:.2%}) allows:\n{reasons}\nGet whole files, or raise max_rejected in the data set's file to go "
+        f"{len(rejected)} of {chosen} chosen images ({len(rejected) / chosen:.2%}) are absent or broken, "
+        "more than "
+        f"max_rejected ({limit:.2%}) allows:\n{reasons}\nGet whole files, or raise max_rejected in the data "
+        "set's file to go "
         "on without these."
     )
 

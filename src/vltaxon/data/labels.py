@@ -21,7 +21,7 @@ class Labelled:
 
 
 def lineage(row: Mapping[str, object], ranks: Iterable[str], where: str, partial: bool = False) -> Lineage:
-    """The taxa of a row, root first; an empty cell is a missing rank.
+    """Return the taxa of a row, root first; an empty cell is a missing rank.
 
     Args:
         row: taxa by rank.
@@ -47,12 +47,12 @@ def lineage(row: Mapping[str, object], ranks: Iterable[str], where: str, partial
 def tree(lineages: Iterable[tuple[str, Lineage]], ranks: tuple[str, ...]) -> dict[str, Lineage]:
     """Check that (origin, lineage) pairs form a tree, and return leaf -> lineage.
 
-    A leaf is called by its most specific taxon. Where two lineages end in one name (homonyms of two kingdoms; a genus called
-    like its species), these leaves are called by their whole lineages, joined by ` > `.
+    A leaf is called by its most specific taxon. Where two lineages end in one name (homonyms of two kingdoms;
+    a genus called like its species), these leaves are called by their whole lineages, joined by ` > `.
 
     Raises:
-        UserError: a taxon has two parents or two spellings. The codes of nomenclature let names recur in another kingdom only,
-            so there they are two taxa.
+        UserError: a taxon has two parents or two spellings. The codes of nomenclature let names recur in
+            another kingdom only, so there they are two taxa.
     """
     seen: dict[tuple[int, str], dict[Lineage, str]] = {}
     paths: dict[Lineage, str] = {}
@@ -69,7 +69,8 @@ def tree(lineages: Iterable[tuple[str, Lineage]], ranks: tuple[str, ...]) -> dic
                 if not _in_two_kingdoms(other, path, ranks):
                     one, two = (_written(names) for names in (other, path[:level]))
                     raise UserError(
-                        f'{ranks[level - 1]} "{taxon}" has two lineages: {one} ({first}), and {two} ({origin})'
+                        f'{ranks[level - 1]} "{taxon}" has two lineages: {one} ({first}), and {two} '
+                        f"({origin})"
                     )
             known[path[:level]] = origin
         paths[path] = origin
@@ -84,6 +85,6 @@ def _in_two_kingdoms(one: Lineage, other: Lineage, ranks: tuple[str, ...]) -> bo
 
 
 def _written(path: Lineage) -> str:
-    """The lineage down to its last taxon."""
+    """Write the lineage down to its last taxon."""
     depth = max(level for level, name in enumerate(path, start=1) if name is not None)
     return " > ".join(name or "?" for name in path[:depth])

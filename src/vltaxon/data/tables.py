@@ -1,4 +1,4 @@
-"""Tables that users and publishers write: CSV or Parquet, read as rows of text, whatever is wrong with them said in words."""
+"""Tables that users and publishers write, CSV or Parquet: read as rows of text, with clear errors."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -13,8 +13,8 @@ def rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, Row]]:
     """Yield the rows of a CSV (UTF-8, commas) or Parquet file with where each stands; an empty cell is "".
 
     Raises:
-        UserError: no such file, not readable as what its name says, a needed column is absent or stands twice, or a row
-            has more or fewer cells than the header.
+        UserError: no such file, not readable as what its name says, a needed column is absent or stands
+            twice, or a row has more or fewer cells than the header.
     """
     try:
         lines = _parquet(path) if path.suffix == ".parquet" else _csv(path)

@@ -16,10 +16,10 @@ from vltaxon.taxonomy import normalise
 
 
 def taxa_table(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> pa.Table:
-    """One row per leaf and level, ordered by both; a missing rank is a row without taxon.
+    """Return a row per leaf and level, ordered by both; a missing rank is a row without taxon.
 
-    The key is a taxon's own: a name that two ranks share has its rank before it, and one that two parents of a level share is
-    written with its whole lineage.
+    The key is a taxon's own: a name that two ranks share has its rank before it, and one that two parents of
+    a level share is written with its whole lineage.
     """
     levels: dict[str, set[int]] = defaultdict(set)
     parents: dict[tuple[int, str], set[Lineage]] = defaultdict(set)
@@ -41,7 +41,7 @@ def taxa_table(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> pa.Ta
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether something read from JSON is text that can name a taxon: not blank, and free of lone surrogates."""
+    """Whether a value read from JSON is text that can name a taxon: not blank, no lone surrogates."""
     return (
         isinstance(value, str)
         and normalise(value) != ""
@@ -50,17 +50,18 @@ def is_name(value: object) -> TypeGuard[str]:
 
 
 def read_hierarchy(path: Path) -> dict[str, Lineage]:
-    """Read one of the benchmark's taxonomy files (Tan et al., arXiv 2505.24840, data/taxonomies): leaf -> path from the root.
+    """Read one of the benchmark's taxonomy files: leaf -> path from the root.
 
-    Paths are ragged, 3 to 12 taxa long. A leaf is displayed as its own entry spells it; two of the files' paths end in other
-    letter case. A name may hang below two parents (WordNet's `sports equipment` does): these are two taxa.
+    They are in data/taxonomies of Tan et al. (arXiv 2505.24840). Paths are ragged, 3 to 12 taxa long. A leaf
+    is displayed as its own entry spells it; two of the files' paths end in other letter case. A name may hang
+    below two parents (WordNet's `sports equipment` does): these are two taxa.
 
     Returns:
         leaf -> lineage, all as long as the longest; what a path lacks is missing at its end.
 
     Raises:
-        UserError: no such file, no JSON object of lists of names, a leaf that stands twice or does not end its path, or a leaf
-            that has others below it.
+        UserError: no such file, no JSON object of lists of names, a leaf that stands twice or does not end
+            its path, or a leaf that has others below it.
     """
     try:
         found = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=list)
@@ -71,7 +72,8 @@ def read_hierarchy(path: Path) -> dict[str, Lineage]:
     pairs = found if isinstance(found, list) and all(isinstance(pair, tuple) for pair in found) else []
     if not pairs:
         raise UserError(
-            f"{path}: is no taxonomy; it must be a JSON object: leaf -> list of taxa from the root to the leaf"
+            f"{path}: is no taxonomy; it must be a JSON object: leaf -> list of taxa from the root to the "
+            "leaf"
         )
     known: dict[str, tuple[str, ...]] = {}
     for leaf, taxa in pairs:

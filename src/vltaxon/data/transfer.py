@@ -1,8 +1,8 @@
 """Fetching a large file over HTTP into a partial file that survives a killed process and is resumed.
 
-requests speaks HTTP: proxies, certificates, redirects, time-outs. Resuming is ours, because no kept library has it whole: pooch
-and Snakemake's http storage begin again from zero, fsspec cannot resume, and none asks the server whether the file is still the
-one that was begun (If-Range).
+requests speaks HTTP: proxies, certificates, redirects, time-outs. Resuming is ours, because no kept library
+has it whole: pooch and Snakemake's http storage begin again from zero, fsspec cannot resume, and none asks
+the server whether the file is still the one that was begun (If-Range).
 """
 
 import errno
@@ -68,7 +68,7 @@ class _MayPass(Exception):
 
 
 class Transfer:
-    """A file on its way. Its bytes are only ever appended to `part`, and belong to what the note beside it says."""
+    """A file on its way: its bytes are only ever appended to `part`, and belong to what its note says."""
 
     def __init__(
         self, url: str, part: Path, identity: str, size: int | None = None, patience: Patience | None = None
@@ -93,11 +93,12 @@ class Transfer:
         """Ask until all is in `part`, from where it ends.
 
         Args:
-            accept: told once, before the first byte comes, the size (None where no one knows it) and how much is there; it may
-                refuse by an error.
+            accept: told once, before the first byte comes, the size (None where no one knows it) and how much
+                is there; it may refuse by an error.
 
         Raises:
-            UserError: no such file, no access, another size, a full disk, or too many attempts in a row without a new byte.
+            UserError: no such file, no access, another size, a full disk, or too many attempts in a row
+                without a new byte.
         """
         vain, most = 0, -1
         with open(self.part, "ab", buffering=0) as out, requests.Session() as session:
@@ -221,7 +222,7 @@ class Transfer:
             raise _MayPass(f"the connection ended after {have:,} of {total:,} bytes")
 
     def _answered(self, response: requests.Response, have: int) -> Begun:
-        """What the body is a piece of: of a new file from its start (200), or of the one begun, from byte `have` (206, 416).
+        """Return what the body is: a new file (200), or more of the one begun, from byte `have` (206, 416).
 
         Raises:
             _MayPass: to be asked again, later or without a range.
@@ -239,7 +240,8 @@ class Transfer:
         if status == 200:
             if response.headers.get("Content-Type", "").startswith("text/html"):
                 raise UserError(
-                    f"{self.url}: answers with a web page, not with the file; see it in a browser: it may want a login or terms "
+                    f"{self.url}: answers with a web page, not with the file; see it in a browser: it may "
+                    "want a login or terms "
                     f"accepted. Then {_BY_HAND}"
                 )
             return self._sized(

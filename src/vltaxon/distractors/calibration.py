@@ -1,7 +1,8 @@
 """Calibrate the text of a label: how many of the published distractors each template finds again.
 
-The benchmark says which model and which rule chose its similar distractors, but not the text that a label was put in. Where its
-files are absent, its distractors can be mined again only with the right text; this measures it where they are present.
+The benchmark says which model and which rule chose its similar distractors, but not the text that a label was
+put in. Where its files are absent, its distractors can be mined again only with the right text; this measures
+it where they are present.
 """
 
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ class Compared(NamedTuple):
         level: with its whole label set.
         rows: (n,) rows of the images table.
         truth: (n,) index of the right label.
-        wanted: (n, 3) indices of the published distractors, below 0 where there is none or its name is not ours.
+        wanted: (n, 3) indices of the published distractors, below 0 where there is none or its name is not
+            ours.
         total: (n,) number of published distractors.
     """
 
@@ -44,7 +46,8 @@ class Compared(NamedTuple):
 def calibrate_templates(task: CalibrateTask) -> None:
     """Measure how many of the published distractors each template and case finds among the top three.
 
-    The encoder's own template and case do not matter. The table has the schema `CALIBRATION`; `text` is the same as CSV.
+    The encoder's own template and case do not matter. The table has the schema `CALIBRATION`; `text` is the
+    same as CSV.
 
     Raises:
         UserError: the images were embedded with other weights, or no question has a wrong option.
@@ -81,7 +84,10 @@ def calibrate_templates(task: CalibrateTask) -> None:
 
 
 def _compared(questions: pl.DataFrame, images: pl.DataFrame, tree: Taxonomy) -> Iterator[Compared]:
-    """The published questions by level, their options matched to the labels by `normalise`; those of one option are left out."""
+    """Yield the published questions by level, their options matched to the labels by `normalise`.
+
+    Those of one option are left out.
+    """
     several = questions.filter(pl.col("options").list.len() > 1)
     rows = images.select("image_id").with_row_index("row")
     for level in levels(tree, images["leaf"]):

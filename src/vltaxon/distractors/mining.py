@@ -13,7 +13,7 @@ from vltaxon.tasks.questions import MineTask
 from vltaxon.taxonomy import Taxonomy
 
 _ROWS, _COLUMNS = 1024, 8192  # a block of similarities: 32 MiB
-_PAIR = 32  # gathering the vectors of a pair and multiplying them takes as long as so many pairs of a matrix product
+_PAIR = 32  # pairs of a matrix product that take as long as gathering the vectors of one and multiplying them
 _PAIRS = 128  # pairs multiplied together: their vectors stay in the cache
 
 Exact = npt.NDArray[np.float64]
@@ -22,11 +22,12 @@ Exact = npt.NDArray[np.float64]
 def nearest_wrong(
     images: Vectors, labels: Vectors, truth: Indices, rows: int = _ROWS, columns: int = _COLUMNS
 ) -> Chosen:
-    """The three wrong labels of highest cosine per image; of equals, the first in label order. Exact, and memory is a block's.
+    """Find the three wrong labels of highest cosine per image; of equals, the first in label order.
 
-    Cosines are sums of products of float16 numbers, which float64 holds without rounding: no block size, machine or BLAS changes
-    a bit. A float32 product costs half of that but rounds, by no more than a known bound; so it only says which labels may be
-    among the three (see `_contenders`), and those few are compared in float64.
+    The result is exact, and memory is a block's. Cosines are sums of products of float16 numbers, which
+    float64 holds without rounding: no block size, machine or BLAS changes a bit. A float32 product costs half
+    of that but rounds, by no more than a known bound; so it only says which labels may be among the three
+    (see `_contenders`), and those few are compared in float64.
 
     Args:
         images: (n, d) unit vectors that have been through float16.
@@ -67,17 +68,20 @@ def nearest_wrong(
 
 
 def _lengths(vectors: Vectors) -> Exact:
-    """Length of each vector."""
+    """Return the length of each vector."""
     length: Exact = np.sqrt(np.add.reduce(vectors * vectors, axis=1, dtype=np.float64))
     return length
 
 
 def _contenders(images: Vectors, labels: Vectors, own: Indices, reach: Exact) -> tuple[Indices, Indices]:
-    """Pairs (image, label) of a block that may be among the image's three nearest wrong labels, and its own label if it is here.
+    """Find pairs (image, label) of a block that may be among the image's three nearest wrong labels.
 
-    A float32 dot product of d numbers, summed in any order, is off by at most g |x| |y|, with g = d u / (1 - d u) and u = 2^-24
-    (Higham 2002, section 3.1; one of the d roundings is to spare here, as products of float16 numbers are exact: that pays for
-    the rounding of the threshold). A label more than twice that below the third best is not among the three.
+    And its own label if it is in the block.
+
+    A float32 dot product of d numbers, summed in any order, is off by at most g |x| |y|, with g = d u / (1 -
+    d u) and u = 2^-24 (Higham 2002, section 3.1; one of the d roundings is to spare here, as products of
+    float16 numbers are exact: that pays for the rounding of the threshold). A label more than twice that
+    below the third best is not among the three.
 
     Args:
         images: (n, d) of the block.
@@ -105,7 +109,10 @@ def _contenders(images: Vectors, labels: Vectors, own: Indices, reach: Exact) ->
 
 
 def _cosines(images: Vectors, labels: Vectors, row: Indices, column: Indices) -> Exact:
-    """Exact cosines of pairs; by one product of the whole block where that is less work, as with few labels or many ties."""
+    """Compute the exact cosines of pairs.
+
+    By one product of the whole block where that is less work, as with few labels or many ties.
+    """
     if len(row) * _PAIR > len(images) * len(labels):
         whole: Exact = (images.astype(np.float64) @ labels.astype(np.float64).T)[row, column]
         return whole
@@ -115,7 +122,7 @@ def _cosines(images: Vectors, labels: Vectors, row: Indices, column: Indices) ->
 
 
 def mine(task: MineTask) -> None:
-    """Write a data set's questions with similar choices, of all its splits: schema `QUESTIONS`, source `mined`."""
+    """Write the questions of all splits with similar choices: schema `QUESTIONS`, source `mined`."""
     images = read_frame(task.images, schemas.IMAGES, ["image_id", "split", "leaf"])
     pictures = vectors_of(task.image_vectors, images["image_id"].to_list())
 

@@ -19,8 +19,8 @@ from vltaxon.tasks.questions import EmbedTask
 def embed(task: EmbedTask) -> None:
     """Embed every image and every distinct taxon of a data set.
 
-    Both tables have the schema `embeddings(d)`: of the images id = image_id, in their order; of the taxa id = the taxon as
-    displayed, sorted.
+    Both tables have the schema `embeddings(d)`: of the images id = image_id, in their order; of the taxa id =
+    the taxon as displayed, sorted.
     """
     spec = task.encoder.model_copy(update={"batch_size": task.batch_size})
     encoder = Encoder(spec)
@@ -45,10 +45,19 @@ def embed(task: EmbedTask) -> None:
 
 
 def vectors_of(table: Path, ids: Sequence[str], dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
-    """Rows of an embedding table in the order of `ids`, shape (n, d). It is read in pieces, and no more of it is kept.
+    """Return rows of an embedding table in the order of `ids`; it is read in pieces, and no more is kept.
+
+    Args:
+        table: what `embed` wrote.
+        ids: of images, or taxa; one may stand several times.
+        dtype: of the result.
+
+    Returns:
+        Vectors of unit length, shape (ids, d).
 
     Raises:
-        ValueError: an id is not in the table; then it was made from another data set, a defect of the workflow.
+        ValueError: an id is not in the table; then it was made from another data set, a defect of the
+            workflow.
     """
     wanted = pa.array(ids, pa.string())
     distinct = wanted.unique()

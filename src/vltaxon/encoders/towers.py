@@ -24,15 +24,16 @@ _WEIGHTS = "open_clip_model.safetensors"
 class Encoder:
     """A loaded dual encoder.
 
-    The weights of a `hf-hub:` name are those of its commit. A tag of open_clip names a repository, not a commit, and open_clip
-    offers no more; there `digest` tells whether the weights are those of another run.
+    The weights of a `hf-hub:` name are those of its commit. A tag of open_clip names a repository, not a
+    commit, and open_clip offers no more; there `digest` tells whether the weights are those of another run.
 
     Args:
         spec: the model file.
         device: of torch; the first GPU where there is one, else the CPU.
 
     Raises:
-        UserError: open_clip knows no such model or weights, they cannot be had, or the name alone would give random weights.
+        UserError: open_clip knows no such model or weights, they cannot be had, or the name alone would give
+            random weights.
     """
 
     def __init__(self, spec: Clip, device: str | None = None) -> None:
@@ -57,7 +58,7 @@ class Encoder:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights."""
+        """Return the SHA-256 of the weights."""
         total = hashlib.sha256()
         for name, tensor in sorted(self._model.state_dict().items()):
             total.update(name.encode())
@@ -75,7 +76,8 @@ class Encoder:
 
         Args:
             images: PIL images, or whatever `load` turns into them.
-            load: called in the threads that also resize, so that the disk and the decoder keep ahead of the model.
+            load: called in the threads that also resize, so that the disk and the decoder keep ahead of the
+                model.
             threads: images prepared at once.
             total: for the progress bar, where `images` has no length.
 
@@ -103,8 +105,8 @@ class Encoder:
 
         Args:
             taxa: names.
-            template: text of a label, of the model file where not given. SigLIP's own tokenizers drop case and punctuation, so
-                for them templates that differ in nothing else are the same.
+            template: text of a label, of the model file where not given. SigLIP's own tokenizers drop case
+                and punctuation, so for them templates that differ in nothing else are the same.
             case: keep or lower, of the model file where not given.
         """
         template, lower = template or self._spec.template, (case or self._spec.case) == "lower"
@@ -114,7 +116,8 @@ class Encoder:
 
     def _embedded(self, encode: Callable[..., Any], batches: Iterator[Any]) -> Vectors:
         torch, dtype = self._torch, getattr(self._torch, self._spec.dtype)
-        # autocast: open_clip's own half precision fails on models whose text projection has a bias, as SigLIP's
+        # autocast: open_clip's own half precision fails on models whose text projection has a bias, as
+        # SigLIP's
         with (
             torch.inference_mode(),
             torch.autocast(self._device.split(":")[0], dtype, enabled=dtype != torch.float32),
@@ -129,15 +132,17 @@ class Encoder:
         if broken := len(joined) - int(np.isfinite(joined).all(axis=1).sum()):
             given = self._spec
             raise UserError(
-                f"{given.name}: {broken} of {len(joined)} vectors are no numbers; do not use dtype {given.dtype}"
+                f"{given.name}: {broken} of {len(joined)} vectors are no numbers; do not use dtype "
+                f"{given.dtype}"
             )
         return joined
 
 
 def _located(spec: Clip) -> str:
-    """The name to load by, refusing what open_clip would answer with random weights or an error of its own words.
+    """Return the name to load by.
 
-    open_clip loads only the newest commit of a hub repository; so a commit is fetched here and loaded as the folder that it is.
+    Refused is what open_clip would answer with random weights or an error of its own words. It loads only the
+    newest commit of a hub repository; so a commit is fetched here and loaded as the folder that it is.
     """
     import open_clip
 
@@ -150,7 +155,8 @@ def _located(spec: Clip) -> str:
         tags = open_clip.list_pretrained_tags_by_model(spec.name)
         if spec.pretrained not in tags and not Path(spec.pretrained or "/nowhere").is_file():
             raise UserError(
-                f'pretrained "{spec.pretrained}" of open_clip model {spec.name} is not {suggest(str(spec.pretrained), tags)}'
+                f'pretrained "{spec.pretrained}" of open_clip model {spec.name} is not '
+                f"{suggest(str(spec.pretrained), tags)}"
             )
         trained, built = (
             open_clip.get_pretrained_cfg(spec.name, spec.pretrained or ""),
@@ -160,7 +166,8 @@ def _located(spec: Clip) -> str:
             "quick_gelu", False
         ):  # open_clip only warns
             raise UserError(
-                f"open_clip model {spec.name} and its weights {spec.pretrained} differ in activation; see -quickgelu"
+                f"open_clip model {spec.name} and its weights {spec.pretrained} differ in activation; see "
+                "-quickgelu"
             )
         return spec.name
     if schema == "hf-hub":
@@ -172,7 +179,7 @@ def _located(spec: Clip) -> str:
 
 
 def _fetched(repository: str, revision: str) -> str:
-    """Folder of a commit of a hub repository, downloaded where it is not in the hub's cache."""
+    """Return the folder of a commit of a hub repository, downloaded where it is not in the hub's cache."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -187,7 +194,7 @@ def _fetched(repository: str, revision: str) -> str:
 
 
 def _mapped(function: Callable[[T], Any], items: Iterable[T], threads: int, ahead: int) -> Iterator[Any]:
-    """`map` in threads that never runs more than `ahead` items in front of its reader, so memory stays bounded."""
+    """Map in threads, never more than `ahead` items in front of the reader, so that memory stays bounded."""
     queue: deque[Future[Any]] = deque()
     source = iter(items)
     with ThreadPoolExecutor(max(1, threads)) as pool:

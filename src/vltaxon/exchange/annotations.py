@@ -25,7 +25,8 @@ class Record:
         line: 1-based.
         image: the path as written.
         asked: options and the index of the right one, by level.
-        rest: the keys that these do not hold: label, split, null levels, and any that the format does not know.
+        rest: the keys that these do not hold: label, split, null levels, and any that the format does not
+            know.
     """
 
     line: int
@@ -52,7 +53,8 @@ def read_annotations(path: Path, blob: str | None = None) -> list[Record]:
         blob: git blob digest that the file must have.
 
     Raises:
-        UserError: no such file, another digest, no record at all, or a line that is no sound record; its number is given.
+        UserError: no such file, another digest, no record at all, or a line that is no sound record; its
+            number is given.
     """
     try:
         data = path.read_bytes()
@@ -109,7 +111,8 @@ def _record(raw: bytes, number: int, where: str) -> Record:
     known = {f"{prefix}level{number}" for number in range(1, level) for prefix in ("", "choices_")}
     if odd := [key for key in rest if _LEVEL.fullmatch(key) and key not in known]:
         raise UserError(
-            f"{where}: has {odd[0]} but no level{level}; levels are counted without gaps, null where there is none"
+            f"{where}: has {odd[0]} but no level{level}; levels are counted without gaps, null where there "
+            "is none"
         )
     return Record(number, rest.pop("image"), asked, rest)
 

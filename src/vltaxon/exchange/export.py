@@ -18,9 +18,10 @@ Row = dict[str, Any]
 
 
 def export_questions(task: ExportTask) -> None:
-    """Write the test questions of a data set as the benchmark's JSON lines; published ones come back as they came.
+    """Write the test questions of a data set as the benchmark's JSON lines.
 
-    Ours come in the order of image_id, and `image` is an image's path in its archive.
+    Published ones come back as they came. Ours come in the order of image_id, and `image` is an image's path
+    in its archive.
     """
     with atomic(task.output) as part, part.open("w", encoding="utf-8", newline="\n") as file:
         for image, rest, asked in _entries(task):
@@ -34,10 +35,11 @@ def export_questions(task: ExportTask) -> None:
 def export_predictions(task: ExportAnswersTask) -> None:
     """Write a system's answers as the benchmark's JSON, for its metric script.
 
-    That script stops at the first level that an entry lacks, and drops a null prediction, which shifts those below. So every
-    level has both keys: what is no answer is "Unknown", and a level that is not asked is null on both sides. The script scores
-    every level that is asked, from the second or (flag `--cub`) the first: it agrees with our metrics where these are the scored
-    ones, so not where a level below has one option only, which we ask and do not score.
+    That script stops at the first level that an entry lacks, and drops a null prediction, which shifts those
+    below. So every level has both keys: what is no answer is "Unknown", and a level that is not asked is null
+    on both sides. The script scores every level that is asked, from the second or (flag `--cub`) the first:
+    it agrees with our metrics where these are the scored ones, so not where a level below has one option
+    only, which we ask and do not score.
 
     Raises:
         UserError: a question has no answer, or two.
@@ -56,7 +58,8 @@ def export_predictions(task: ExportAnswersTask) -> None:
             if level in asked:
                 if (answer := given.get(asked[level]["question_id"])) is None:
                     raise UserError(
-                        f"{asked[level]['question_id']}: has no answer in {task.answers[0].parent}; delete it and run again"
+                        f"{asked[level]['question_id']}: has no answer in {task.answers[0].parent}; delete "
+                        "it and run again"
                     )
                 found |= _answered(level, asked[level], answer)
             else:
@@ -85,7 +88,7 @@ def _answered(level: int, question: Row, answer: Row) -> Row:
 
 
 def _entries(task: ExportTask) -> Iterator[tuple[str, Row, dict[int, Row]]]:
-    """Yield of each image its path, the keys of its record that no question holds, and its test questions by level."""
+    """Yield the path of each image, what of its record no question holds, and its test questions by level."""
     asked = _asked(task)
     if task.records is not None:
         records = read_frame(task.records, schemas.PUBLISHED).filter(pl.col("image_id").is_not_null())
@@ -105,7 +108,7 @@ def _entries(task: ExportTask) -> Iterator[tuple[str, Row, dict[int, Row]]]:
 
 
 def _asked(task: ExportTask) -> dict[str, dict[int, Row]]:
-    """Return the test questions by image and level, root first; our options in lower case, as the benchmark's are."""
+    """Return the test questions by image and level, root first; our options in lower case."""
     columns = ["question_id", "image_id", "split", "level", "options", "answer_index", "source"]
     questions = read_frame(task.questions, schemas.QUESTIONS, columns).filter(pl.col("split") == "test")
     lower = pl.col("options").list.eval(pl.element().str.to_lowercase())

@@ -20,13 +20,14 @@ from vltaxon.taxonomy import Taxonomy
 def import_published(task: ImportTask) -> None:
     """Write the benchmark's questions about the test images of a data set, options and order as published.
 
-    Records about images that the data set lacks are kept in `records` (schema `PUBLISHED`, in the order of the file) with
-    the reason, counted in the log, and not asked. The questions have the schema `QUESTIONS` and the source `published`; one
-    with one option is never scored.
+    Records about images that the data set lacks are kept in `records` (schema `PUBLISHED`, in the order of
+    the file) with the reason, counted in the log, and not asked. The questions have the schema `QUESTIONS`
+    and the source `published`; one with one option is never scored.
 
     Raises:
-        UserError: the file is not sound (`read_annotations`), two records or two images are one by their paths, no image is
-            in the data set, one is in its train split, or a record contradicts the taxa or the taxonomy.
+        UserError: the file is not sound (`read_annotations`), two records or two images are one by their
+            paths, no image is in the data set, one is in its train split, or a record contradicts the taxa or
+            the taxonomy.
     """
     annotations = task.annotations
     records, tree = read_annotations(annotations, task.blob), Taxonomy.read(task.taxa)
@@ -48,7 +49,8 @@ def import_published(task: ImportTask) -> None:
     if not asked:
         raise UserError(
             f"{annotations}: none of its {len(records)} images is a test image of the data set; the first is "
-            f"{records[0].image}: {kept[0]['reason']}. Images are compared by the last {task.parts} parts of their paths "
+            f"{records[0].image}: {kept[0]['reason']}. Images are compared by the last {task.parts} parts of "
+            "their paths "
             "(`parts`). Are these the annotations of this data set?"
         )
     table = pa.Table.from_pylist(kept, schemas.PUBLISHED)

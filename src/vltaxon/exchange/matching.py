@@ -51,12 +51,14 @@ def match(records: Sequence[Record], task: ImportTask) -> Iterator[Match]:
     for record, tail in zip(records, tails, strict=True):
         if (line := first.setdefault(tail, record.line)) != record.line:
             raise UserError(
-                f"{where}, lines {line} and {record.line}: both are about {tail}; raise `parts` if these are two images"
+                f"{where}, lines {line} and {record.line}: both are about {tail}; raise `parts` if these are "
+                "two images"
             )
         rows = found.get(tail, [])
         if len(rows) > 1:
             raise UserError(
-                f"{where}, line {record.line}: {tail} is {rows[0]['member']} as well as {rows[1]['member']}; raise "
+                f"{where}, line {record.line}: {tail} is {rows[0]['member']} as well as {rows[1]['member']}; "
+                "raise "
                 "`parts`, the number of last parts of a path that tell an image"
             )
         if not rows:
@@ -65,13 +67,14 @@ def match(records: Sequence[Record], task: ImportTask) -> Iterator[Match]:
         image = rows[0]
         if image["split"] != "test":
             raise UserError(
-                f"{where}, line {record.line}: {tail} is in the {image['split']} split, and cannot be scored on"
+                f"{where}, line {record.line}: {tail} is in the {image['split']} split, and cannot be scored "
+                "on"
             )
         yield Match(record, image["image_id"], image["leaf"], None)
 
 
 def _tail(column: str, parts: int) -> pl.Expr:
-    """The last parts of a path."""
+    """Return the last parts of a path, as `tail`."""
     return (
         pl.col(column)
         .str.split("/")
@@ -94,22 +97,32 @@ def _reasons(task: ImportTask) -> dict[str, str]:
 
 
 def demand_lineage(record: Record, leaf: str, tree: Taxonomy, where: str, taxa: Path) -> None:
-    """Refuse a record whose taxa are not those of its image's leaf; it would be scored against another truth."""
+    """Refuse a record whose taxa are not those of its image's leaf: it would be scored against another truth.
+
+    Raises:
+        UserError: a level is none of the data set's, or its taxon is not that of the leaf.
+    """
     for level in record.asked:
         if level > len(tree.ranks):
             raise UserError(
-                f"{where}: has level{level}, but the data set has {len(tree.ranks)} ranks: {', '.join(tree.ranks)}"
+                f"{where}: has level{level}, but the data set has {len(tree.ranks)} ranks: "
+                f"{', '.join(tree.ranks)}"
             )
         taxon = tree.taxon(leaf, level)
         if taxon is None or normalise(taxon) != normalise(record.taxon(level)):
             known = "none" if taxon is None else f'"{taxon}"'
             raise UserError(
-                f'{where}: level{level} is "{record.taxon(level)}", but {taxa} says of {leaf}: {tree.ranks[level - 1]} {known}'
+                f'{where}: level{level} is "{record.taxon(level)}", but {taxa} says of {leaf}: '
+                f"{tree.ranks[level - 1]} {known}"
             )
 
 
 def demand_known(records: Sequence[Record], tree: Taxonomy, where: Path) -> None:
-    """Refuse a record that is no path of the benchmark's taxonomy, or whose options are no labels of their level."""
+    """Refuse a record that is no path of the benchmark's taxonomy, or has other options than its labels.
+
+    Raises:
+        UserError: the taxa of a record are no path, or an option is no label of its level.
+    """
     labels = [{normalise(label) for label in tree.labels(level)} for level in range(1, len(tree.ranks) + 1)]
     paths: dict[tuple[int, str], set[tuple[str | None, ...]]] = defaultdict(set)
     for lineage in tree.lineages.values():
@@ -130,5 +143,6 @@ def demand_known(records: Sequence[Record], tree: Taxonomy, where: Path) -> None
         for level, (options, _) in record.asked.items():
             if odd := [option for option in options if normalise(option) not in labels[level - 1]]:
                 raise UserError(
-                    f'{where}, line {record.line}: choice "{odd[0]}" is no {tree.ranks[level - 1]} of the taxonomy'
+                    f'{where}, line {record.line}: choice "{odd[0]}" is no {tree.ranks[level - 1]} of the '
+                    "taxonomy"
                 )

@@ -53,7 +53,7 @@ class DataPlan:
 
     @property
     def raw_names(self) -> str:
-        """Return a regex of the names of raw files that have a source; it matches nothing where there is none."""
+        """Return a regex of the raw files that have a source; it matches nothing where there are none."""
         return "|".join(map(re.escape, self.raw)) or r"(?!)"
 
     @planned
@@ -84,8 +84,8 @@ class DataPlan:
     def ingest(self, wildcards: Wildcards) -> IngestTask:
         """Plan the images and taxa of a data set.
 
-        Nothing else reads its tars: what opens them depends on `images.parquet`, which has the digest of each image.
-        As inputs they would be read whole after every job, for Snakemake's checksums.
+        Nothing else reads its tars: what opens them depends on `images.parquet`, which has the digest of each
+        image. As inputs they would be read whole after every job, for Snakemake's checksums.
         """
         name, dataset = wildcards.dataset, self.datasets[wildcards.dataset]
         stems = list(dict.fromkeys(split.stem for split in dataset.splits.values() if split.stem))

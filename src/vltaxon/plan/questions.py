@@ -1,4 +1,4 @@
-"""The plan of the questions: vectors, distractors, parts of the species, and the benchmark's files in and out."""
+"""The plan of the questions: vectors, distractors, parts of the species, the benchmark's files in and out."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -110,7 +110,8 @@ class QuestionsPlan:
         published = self._data.datasets[dataset].published
         if published is None:
             raise UserError(
-                f"config/datasets/{dataset}.yaml has no `published`, so there are no published questions to ask"
+                f"config/datasets/{dataset}.yaml has no `published`, so there are no published questions to "
+                "ask"
             )
         return published
 

@@ -1,4 +1,4 @@
-"""Tasks that bring raw data in: downloads, archives, images and taxa, and the archives of the embedded demo."""
+"""Tasks that bring raw data in: downloads, archives, images and taxa, and the files of the embedded demo."""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -38,7 +38,8 @@ class UnpackTask(Task):
 class IngestTask(Task):
     """A data set: its raw files in, its taxa and images out.
 
-    Of the readers in `vltaxon.data.sources` only its own counts as its code: another one reads no data set anew.
+    Of the readers in `vltaxon.data.sources` only its own counts as its code: another one reads no data set
+    anew.
     """
 
     module: ClassVar = "vltaxon.data.ingest"

@@ -1,4 +1,4 @@
-"""Tasks that make questions: vectors, distractors, parts of the species, and the benchmark's files in and out."""
+"""Tasks that make questions: vectors, distractors, parts of the species, the benchmark's files in and out."""
 
 from typing import Annotated, ClassVar
 

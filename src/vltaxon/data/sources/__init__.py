@@ -1,7 +1,8 @@
 """Readers of raw data: one file per source, with all that is peculiar to its layout.
 
-A new source is a new file here, whose name is what `source:` says in the data set's file. It has what `Reader` has. It is
-imported while the Snakefile is parsed, so heavy imports (pyarrow, polars) stand inside its functions.
+A new source is a new file here, whose name is what `source:` says in the data set's file. It has what
+`Reader` has. It is imported while the Snakefile is parsed, so heavy imports (pyarrow, polars) stand inside
+its functions.
 """
 
 from collections.abc import Mapping
@@ -20,8 +21,8 @@ class Reader(Protocol):
 
     Attributes:
         TAKES: the key under which each split names its images.
-        NEEDS: keys of the data set's file that it needs and that other sources refuse, each with what is said where a file
-            has it otherwise.
+        NEEDS: keys of the data set's file that it needs and that other sources refuse, each with what is said
+            where a file has it otherwise.
     """
 
     TAKES: Literal["archive", "folder", "table"]

@@ -1,4 +1,4 @@
-"""CUB-200-2011: images and five tables of text in one .tgz; the ranks come from a table of our own (README of the data set)."""
+"""CUB-200-2011: images and five tables of text in one .tgz; the ranks come from a table of our own."""
 
 import os
 from collections.abc import Mapping
@@ -32,9 +32,10 @@ def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[s
     """Read the labels of a data set's splits.
 
     Args:
-        dataset: its `classes` names the CSV with a row per folder: class_name and the ranks; without it the table beside this
-            module serves, which has the 200 classes of CUB. The leaf is the English name; no rule leads from the folder to it
-            (apostrophes and hyphens are lost), so the table is the authority.
+        dataset: its `classes` names the CSV with a row per folder: class_name and the ranks; without it the
+            table beside this module serves, which has the 200 classes of CUB. The leaf is the English name;
+            no rule leads from the folder to it (apostrophes and hyphens are lost), so the table is the
+            authority.
         archives: by split, commonly one and the same; `train_test_split.txt` says which image is whose.
 
     Returns:
@@ -50,7 +51,8 @@ def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[s
         names = _table(archive, "classes.txt")
         if absent := sorted(set(names.values()) - known.keys()):
             raise UserError(
-                f"{dataset.classes or CLASSES}: has no row for class {', '.join(absent[:5])} ({len(absent)} in all)"
+                f"{dataset.classes or CLASSES}: has no row for class {', '.join(absent[:5])} ({len(absent)} "
+                "in all)"
             )
         lineages += [(name, known[name]) for name in names.values()]
         labels, trains = _table(archive, "image_class_labels.txt"), _table(archive, "train_test_split.txt")
@@ -66,7 +68,7 @@ def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[s
 
 
 def _classes(dataset: RawDataset) -> dict[str, Lineage]:
-    """Class name (the folder) -> lineage."""
+    """Return the lineage of each class by its name, which is that of its folder."""
     path = dataset.classes or CLASSES
     found: dict[str, Lineage] = {}
     for where, row in rows(path, ("class_name", *dataset.ranks)):
@@ -78,7 +80,7 @@ def _classes(dataset: RawDataset) -> dict[str, Lineage]:
 
 
 def _table(archive: "Archive", name: str) -> dict[str, str]:
-    """A table of `id value` lines."""
+    """Read a table of `id value` lines."""
     found: dict[str, str] = {}
     for number, line in enumerate(
         archive.read(f"{_ROOT}/{name}").decode(errors="replace").splitlines(), start=1

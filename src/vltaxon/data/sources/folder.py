@@ -25,17 +25,18 @@ def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage]
     """Read the labels of a data set's splits.
 
     Args:
-        dataset: `table` of a split is a CSV or Parquet file with a row per image: `path`, relative to the table's folder, and one
-            column per rank, empty where unknown. A column `split` (train or test) parts a table that serves both splits.
+        dataset: `table` of a split is a CSV or Parquet file with a row per image: `path`, relative to the
+            table's folder, and one column per rank, empty where unknown. A column `split` (train or test)
+            parts a table that serves both splits.
         splits: train, test.
 
     Returns:
-        Lineage of every leaf in the tables, and the images of the splits. An image is known by its path as written, so that ids
-        are the same on another machine as long as paths are relative.
+        Lineage of every leaf in the tables, and the images of the splits. An image is known by its path as
+        written, so that ids are the same on another machine as long as paths are relative.
 
     Raises:
-        UserError: a table is not readable, a row names no path, no taxon or another split, one table serves both splits without
-            saying which row is whose, or a taxon has two parents.
+        UserError: a table is not readable, a row names no path, no taxon or another split, one table serves
+            both splits without saying which row is whose, or a taxon has two parents.
     """
     table_of = {split: part.table for split, part in dataset.splits.items() if part.table}
     both = len(set(table_of.values())) < len(table_of)

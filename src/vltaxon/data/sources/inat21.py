@@ -1,4 +1,7 @@
-"""iNat21: `split/<image_dir_name>/<uuid>.jpg` in a tar.gz, labels in a COCO-like JSON beside it (visipedia/inat_comp, 2021)."""
+"""iNat21 (visipedia/inat_comp, 2021): images in a tar.gz, labels in a COCO-like JSON beside it.
+
+An image is called `split/<image_dir_name>/<uuid>.jpg`.
+"""
 
 import gzip
 import json
@@ -37,7 +40,7 @@ _WANTED = {
 
 
 def _whole(text: str) -> str:
-    """JSON can escape half a letter (a lone surrogate), which no file is called and no table can hold."""
+    """Refuse half a letter (a lone surrogate), which JSON can escape, but no table can hold."""
     text.encode()
     return text
 
@@ -102,7 +105,8 @@ def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[s
         path = local(source.annotations) if source is not None and source.annotations is not None else None
         if path is None:
             raise UserError(
-                f"the {split} split of an inat21 data set needs `annotations`, the .json.tar.gz beside {archives[split].tar}"
+                f"the {split} split of an inat21 data set needs `annotations`, the .json.tar.gz beside "
+                f"{archives[split].tar}"
             )
         document = _document(path)
         leaves = _leaves(dataset, document.categories, path)
@@ -112,7 +116,10 @@ def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[s
 
 
 def _document(path: Path) -> _Document:
-    """The JSON inside a .json.tar.gz; fields not needed are dropped while parsing, since 2.7 million dicts are large."""
+    """Read the JSON inside a .json.tar.gz.
+
+    Fields not needed are dropped while parsing, since 2.7 million dicts are large.
+    """
 
     def trimmed(item: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in item.items() if key in _WANTED} if "id" in item else item
@@ -122,7 +129,8 @@ def _document(path: Path) -> _Document:
             inside = next((info for info in tar if info.isreg() and info.name.endswith(".json")), None)
             if inside is not None and inside.size > max(1 << 20, _PLAUSIBLE * path.stat().st_size):
                 raise UserError(
-                    f"{path}: {inside.name}: claims {inside.size} bytes, far more than text is packed to; not trusted"
+                    f"{path}: {inside.name}: claims {inside.size} bytes, far more than text is packed to; "
+                    "not trusted"
                 )
             file = tar.extractfile(inside) if inside else None
             document: Any = json.load(file, object_hook=trimmed) if file else {}
@@ -144,7 +152,7 @@ def _document(path: Path) -> _Document:
 
 
 def _leaves(dataset: RawDataset, categories: list[_Category], path: Path) -> dict[int, Lineage]:
-    """Category id -> lineage, of the data set's kingdom."""
+    """Return the lineages of the data set's kingdom by the number of their category."""
     kingdoms = {str(category.get("kingdom")) for category in categories}
     if dataset.kingdom is not None and dataset.kingdom not in kingdoms:
         raise UserError(f'{path}: kingdom "{dataset.kingdom}" is not {suggest(dataset.kingdom, kingdoms)}')

@@ -1,7 +1,7 @@
-"""TerraIncognita: folders `Known` and `Novel` of numbered folders of images, and a CSV of taxa for each (arXiv 2506.03182).
+"""TerraIncognita (arXiv 2506.03182): `Known` and `Novel`, each a CSV and numbered folders of images.
 
-Read from the folder that its publisher's download leaves. Novel species have no name yet, often no genus either: their leaf is
-the most specific taxon that they were placed in.
+Read from the folder that its publisher's download leaves. Novel species have no name yet, often no genus
+either: their leaf is the most specific taxon that they were placed in.
 """
 
 import re
@@ -45,15 +45,16 @@ def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage]
     """Read the labels of the known or of the novel half.
 
     Args:
-        dataset: its `subset` picks the half, and `test.folder` is where the download lies. Ranks are columns of the CSV, found
-            whatever their case.
+        dataset: its `subset` picks the half, and `test.folder` is where the download lies. Ranks are columns
+            of the CSV, found whatever their case.
         splits: of these, `test` is the only one there is.
 
     Returns:
         Lineage of every leaf, and the images of every numbered folder.
 
     Raises:
-        UserError: a folder is missing, empty or has no row, the CSV is not readable, or the taxa form no tree.
+        UserError: a folder is missing, empty or has no row, the CSV is not readable, or the taxa form no
+            tree.
     """
     table = _table(dataset)
     half = table.with_name(str(dataset.subset).capitalize())
@@ -77,7 +78,8 @@ def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage]
         ]
     if absent := sorted(taxa.keys() - folders.keys(), key=int):
         raise UserError(
-            f"{half}: has no images of folder {', '.join(absent[:5])} ({len(absent)} in all); download it again"
+            f"{half}: has no images of folder {', '.join(absent[:5])} ({len(absent)} in all); download it "
+            "again"
         )
     return known, images
 
@@ -87,7 +89,7 @@ def _table(dataset: RawDataset) -> Path:
 
 
 def _folders(half: Path) -> dict[str, list[str]]:
-    """Number -> image files, as paths from the data set's folder."""
+    """Return the image files of each number, as paths from the data set's folder."""
     if not half.is_dir():
         raise UserError(
             f"{half}: no such folder; download the data set there, or name its folder in `test.folder`"
