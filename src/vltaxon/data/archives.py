@@ -97,13 +97,8 @@ def _size(path: Path) -> int | None:
     return found.st_size if S_ISREG(found.st_mode) else None
 
 
-<<<<<<< HEAD
 def located(dataset: RawDataset, folder: Path) -> dict[str, Archive | Folder]:
-    """Where the images of a data set's splits lie: in archives, as `unpack` leaves them in `folder`, or in folders."""
-=======
-def located(dataset: config.RawDataset, folder: Path) -> dict[str, Archive | Folder]:
     """Return where the images of each split lie: in a folder, or in an archive that `unpack` left."""
->>>>>>> wt-data
     places: dict[str, Archive | Folder] = {}
     for split, part in (("train", dataset.train), ("test", dataset.test)):
         if part is None:
