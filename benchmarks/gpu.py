@@ -1,17 +1,20 @@
-"""vltaxon on a GPU: inference, GRPO, SFT, decoding, embedding and running out of memory, on random weights of real sizes.
+"""vltaxon on a GPU: inference, GRPO, SFT, decoding, embedding and running out of memory, on random weights of
+real sizes.
 
 Run by hand, without network and without weights:
 
     python benchmarks/gpu.py --out FOLDER     all sections, then FOLDER/gpu.json and tables in Markdown
     python benchmarks/gpu.py --render JSON    docs/gpu.md of such a record
-    python benchmarks/gpu.py --tests          the tests of training and inference that need no workflow, on this device
-    python benchmarks/gpu.py --tiny           the same sections with a tiny model: on the CPU a rehearsal of a minute
+    python benchmarks/gpu.py --tests          the tests of training and inference that need no workflow, on
+    this device python benchmarks/gpu.py --tiny           the same sections with a tiny model: on the CPU a
+    rehearsal of a minute
 
-The model is a Qwen2.5-VL of 7B in bfloat16, made on the device, and images are noise of 448 x 448. Sections stand alone: what one
-of them raises is written down as its error, and the others go on; each has a limit of seconds, all together `--minutes`.
+The model is a Qwen2.5-VL of 7B in bfloat16, made on the device, and images are noise of 448 x 448. Sections
+stand alone: what one of them raises is written down as its error, and the others go on; each has a limit of
+seconds, all together `--minutes`.
 
-The head is wider than the demo's tokenizer: each further row is three quarters of a row that a word has, and the marks' rows are
-zero, so that greedy texts are of that tokenizer, and never end.
+The head is wider than the demo's tokenizer: each further row is three quarters of a row that a word has, and
+the marks' rows are zero, so that greedy texts are of that tokenizer, and never end.
 """
 
 import argparse
@@ -66,7 +69,17 @@ from vltaxon.prompts import completion, listed, stated
 from vltaxon.train import adapter, arguments, guards, lengths, objectives, samples
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("torch", "triton", "transformers", "trl", "peft", "accelerate", "open_clip_torch", "timm", "numpy")
+PACKAGES = (
+    "torch",
+    "triton",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "open_clip_torch",
+    "timm",
+    "numpy",
+)
 MARKS = 7  # the tokenizer's first tokens: end of text, of a turn, image and the like
 TESTS = (
     "tests/unit/train/test_step.py", "tests/unit/train/objectives",
@@ -84,7 +97,9 @@ class NeedsGpu(Exception):
 
 
 class OutOfTime(BaseException):
-    """A section's seconds are over. Not an Exception, so that no library takes it for a failure of its own."""
+    """A section's seconds are over. Not an Exception, so that no library takes it for a failure of its
+    own.
+    """
 
 
 # -- models --------------------------------------------------------------------------------------------------------------------
@@ -116,7 +131,9 @@ TINY = Size(64, 96, 2, 4, 2, 2048, (2, 3, 3), 2, 32, 48, 2, 56, (1,))
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything: models, pixels of an image's side, images, questions one by one, new tokens, rows."""
+    """How much of everything: models, pixels of an image's side, images, questions one by one, new tokens,
+    rows.
+    """
 
     big: Size = B7
     small: Size = M50
@@ -148,13 +165,17 @@ REHEARSAL = Scale(
 
 @dataclass
 class Bench:
-    """What all sections share: device, sizes, a folder for files, and the device's rates once they are known."""
+    """What all sections share: device, sizes, a folder for files, and the device's rates once they are
+    known.
+    """
 
     device: str
     scale: Scale
     folder: Path
     rates: dict[str, float] = field(default_factory=dict)
-    rows: list[Result] = field(default_factory=list)  # of the section that runs, kept where it does not come to its end
+    rows: list[Result] = field(
+        default_factory=list
+    )  # of the section that runs, kept where it does not come to its end
 
     @property
     def gpu(self) -> bool:
@@ -208,14 +229,19 @@ class Bench:
                 part = head[start : start + words - MARKS]
                 part.copy_(0.75 * head[MARKS : MARKS + len(part)])
         text = config.text_config
-        made.generation_config = GenerationConfig(eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id)
+        made.generation_config = GenerationConfig(
+            eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id
+        )
         return made.eval()
 
 
 def configured(size: Size) -> Qwen2_5_VLConfig:
     """The config of a size, with the demo's special tokens."""
     tokens = AutoProcessor.from_pretrained(BASE).tokenizer
-    ids = {name: tokens.convert_tokens_to_ids(f"<|{name}|>") for name in ("im_end", "image_pad", "video_pad", "vision_start")}
+    ids = {
+        name: tokens.convert_tokens_to_ids(f"<|{name}|>")
+        for name in ("im_end", "image_pad", "video_pad", "vision_start")
+    }
     return Qwen2_5_VLConfig(
         text_config={
             "hidden_size": size.width, "intermediate_size": size.inner, "num_hidden_layers": size.layers,
@@ -250,7 +276,9 @@ class Noise:
 
 
 @contextmanager
-def timed_parts(bench: Bench, places: Mapping[str, tuple[Any, str]], threads: Sequence[str] = ()) -> Iterator[dict[str, float]]:
+def timed_parts(
+    bench: Bench, places: Mapping[str, tuple[Any, str]], threads: Sequence[str] = ()
+) -> Iterator[dict[str, float]]:
     """Seconds of calls of some methods, by label, each waited for; those of other `threads` are not."""
     seconds: dict[str, float] = defaultdict(float)
 
@@ -297,10 +325,18 @@ def facts(bench: Bench) -> Result:
     ):
         for _ in range(3):
             work()
-        found = sorted(amount * 10 / bench.seconds(lambda work=work: [work() for _ in range(10)])[0] for _ in range(5))
+        found = sorted(
+            amount * 10 / bench.seconds(lambda work=work: [work() for _ in range(10)])[0] for _ in range(5)
+        )
         bench.rates[unit] = found[2]
         bench.rows.append(
-            {"what": name, "rate": round(found[2], 1), "unit": unit, "lowest": round(found[0], 1), "highest": round(found[-1], 1)}
+            {
+                "what": name,
+                "rate": round(found[2], 1),
+                "unit": unit,
+                "lowest": round(found[0], 1),
+                "highest": round(found[-1], 1),
+            }
         )
     return {"rows": bench.rows}
 
@@ -367,16 +403,27 @@ class Watched(TransformersEngine):
         self.written.clear()
         found = list(self.generate(requests, decoding))
         kept = [response for _, response in found] if decoding.letters else self.written
-        return [one for _, one in sorted(zip([place for place, _ in found], kept, strict=True), key=lambda pair: pair[0])]
+        return [
+            one
+            for _, one in sorted(
+                zip([place for place, _ in found], kept, strict=True), key=lambda pair: pair[0]
+            )
+        ]
 
-    def plain(self, requests: Sequence[Request], opened: Mapping[str, Any], rows: int, new: int) -> list[Tokens]:
+    def plain(
+        self, requests: Sequence[Request], opened: Mapping[str, Any], rows: int, new: int
+    ) -> list[Tokens]:
         """Plain `generate` in batches of some rows, every row with its image."""
         found: list[Tokens] = []
         for start in range(0, len(requests), rows):
             some = requests[start : start + rows]
-            inputs = self._inputs([self._rendered(request) for request in some], [opened[request.image_id] for request in some])
+            inputs = self._inputs(
+                [self._rendered(request) for request in some], [opened[request.image_id] for request in some]
+            )
             with torch.inference_mode():
-                out = self._model.generate(**inputs, max_new_tokens=new, do_sample=False, pad_token_id=self._ends[0])
+                out = self._model.generate(
+                    **inputs, max_new_tokens=new, do_sample=False, pad_token_id=self._ends[0]
+                )
             found += out[:, inputs["input_ids"].shape[1] :].tolist()
         return found
 
@@ -408,10 +455,24 @@ def inference(bench: Bench) -> Result:
         ("letters, one pass", "engine", requests, 1, lambda: engine.said(requests, letters), 3),
         ("letters, one pass", f"engine, {scale.many} images", many, 1, lambda: engine.said(many, letters), 1),
         ("letters, 5 tokens", "one by one", loop, 5, lambda: engine.plain(loop, opened, 1, 5), 1),
-        ("letters, 5 tokens", "plain batch", requests, 5, lambda: engine.plain(requests, opened, batch, 5), 1),
+        (
+            "letters, 5 tokens",
+            "plain batch",
+            requests,
+            5,
+            lambda: engine.plain(requests, opened, batch, 5),
+            1,
+        ),
         ("letters, 5 tokens", "engine", requests, 5, lambda: engine.said(requests, Decoding(5)), 1),
         ("answers", "one by one", loop, scale.new, lambda: engine.plain(loop, opened, 1, scale.new), 1),
-        ("answers", "plain batch", requests, scale.new, lambda: engine.plain(requests, opened, batch, scale.new), 1),
+        (
+            "answers",
+            "plain batch",
+            requests,
+            scale.new,
+            lambda: engine.plain(requests, opened, batch, scale.new),
+            1,
+        ),
         ("answers", "engine", requests, scale.new, lambda: engine.said(requests, written), 1),
     ]
     engine.said(requests, Decoding(2))  # warms up, and the engine checks its first batch
@@ -460,7 +521,9 @@ def shares(bench: Bench, work: Callable[[], Any], seconds: float) -> Result:
 
 
 def parts_of_pass(bench: Bench, engine: Watched, requests: Sequence[Request]) -> dict[str, float]:
-    """Where a pass over the prompts spends its time; preparing goes on in a thread of its own, beside the rest."""
+    """Where a pass over the prompts spends its time; preparing goes on in a thread of its own, beside the
+    rest.
+    """
     assert engine._shared is not None, "prompts are not shared any more"
     places = {
         "prepare (a thread's)": (shared_prefix, "prepare"),
@@ -482,10 +545,14 @@ def compared(
 ) -> Result:
     """How many texts differ, and by how little the first other token lost, in deviations of the logits.
 
-    `rounding` is how far the logits of a first token differ between a prefix that is shared and a prompt alone.
+    `rounding` is how far the logits of a first token differ between a prefix that is shared and a prompt
+    alone.
     """
     with torch.inference_mode():
-        groups = [shared_prefix.Group([engine._rendered(request)], opened[request.image_id]) for request in asked_for]
+        groups = [
+            shared_prefix.Group([engine._rendered(request)], opened[request.image_id])
+            for request in asked_for
+        ]
         made = shared_prefix.prepare(engine._maker, groups, engine._special(groups[0].texts[0]))
         _, together = SharedPrefix(engine._model).prefill(made, 0)
     rounding, margins, at = [], [], []
@@ -518,15 +585,22 @@ def taught(bench: Bench, count: int) -> list[samples.Sample]:
     )
     target = completion("A", "tagged", stated(RANKS, lineage))
     return [
-        samples.Sample(str(i), "answer", "tagged", True, lineage[-1], RANKS, options, 0, None, text, target) for i in range(count)
+        samples.Sample(str(i), "answer", "tagged", True, lineage[-1], RANKS, options, 0, None, text, target)
+        for i in range(count)
     ]
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]  # a class of a library without types
-    """Seconds, parts and peak memory of every optimiser step; what is in `between` is done after that step."""
+    """Seconds, parts and peak memory of every optimiser step; what is in `between` is done after that
+    step.
+    """
 
     def __init__(
-        self, bench: Bench, parts: dict[str, float], names: Sequence[str], between: Mapping[int, Callable[[], None]]
+        self,
+        bench: Bench,
+        parts: dict[str, float],
+        names: Sequence[str],
+        between: Mapping[int, Callable[[], None]],
     ) -> None:
         self._bench, self._parts, self._names, self._between = bench, parts, names, between
 
@@ -548,8 +622,12 @@ class Steps(TrainerCallback):  # type: ignore[misc]  # a class of a library with
         self._began = time.perf_counter()
 
 
-def trained(bench: Bench, kind: str, steps: int, model: Any, dtype: str = "bfloat16", **changes: Any) -> tuple[Any, Any, Any]:
-    """The workflow's own trainer of a step over some optimiser steps, its step and its rows; arguments as on a GPU."""
+def trained(
+    bench: Bench, kind: str, steps: int, model: Any, dtype: str = "bfloat16", **changes: Any
+) -> tuple[Any, Any, Any]:
+    """The workflow's own trainer of a step over some optimiser steps, its step and its rows; arguments as
+    on a GPU.
+    """
     scale, own = bench.scale, {"group_size": bench.scale.group, "kl": 0.4} if kind == "grpo" else {}
     batch = scale.prompts * scale.group if kind == "grpo" else scale.sft_rows
     what: Step = STEPS[kind](
@@ -560,7 +638,9 @@ def trained(bench: Bench, kind: str, steps: int, model: Any, dtype: str = "bfloa
     drawn = taught(bench, steps * (scale.prompts if kind == "grpo" else batch))
     pixels = scale.side**2
     rows = samples.dataset(drawn, Noise(scale.side), pixels, pixels)
-    task: Any = SimpleNamespace(running_step=what, model=SimpleNamespace(dtype=dtype), state=bench.folder / "state", seed=0)
+    task: Any = SimpleNamespace(
+        running_step=what, model=SimpleNamespace(dtype=dtype), state=bench.folder / "state", seed=0
+    )
     options = arguments.common_arguments(task, world=1, gpu=bench.gpu)
     options |= {"max_steps": steps, "disable_tqdm": True, "gradient_checkpointing": True} | changes
     policy = adapter.with_adapter(model, what.lora, None)
@@ -571,7 +651,9 @@ def trained(bench: Bench, kind: str, steps: int, model: Any, dtype: str = "bfloa
 
 
 def without_gradients_of_pixels(policy: Any) -> None:
-    """Take off the hooks by which checkpointing has inputs, the pixels' among them, require gradients that no adapter needs."""
+    """Take off the hooks by which checkpointing has inputs, the pixels' among them, require gradients that
+    no adapter needs.
+    """
     for module in policy.modules():
         for key, hook in list(module._forward_hooks.items()):
             if getattr(hook, "__name__", "") == "make_inputs_require_grads":
@@ -584,7 +666,9 @@ def odd_length(completions: Sequence[list[dict[str, str]]], **_: Any) -> list[fl
 
 
 def grpo_step(bench: Bench) -> Result:
-    """Optimiser steps as TRL does them, by part; the first compiles kernels, the last has no gradients of pixels."""
+    """Optimiser steps as TRL does them, by part; the first compiles kernels, the last has no gradients of
+    pixels.
+    """
     made, what, _ = trained(bench, "grpo", 3, bench.model(bench.scale.big))
     base = made.model.get_base_model()
     places = {
@@ -601,7 +685,8 @@ def grpo_step(bench: Bench) -> Result:
         made.add_callback(Steps(bench, seconds, names, {2: lambda: without_gradients_of_pixels(made.model)}))
         made.train()
     logged = [
-        {key: entry[key] for key in ("loss", "grad_norm", "kl", "reward") if key in entry} for entry in made.state.log_history
+        {key: entry[key] for key in ("loss", "grad_norm", "kl", "reward") if key in entry}
+        for entry in made.state.log_history
     ]
     return {
         "rows": bench.rows,
@@ -612,14 +697,20 @@ def grpo_step(bench: Bench) -> Result:
 
 
 def agreement(bench: Bench) -> Result:
-    """Log-probabilities of the same completions by TRL's kernels in float32 and in bfloat16, against plain ones in float32."""
+    """Log-probabilities of the same completions by TRL's kernels in float32 and in bfloat16, against plain
+    ones in float32.
+    """
     scale, rows = bench.scale, bench.scale.device_rows
     true = bench.model(scale.small, torch.float32)
     processor = bench.processor()
-    text = processor.apply_chat_template(taught(bench, 1)[0].prompt, tokenize=False, add_generation_prompt=True)
+    text = processor.apply_chat_template(
+        taught(bench, 1)[0].prompt, tokenize=False, add_generation_prompt=True
+    )
     images = [[Noise(scale.side).resized(str(i))] for i in range(rows)]
     inputs = processor(text=[text] * rows, images=images, padding=True, return_tensors="pt").to(bench.device)
-    more = torch.randint(MARKS, len(processor.tokenizer), (rows, scale.new), generator=torch.Generator().manual_seed(1))
+    more = torch.randint(
+        MARKS, len(processor.tokenizer), (rows, scale.new), generator=torch.Generator().manual_seed(1)
+    )
     more = more.to(bench.device)
     ids = torch.cat([inputs["input_ids"], more], 1)
     mask = torch.ones_like(ids)
@@ -627,7 +718,11 @@ def agreement(bench: Bench) -> Result:
     kinds = inputs["mm_token_type_ids"]
     seen["mm_token_type_ids"] = torch.cat([kinds, kinds.new_zeros(more.shape)], 1)
     with torch.no_grad():
-        plain = true(input_ids=ids, attention_mask=mask, **seen, logits_to_keep=scale.new + 1).logits[:, :-1].float()
+        plain = (
+            true(input_ids=ids, attention_mask=mask, **seen, logits_to_keep=scale.new + 1)
+            .logits[:, :-1]
+            .float()
+        )
         wanted = plain.log_softmax(-1).gather(-1, more[..., None]).squeeze(-1)
     half = bench.model(scale.small, torch.bfloat16)
     half.load_state_dict(true.state_dict())
@@ -635,7 +730,9 @@ def agreement(bench: Bench) -> Result:
     for name, model, dtype in (("float32", true, "float32"), ("bfloat16", half, "bfloat16")):
         made, _, _ = trained(bench, "grpo", 1, model, dtype, use_cpu=not bench.gpu)
         with torch.no_grad():
-            found = made._get_per_token_logps_and_entropies(made.model, ids, mask, scale.new, num_images=[1] * rows, **seen)[0]
+            found = made._get_per_token_logps_and_entropies(
+                made.model, ids, mask, scale.new, num_images=[1] * rows, **seen
+            )[0]
         gap = (found.float() - wanted).abs()
         table.append(
             {
@@ -663,7 +760,10 @@ def sft_step(bench: Bench) -> Result:
         made.add_callback(Steps(bench, seconds, names, {3: lambda: without_gradients_of_pixels(made.model)}))
         made.train()
     table = [{**found, "tokens/s": round(what.batch_size * tokens / found["s"])} for found in bench.rows]
-    peak, flop = bench.rates.get("TFLOP/s"), 4 * parameters / 1e12  # forward, and the gradients of activations
+    peak, flop = (
+        bench.rates.get("TFLOP/s"),
+        4 * parameters / 1e12,
+    )  # forward, and the gradients of activations
     return {
         "rows": table, "samples": what.batch_size, "rows at a time": what.device_batch_size, "tokens of a sample": tokens,
         "of these learnt": learnt, "speed": {"train": table[2]["tokens/s"]},
@@ -676,7 +776,9 @@ def sft_step(bench: Bench) -> Result:
 
 
 class Stepper:
-    """Greedy one-token steps over a static cache. All state is changed in place, so that a step can be captured and replayed."""
+    """Greedy one-token steps over a static cache. All state is changed in place, so that a step can be
+    captured and replayed.
+    """
 
     def __init__(self, model: Any, prompt: torch.Tensor, steps: int) -> None:
         (rows, self._width), device = prompt.shape, prompt.device
@@ -714,7 +816,9 @@ class Stepper:
     def rewind(self) -> None:
         """Back to where the prompt ends."""
         self._at.fill_(self._width)
-        self._seen.copy_((torch.arange(self._whole, device=self._seen.device) < self._width)[None, None, None])
+        self._seen.copy_(
+            (torch.arange(self._whole, device=self._seen.device) < self._width)[None, None, None]
+        )
         self._token.copy_(self._first)
         for layer in self.cache.layers:
             layer.cumulative_length.fill_(self._width)
@@ -736,27 +840,39 @@ def captured(step: Callable[[], None], rewind: Callable[[], None]) -> torch.cuda
     return graph
 
 
-def engines_steps(model: Any, prompt: torch.Tensor, steps: int) -> tuple[Callable[[], list[Tokens]], torch.Tensor]:
+def engines_steps(
+    model: Any, prompt: torch.Tensor, steps: int
+) -> tuple[Callable[[], list[Tokens]], torch.Tensor]:
     """Steps as the engine takes them: its cache, its loop, greedy. What is returned works once."""
     cache, rows = DynamicCache(config=model.config), len(prompt)
     mask = torch.ones_like(prompt)
     place = torch.arange(prompt.shape[1], device=prompt.device).expand(3, rows, -1)
     out = model(
-        input_ids=prompt, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True, logits_to_keep=1
+        input_ids=prompt,
+        attention_mask=mask,
+        position_ids=place,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
     )
     shared_prefix.branch(cache, torch.arange(rows, device=prompt.device), steps)
     state, logits = State(cache, mask, mask.sum(1)), out.logits[:, -1].float()
-    pick = lambda _, logits, __: logits.argmax(-1)  # noqa: E731
+    pick = lambda _, logits, __: logits.argmax(-1)
     return lambda: SharedPrefix(model).write(state, logits, steps, (), pick, lambda _: False), logits
 
 
 def decode(bench: Bench) -> Result:
     """New tokens a second: the engine's loop, a static cache, and the same step as a CUDA graph."""
     model, scale, table = bench.model(bench.scale.big), bench.scale, bench.rows
-    weights = sum(p.nbytes for p in (*model.model.language_model.layers.parameters(), *model.lm_head.parameters())) / 1e9
+    weights = (
+        sum(p.nbytes for p in (*model.model.language_model.layers.parameters(), *model.lm_head.parameters()))
+        / 1e9
+    )
     with torch.no_grad():
         for rows in scale.decode_rows:
-            prompt = torch.randint(MARKS, 1000, (rows, scale.prompt), generator=torch.Generator().manual_seed(0)).to(bench.device)
+            prompt = torch.randint(
+                MARKS, 1000, (rows, scale.prompt), generator=torch.Generator().manual_seed(0)
+            ).to(bench.device)
             engines_steps(model, prompt, 4)[0]()
             took, said = bench.seconds(engines_steps(model, prompt, scale.steps)[0])
             ways = [("the engine's loop", took, torch.tensor(said))]
@@ -782,7 +898,9 @@ def stepped(bench: Bench, stepper: Stepper, step: Callable[[], Any]) -> tuple[fl
     return took, stepper.written.cpu()
 
 
-def compared_steps(bench: Bench, rows: int, weights: float, ways: Sequence[tuple[str, float, torch.Tensor]]) -> list[Result]:
+def compared_steps(
+    bench: Bench, rows: int, weights: float, ways: Sequence[tuple[str, float, torch.Tensor]]
+) -> list[Result]:
     steps, rate = bench.scale.steps, bench.rates.get("GB/s")
     return [
         {
@@ -799,8 +917,13 @@ def compiled(bench: Bench) -> Result:
     if not bench.gpu:
         raise NeedsGpu
     model, scale, rows = bench.model(bench.scale.big), bench.scale, bench.scale.decode_rows[-1]
-    weights = sum(p.nbytes for p in (*model.model.language_model.layers.parameters(), *model.lm_head.parameters())) / 1e9
-    prompt = torch.randint(MARKS, 1000, (rows, scale.prompt), generator=torch.Generator().manual_seed(0)).to(bench.device)
+    weights = (
+        sum(p.nbytes for p in (*model.model.language_model.layers.parameters(), *model.lm_head.parameters()))
+        / 1e9
+    )
+    prompt = torch.randint(MARKS, 1000, (rows, scale.prompt), generator=torch.Generator().manual_seed(0)).to(
+        bench.device
+    )
     with torch.no_grad():
         stepper = Stepper(model, prompt, scale.steps)
         ways = [("static cache", *stepped(bench, stepper, stepper.step))]
@@ -825,7 +948,13 @@ class Unlearnt(Encoder):
         name = bench.scale.encoder
         if name == "tiny":
             towers = {
-                "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 2, "head_width": 16},
+                "vision_cfg": {
+                    "image_size": 32,
+                    "patch_size": 16,
+                    "width": 32,
+                    "layers": 2,
+                    "head_width": 16,
+                },
                 "text_cfg": {"width": 32, "heads": 2, "layers": 1, "context_length": 8, "vocab_size": 64},
             }
             (bench.folder / "tiny.json").write_text(json.dumps({"embed_dim": 32, **towers}), encoding="utf-8")
@@ -954,7 +1083,10 @@ def attempt(bench: Bench, section: Section, left: float) -> Result:
     except NeedsGpu:
         found = {"skipped": "needs a GPU"}
     except OutOfTime:
-        found = {"error": f"OutOfTime: not done within {seconds:.0f} s", "at": traceback.format_exc().splitlines()[-12:]}
+        found = {
+            "error": f"OutOfTime: not done within {seconds:.0f} s",
+            "at": traceback.format_exc().splitlines()[-12:],
+        }
     except Exception as error:
         lines = traceback.format_exc().splitlines()
         print("\n".join(lines), flush=True)
@@ -986,22 +1118,28 @@ def shown(name: str, found: Mapping[str, Any]) -> list[str]:
     lines = [f"## {SECTIONS[name].title}", ""]
     if "rows" in found:
         lines += [
-            tabulate(found["rows"], headers="keys", tablefmt="github", disable_numparse=True, missingval="").replace(
-                "None", "    "
-            ),
+            tabulate(
+                found["rows"], headers="keys", tablefmt="github", disable_numparse=True, missingval=""
+            ).replace("None", "    "),
             "",
         ]
     for key, value in found.items():
         if key not in ("rows", "at", "section_seconds"):
             lines.append(f"- {key}: {said(value)}")
-    return [*lines, f"- seconds of this section: {found['section_seconds']}" if "section_seconds" in found else "", ""]
+    return [
+        *lines,
+        f"- seconds of this section: {found['section_seconds']}" if "section_seconds" in found else "",
+        "",
+    ]
 
 
 def said(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key} {said(one)}" for key, one in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(f"({said(one)})" if isinstance(one, Mapping) else said(one) for one in value) or "none"
+        return (
+            ", ".join(f"({said(one)})" if isinstance(one, Mapping) else said(one) for one in value) or "none"
+        )
     return str(value)
 
 
@@ -1016,22 +1154,39 @@ def page(made: Mapping[str, Any]) -> str:
         "",
     ]
     if about["device"] == "cpu":
-        intro += ["**No GPU was had.** What follows is the rehearsal on a CPU: it shows that the script runs, and no speed.", ""]
+        intro += [
+            "**No GPU was had.** What follows is the rehearsal on a CPU: it shows that the script runs, and no speed.",
+            "",
+        ]
     elif about["tiny"]:
-        intro += ["**With a tiny model**: what follows shows that the code runs on this card, and no speed.", ""]
-    beside = f", {about['memory_gb']} GB, driver {about['driver']}, CUDA {about['cuda']}" if about["driver"] else ""
+        intro += [
+            "**With a tiny model**: what follows shows that the code runs on this card, and no speed.",
+            "",
+        ]
+    beside = (
+        f", {about['memory_gb']} GB, driver {about['driver']}, CUDA {about['cuda']}"
+        if about["driver"]
+        else ""
+    )
     intro += [
         f"- card: {about['card']}{beside}",
         f"- versions: {versions}; {about['threads']} CPU threads",
         f"- on {about['date']}; weights are random, images are noise; a margin is in deviations of the logits", "",
     ]  # fmt: skip
-    return "\n".join([*intro, *(line for name, found in made["sections"].items() for line in shown(name, found))]).rstrip() + "\n"
+    return (
+        "\n".join(
+            [*intro, *(line for name, found in made["sections"].items() for line in shown(name, found))]
+        ).rstrip()
+        + "\n"
+    )
 
 
 def tests() -> int:
     """Run the tests that need neither the workflow nor two devices, in several processes where pytest can."""
     several = ["-n", "6"] if importlib.util.find_spec("xdist") else []
-    return subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *several, *TESTS], cwd=ROOT).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *several, *TESTS], cwd=ROOT
+    ).returncode
 
 
 def main() -> int:
@@ -1047,10 +1202,14 @@ def main() -> int:
     if given.tests:
         return tests()
     if given.render:
-        (ROOT / "docs" / "gpu.md").write_text(page(json.loads(given.render.read_text(encoding="utf-8"))), encoding="utf-8")
+        (ROOT / "docs" / "gpu.md").write_text(
+            page(json.loads(given.render.read_text(encoding="utf-8"))), encoding="utf-8"
+        )
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench("cuda" if torch.cuda.is_available() else "cpu", REHEARSAL if given.tiny else Scale(), Path(folder))
+        bench = Bench(
+            "cuda" if torch.cuda.is_available() else "cpu", REHEARSAL if given.tiny else Scale(), Path(folder)
+        )
         if given.tiny and not bench.gpu:
             torch.set_num_threads(1)  # so little work is only slowed down by sharing it
         made = record(bench, given.only.split(","), given.out, given.minutes)

@@ -1,10 +1,12 @@
-"""Answering seven questions an image: the engine against a loop of `generate` and plain batches, same weights, all in one run.
+"""Answering seven questions an image: the engine against a loop of `generate` and plain batches, same
+weights, all in one run.
 
-Run by hand: `python benchmarks/inference.py [IMAGES] [PIXELS]`: 8 images of 448 x 448 where not given. The model is a random
-Qwen2.5-VL of 50 M parameters. Prints a table and writes results/benchmarks/inference.json.
+Run by hand: `python benchmarks/inference.py [IMAGES] [PIXELS]`: 8 images of 448 x 448 where not given. The
+model is a random Qwen2.5-VL of 50 M parameters. Prints a table and writes results/benchmarks/inference.json.
 
-`loop` asks one question at a time and encodes the image for each, as the benchmark's own scripts do; `batch` gives all questions
-of four images to `generate` at once, each with its image. Neither reads an archive, decodes an image or counts a token.
+`loop` asks one question at a time and encodes the image for each, as the benchmark's own scripts do; `batch`
+gives all questions of four images to `generate` at once, each with its image. Neither reads an archive,
+decodes an image or counts a token.
 """
 
 import json
@@ -41,7 +43,10 @@ def checkpoint(folder: Path, side: int) -> Path:
     processor = AutoProcessor.from_pretrained(BASE)
     processor.image_processor.size = {"shortest_edge": side * side, "longest_edge": side * side}
     tokenizer = processor.tokenizer
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("im_end", "image_pad", "video_pad", "vision_start")}
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        for name in ("im_end", "image_pad", "video_pad", "vision_start")
+    }
     config = Qwen2_5_VLConfig(
         text_config={
             "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 12, "num_attention_heads": 8,
@@ -58,7 +63,9 @@ def checkpoint(folder: Path, side: int) -> Path:
     )  # fmt: skip
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {torch.get_num_threads()} threads")
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {torch.get_num_threads()} threads"
+    )
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -75,7 +82,9 @@ def images(folder: Path, count: int, side: int) -> ImageStore:
 
 
 def asked(count: int) -> list[Request]:
-    """Seven questions an image in the benchmark's words; an option is four or five tokens, as most orders' names are."""
+    """Seven questions an image in the benchmark's words; an option is four or five tokens, as most orders'
+    names are.
+    """
     options = "A. Rosales\nB. Fagales\nC. Asterales\nD. Malvales"
     return [
         Request(str(i), f"Given the plant in the image, what is its taxonomic classification at the {rank} level?\n{options}\n"
@@ -84,15 +93,21 @@ def asked(count: int) -> list[Request]:
     ]  # fmt: skip
 
 
-def generated(engine: TransformersEngine, requests: Sequence[Request], opened: dict[str, Any], rows: int, new: int) -> list[str]:
+def generated(
+    engine: TransformersEngine, requests: Sequence[Request], opened: dict[str, Any], rows: int, new: int
+) -> list[str]:
     """Plain `generate` in batches of some rows, every row with its image."""
     texts, said = [engine._rendered(request) for request in requests], []
     for start in range(0, len(requests), rows):
         some = range(start, min(start + rows, len(requests)))
         inputs = engine._inputs([texts[i] for i in some], [opened[requests[i].image_id] for i in some])
         with torch.inference_mode():
-            out = engine._model.generate(**inputs, max_new_tokens=new, do_sample=False, pad_token_id=engine._ends[0])
-        said += engine._processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            out = engine._model.generate(
+                **inputs, max_new_tokens=new, do_sample=False, pad_token_id=engine._ends[0]
+            )
+        said += engine._processor.tokenizer.batch_decode(
+            out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
     return said
 
 
@@ -130,7 +145,14 @@ def main(count: int, side: int) -> None:
         store, requests = images(Path(folder), count, side), asked(count)
         path = checkpoint(Path(folder) / "model", side)
         pixels = {"pixels": side * side, "min_pixels": side * side}
-        spec = Vlm(engine="transformers", checkpoint=str(path), dtype="float32", batch_size=BATCH, licence="none", **pixels)
+        spec = Vlm(
+            engine="transformers",
+            checkpoint=str(path),
+            dtype="float32",
+            batch_size=BATCH,
+            licence="none",
+            **pixels,
+        )
         engine = TransformersEngine(spec, None, store)
         opened = {request.image_id: engine._resized(request.image_id) for request in requests}
         answered(engine, requests[: len(RANKS)], Decoding(1))  # the engine's own check of its first batch
@@ -145,7 +167,11 @@ def main(count: int, side: int) -> None:
                 works["engine, one pass"] = lambda: answered(engine, requests, Decoding(1, letters=True))
             seconds, said = timed(works)
             for name, took in seconds.items():
-                same = "" if "pass" in name else f"{np.mean([a == b for a, b in zip(said[name], said['loop'], strict=True)]):.0%}"
+                same = (
+                    ""
+                    if "pass" in name
+                    else f"{np.mean([a == b for a, b in zip(said[name], said['loop'], strict=True)]):.0%}"
+                )
                 rate, to = len(requests) / took, (seconds["loop"] / took, seconds["batch"] / took)
                 rows.append([kind, name, f"{took:.2f}", f"{rate:.2f}", f"{to[0]:.2f}", f"{to[1]:.2f}", same])
                 record[f"{kind}: {name}"] = {
@@ -156,7 +182,9 @@ def main(count: int, side: int) -> None:
                 }
         print(
             tabulate(
-                rows, ["answers", "by", "s", "questions/s", "x loop", "x batch", "same texts as loop"], disable_numparse=True
+                rows,
+                ["answers", "by", "s", "questions/s", "x loop", "x batch", "same texts as loop"],
+                disable_numparse=True,
             )
         )
         with FlopCounterMode(display=False) as counter:
@@ -167,7 +195,12 @@ def main(count: int, side: int) -> None:
         flops, peak = counter.get_total_flops(), product_rate()
         share = f"{flops / took / peak:.0%} of a matrix product's {peak / 1e9:.0f} GFLOP/s"
         print(f"one pass: {flops / 1e9:.1f} GFLOP in {took:.2f} s, {share}")
-        record["one pass"] = {"flop": flops, "seconds": took, "product_flop_per_second": peak, "share": flops / took / peak}
+        record["one pass"] = {
+            "flop": flops,
+            "seconds": took,
+            "product_flop_per_second": peak,
+            "share": flops / took / peak,
+        }
     output = Path("results/benchmarks/inference.json")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

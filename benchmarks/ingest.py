@@ -1,7 +1,8 @@
-"""Unpacking, reading and ingesting an archive in the layout of iNat21, against tar and plain files, all in one run.
+"""Unpacking, reading and ingesting an archive in the layout of iNat21, against tar and plain files, all in
+one run.
 
-Run by hand: `python benchmarks/ingest.py [GB] [FOLDER]`: 2 GB and a temporary folder where not given, and four times the room.
-Prints a table and writes results/benchmarks/ingest.json.
+Run by hand: `python benchmarks/ingest.py [GB] [FOLDER]`: 2 GB and a temporary folder where not given, and
+four times the room. Prints a table and writes results/benchmarks/ingest.json.
 """
 
 import io
@@ -34,10 +35,14 @@ def pictures(count: int) -> list[bytes]:
     """JPEGs of 500 x 375 pixels and about 80 kB, as those of iNat21."""
     made, rng = [], np.random.default_rng(0)
     for _ in range(count):
-        coarse = Image.fromarray(rng.integers(0, 255, (94, 125, 3), dtype=np.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 255, (94, 125, 3), dtype=np.uint8)).resize(
+            (500, 375), Image.Resampling.BICUBIC
+        )
         noise = rng.normal(0, 12, (375, 500, 3))
         buffer = io.BytesIO()
-        Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=86)
+        Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)).save(
+            buffer, "JPEG", quality=86
+        )
         made.append(buffer.getvalue())
     return made
 
@@ -49,16 +54,26 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def generate(folder: Path, size: int) -> Dataset:
-    """Write val.tar.gz of about `size` bytes and val.json.tar.gz: 10 images of each species, each image another file."""
+    """Write val.tar.gz of about `size` bytes and val.json.tar.gz: 10 images of each species, each image
+    another file.
+    """
     some, images, categories, labels, written = pictures(200), [], [], [], 0
     with tarfile.open(folder / "val.tar.gz", "w:gz", compresslevel=6, format=tarfile.USTAR_FORMAT) as tar:
         while written < size:
             number, place = len(images), len(images) // 10
-            names = dict(zip(RANKS, ("Plantae", "P", "C", "O", "F", f"G{place // 5}", f"G{place // 5} s{place}"), strict=True))
+            names = dict(
+                zip(
+                    RANKS,
+                    ("Plantae", "P", "C", "O", "F", f"G{place // 5}", f"G{place // 5} s{place}"),
+                    strict=True,
+                )
+            )
             if number % 10 == 0:
                 categories.append({**names, "id": place, "name": names["species"]})
             plain = some[number % len(some)]
-            content = plain[:2] + b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big") + plain[2:]  # a JPEG comment
+            content = (
+                plain[:2] + b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big") + plain[2:]
+            )  # a JPEG comment
             name = f"val/{place:05d}_{'_'.join(names.values()).replace(' ', '_')}/{number:08d}.jpg"
             add(tar, name, content)
             images.append({"id": number, "file_name": name})
@@ -73,7 +88,9 @@ def generate(folder: Path, size: int) -> Dataset:
 
 
 def timed(command: list[str]) -> tuple[float, int]:
-    """Seconds of wall time and peak resident bytes of a command; pending writes of the one before are out of its way."""
+    """Seconds of wall time and peak resident bytes of a command; pending writes of the one before are out
+    of its way.
+    """
     os.sync()
     start = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -145,7 +162,12 @@ def main(size: float, folder: Path) -> None:
     table = [
         row("unpack and index / tar xzf", unpacking, statistics.median(theirs)),
         row("peak memory of unpack / 1 GiB", peak / 2**30, 1.0, "GiB"),
-        row("new data files beside the index / 1", len([name for name in made if not name.endswith(".parquet")]), 1, "files"),
+        row(
+            "new data files beside the index / 1",
+            len([name for name in made if not name.endswith(".parquet")]),
+            1,
+            "files",
+        ),
         *(
             row(
                 f"{len(names)} random reads, {kind} / of extracted files",
@@ -159,10 +181,18 @@ def main(size: float, folder: Path) -> None:
     print(tabulate(table, headers="keys", floatfmt=".3f"))
     target = Path("results/benchmarks/ingest.json")
     target.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"archive_bytes": raw.stat().st_size, "images": len(members), "cores": os.cpu_count(), "rows": table}
+    facts = {
+        "archive_bytes": raw.stat().st_size,
+        "images": len(members),
+        "cores": os.cpu_count(),
+        "rows": table,
+    }
     target.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        main(float(sys.argv[1]) if len(sys.argv) > 1 else 2.0, Path(sys.argv[2] if len(sys.argv) > 2 else temporary))
+        main(
+            float(sys.argv[1]) if len(sys.argv) > 1 else 2.0,
+            Path(sys.argv[2] if len(sys.argv) > 2 else temporary),
+        )

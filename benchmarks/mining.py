@@ -1,8 +1,10 @@
-"""Mining at the size of iNat21-Animal, against bare matrix products and a loop over images, all in one run; then its questions.
+"""Mining at the size of iNat21-Animal, against bare matrix products and a loop over images, all in one run;
+then its questions.
 
-Run by hand: `python benchmarks/mining.py`; sizes are arguments, the full size is the default (`--help`). The embeddings are
-synthetic: unit vectors whose labels have a cosine of 0.8 among each other, as those of a dual encoder crowd together.
-Prints a table and writes results/benchmarks/mining.json.
+Run by hand: `python benchmarks/mining.py`; sizes are arguments, the full size is the default (`--help`). The
+embeddings are
+synthetic: unit vectors whose labels have a cosine of 0.8 among each other, as those of a dual encoder crowd
+    together. Prints a table and writes results/benchmarks/mining.json.
 """
 
 import argparse
@@ -42,7 +44,10 @@ def tree(counts: list[int]) -> Taxonomy:
     """As many taxa at each level as asked for, after a root that all share."""
     ranks = tuple(f"rank{number}" for number in range(1, len(counts) + 2))
     leaves = range(counts[-1])
-    paths = {f"l{leaf:06d}": ("root", *(f"t{count}-{leaf * count // counts[-1]:06d}" for count in counts)) for leaf in leaves}
+    paths = {
+        f"l{leaf:06d}": ("root", *(f"t{count}-{leaf * count // counts[-1]:06d}" for count in counts))
+        for leaf in leaves
+    }
     return Taxonomy(ranks, paths)
 
 
@@ -58,7 +63,9 @@ def pictures(taxonomy: Taxonomy, count: int) -> pa.Table:
     return pa.table(columns | rest).select(schemas.IMAGES.names).cast(schemas.IMAGES)
 
 
-def write(folder: Path, taxonomy: Taxonomy, images: pa.Table, vectors: Vectors, found: dict[str, np.ndarray]) -> None:
+def write(
+    folder: Path, taxonomy: Taxonomy, images: pa.Table, vectors: Vectors, found: dict[str, np.ndarray]
+) -> None:
     """The tables that the rule `mine` reads."""
     taxa = [
         {"leaf": leaf, "level": level, "rank": rank, "taxon": taxon, "key": taxon}
@@ -74,7 +81,10 @@ def write(folder: Path, taxonomy: Taxonomy, images: pa.Table, vectors: Vectors, 
     ):
         column = pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float16).ravel()), rows.shape[1])
         write_parquet(
-            pa.table({"id": ids, "vector": column}), folder / f"{name}.parquet", schemas.embeddings(rows.shape[1]), weights="-"
+            pa.table({"id": ids, "vector": column}),
+            folder / f"{name}.parquet",
+            schemas.embeddings(rows.shape[1]),
+            weights="-",
         )
 
 
@@ -108,7 +118,9 @@ def main(given: argparse.Namespace, folder: Path) -> None:
     scored = [level for level in levels(taxonomy, images["leaf"].to_pylist()) if level.number > 1]
     vectors = unit(given.images, given.width)
     texts = {level.number: unit(len(level.labels), given.width, centre=0.8) for level in scored}
-    taken = {name: row for level in scored for name, row in zip(level.labels, texts[level.number], strict=True)}
+    taken = {
+        name: row for level in scored for name, row in zip(level.labels, texts[level.number], strict=True)
+    }
     write(folder, taxonomy, images, vectors, taken | {"root": texts[2][0]})
 
     def bare(kind: type) -> float:
@@ -131,7 +143,9 @@ def main(given: argparse.Namespace, folder: Path) -> None:
     bare64 = bare(np.float64)
 
     some = slice(0, given.slice)
-    fast = [[[x.labels[place] for place in row] for row in chosen[x.number].labels[some].tolist()] for x in scored]
+    fast = [
+        [[x.labels[place] for place in row] for row in chosen[x.number].labels[some].tolist()] for x in scored
+    ]
     loop = {}
     for lean in (False, True):
         start = time.perf_counter()
@@ -165,11 +179,20 @@ def main(given: argparse.Namespace, folder: Path) -> None:
     pa.set_cpu_count(1)
     numbers = [level.number for level in scored]
     building = seconds(
-        lambda: write_parquet(assemble(many, made, numbers, 0, "mined", "e", "{}"), folder / "q.parquet", schemas.QUESTIONS)
+        lambda: write_parquet(
+            assemble(many, made, numbers, 0, "mined", "e", "{}"), folder / "q.parquet", schemas.QUESTIONS
+        )
     )
 
     def row(what: str, one: float, other: float, bound: str, unit: str = "s") -> dict[str, object]:
-        return {"measure": what, "vltaxon": one, "reference": other, "ratio": one / other, "wanted": bound, "unit": unit}
+        return {
+            "measure": what,
+            "vltaxon": one,
+            "reference": other,
+            "ratio": one / other,
+            "wanted": bound,
+            "unit": unit,
+        }
 
     median, scale = statistics.median(mining), given.images / given.slice
     size = f"{given.images} images x {sum(given.labels)} labels"
@@ -178,23 +201,38 @@ def main(given: argparse.Namespace, folder: Path) -> None:
         row("the same / bare float64 products, which need no second look", median, bare64, ""),
         row(f"the same / a loop over images (from {given.slice})", median, loop[False] * scale, "<= 0.05"),
         row("the same / a loop over images, sorted by numpy", median, loop[True] * scale, ""),
-        row("peak memory of the job, Parquet to Parquet / 2 GiB", usage.ru_maxrss / 2**20, 2.0, "<= 1", "GiB"),
+        row(
+            "peak memory of the job, Parquet to Parquet / 2 GiB", usage.ru_maxrss / 2**20, 2.0, "<= 1", "GiB"
+        ),
         row("the job, questions included / bare float32 products", whole, statistics.median(bare32), ""),
-        row(f"{given.questions} images x {len(made)} levels, similarities to Parquet, one core / 20 s", building, 20.0, "<= 1"),
+        row(
+            f"{given.questions} images x {len(made)} levels, similarities to Parquet, one core / 20 s",
+            building,
+            20.0,
+            "<= 1",
+        ),
     ]
     print(tabulate(table, headers="keys", floatfmt=".3f"))
     target = Path("results/benchmarks/mining.json")
     target.parent.mkdir(parents=True, exist_ok=True)
     threads = os.environ.get("OMP_NUM_THREADS", "all")
-    facts = vars(given) | {"cores": os.cpu_count(), "omp_num_threads": threads, "all": {"bare": bare32, "mining": mining}}
+    facts = vars(given) | {
+        "cores": os.cpu_count(),
+        "omp_num_threads": threads,
+        "all": {"bare": bare32, "mining": mining},
+    }
     target.write_text(json.dumps(facts | {"rows": table}, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=53_880)
     parser.add_argument("--width", type=int, default=1152)
-    parser.add_argument("--labels", type=int, nargs="+", default=[6, 27, 152, 715, 2988, 5388], help="of the scored levels")
+    parser.add_argument(
+        "--labels", type=int, nargs="+", default=[6, 27, 152, 715, 2988, 5388], help="of the scored levels"
+    )
     parser.add_argument("--questions", type=int, default=96_590, help="images that questions are built for")
     parser.add_argument("--slice", type=int, default=300, help="images that the loop sees")
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,8 +1,10 @@
-"""How long Snakemake plans: parsing, the plan of all jobs of a large experiment, and the check that it is finished.
+"""How long Snakemake plans: parsing, the plan of all jobs of a large experiment, and the check that it is
+finished.
 
-Run by hand: `python benchmarks/planning.py`: 20 systems on 6 data sets in 32 shards where not given (`--help`). The experiment is
-made of the paper's own config in a temporary folder. Its finished layout has empty files in place of results, and Snakemake's own
-records of them, so that nothing is to be done. Prints a table and writes results/benchmarks/planning.json.
+Run by hand: `python benchmarks/planning.py`: 20 systems on 6 data sets in 32 shards where not given
+(`--help`). The experiment is made of the paper's own config in a temporary folder. Its finished layout has
+empty files in place of results, and Snakemake's own records of them, so that nothing is to be done. Prints a
+table and writes results/benchmarks/planning.json.
 """
 
 import argparse
@@ -39,7 +41,10 @@ def build(folder: Path, systems: int, datasets: int, shards: int) -> None:
     names = [f"plants_{number}" for number in range(datasets)]
     for name in names:
         splits = {
-            split: {key: f"raw/{name}_{split}.{end}" for key, end in (("archive", "tar.gz"), ("annotations", "json.tar.gz"))}
+            split: {
+                key: f"raw/{name}_{split}.{end}"
+                for key, end in (("archive", "tar.gz"), ("annotations", "json.tar.gz"))
+            }
             for split in ("train", "test")
         }
         for path in (path for split in splits.values() for path in split.values()):
@@ -48,17 +53,29 @@ def build(folder: Path, systems: int, datasets: int, shards: int) -> None:
         (folder / f"config/datasets/{name}.yaml").write_text(yaml.safe_dump(kept | splits))
     paper = yaml.safe_load((folder / "config/paper.yaml").read_text())
     chosen = {name: paper["systems"][name] | {"variant": 0} for name in SYSTEMS[:systems]}
-    for system in chosen.values():  # a wording of their own some have by data set, and some protocols ask without one
+    for (
+        system
+    ) in chosen.values():  # a wording of their own some have by data set, and some protocols ask without one
         if system["protocol"] not in ("direct", "direct_plain"):
             del system["variant"]
-    paper |= {"datasets": names, "systems": chosen, "main": [], "tables": None, "comparisons": {}, "sweeps": {}, "repeats": {}}
+    paper |= {
+        "datasets": names,
+        "systems": chosen,
+        "main": [],
+        "tables": None,
+        "comparisons": {},
+        "sweeps": {},
+        "repeats": {},
+    }
     paper |= {"shards": shards, "training": paper["training"] | {"dataset": names[0]}}
     paper["report"] |= {"dataset": names[0], "system": SYSTEMS[0]}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(paper, sort_keys=False))
 
 
 def finish(folder: Path) -> None:
-    """Make every output as an empty file, each job's after those of the jobs before it, and let Snakemake record the jobs."""
+    """Make every output as an empty file, each job's after those of the jobs before it, and let Snakemake
+    record the jobs.
+    """
     from snakemake.settings.types import ExecutionSettings
 
     from vltaxon.why import planned
@@ -82,7 +99,11 @@ def timed(folder: Path, *command: str) -> tuple[float, float, str]:
     took, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
         sys.exit(done.stdout + done.stderr)
-    return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout + done.stderr
+    return (
+        took,
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        done.stdout + done.stderr,
+    )
 
 
 def main(given: argparse.Namespace, folder: Path) -> None:
@@ -91,13 +112,21 @@ def main(given: argparse.Namespace, folder: Path) -> None:
 
     def measure(what: str, bound: str, *command: str) -> str:
         took, worked, said = timed(folder, *command)
-        lines.append({"measure": what, "seconds": round(took, 1), "of a CPU": round(worked, 1), "wanted": bound})
+        lines.append(
+            {"measure": what, "seconds": round(took, 1), "of a CPU": round(worked, 1), "wanted": bound}
+        )
         print(f"{what}: {took:.1f} s", flush=True)
         return said
 
     measure("parsing alone (snakemake --list-rules)", "", "-m", "snakemake", "--list-rules")
     said = measure(
-        "planning all jobs (snakemake --dry-run --quiet rules)", "< 30", "-m", "snakemake", "--dry-run", "--quiet", "rules"
+        "planning all jobs (snakemake --dry-run --quiet rules)",
+        "< 30",
+        "-m",
+        "snakemake",
+        "--dry-run",
+        "--quiet",
+        "rules",
     )
     jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)}
     measure("making the finished layout and its records", "", __file__, "--finish", str(folder))
@@ -113,11 +142,15 @@ def main(given: argparse.Namespace, folder: Path) -> None:
     target = ROOT / "results/benchmarks/planning.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     size = {key: getattr(given, key) for key in ("systems", "datasets", "shards")}
-    target.write_text(json.dumps(size | {"cores": os.cpu_count(), "jobs": jobs, "rows": lines}, indent=1) + "\n")
+    target.write_text(
+        json.dumps(size | {"cores": os.cpu_count(), "jobs": jobs, "rows": lines}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--systems", type=int, default=20, help="of at most 20")
     parser.add_argument("--datasets", type=int, default=6)
     parser.add_argument("--shards", type=int, default=32)

@@ -1,7 +1,9 @@
-"""What a prediction job costs beside its model: memory against the number of images, the journal, and zero-shot answers.
+"""What a prediction job costs beside its model: memory against the number of images, the journal, and
+zero-shot answers.
 
-Run by hand: `python benchmarks/predictions.py`. The engine here is a double that writes at once, so that nothing but our own part
-is measured; each measurement is a process of its own. Prints a table and writes results/benchmarks/predictions.json.
+Run by hand: `python benchmarks/predictions.py`. The engine here is a double that writes at once, so that
+nothing but our own part is measured; each measurement is a process of its own. Prints a table and writes
+results/benchmarks/predictions.json.
 """
 
 import json
@@ -45,21 +47,40 @@ def label(level: int, number: int) -> str:
 
 
 def build(folder: Path, images: int) -> None:
-    """Taxa of seven ranks, and questions of four options about levels 2 to 7 and, for stage 2, level 1 with one."""
+    """Taxa of seven ranks, and questions of four options about levels 2 to 7 and, for stage 2, level 1
+    with one.
+    """
     rng = np.random.default_rng(0)
     taxa = {name: [] for name in schemas.TAXA.names}
     for leaf in range(WIDTHS[-1]):
         for level, width in enumerate(WIDTHS, start=1):
             name = label(level, leaf * width // WIDTHS[-1])
-            for key, value in zip(taxa, (label(7, leaf), level, RANKS[level - 1], name, name.casefold()), strict=True):
+            for key, value in zip(
+                taxa, (label(7, leaf), level, RANKS[level - 1], name, name.casefold()), strict=True
+            ):
                 taxa[key].append(value)
     write_parquet(pa.table(taxa, schemas.TAXA), folder / "taxa.parquet", schemas.TAXA)
     ids = [f"test/{i:08d}" for i in range(images)]
     questions = {name: [] for name in schemas.QUESTIONS.names}
     for image_id in ids:
         for level in range(1, 8):
-            shown = [label(level, int(i)) for i in dict.fromkeys(rng.integers(0, WIDTHS[level - 1], 4).tolist())]
-            values = (f"{image_id}:{level}", image_id, "test", level, RANKS[level - 1], shown, 0, True, "mined", "e", "t", None)
+            shown = [
+                label(level, int(i)) for i in dict.fromkeys(rng.integers(0, WIDTHS[level - 1], 4).tolist())
+            ]
+            values = (
+                f"{image_id}:{level}",
+                image_id,
+                "test",
+                level,
+                RANKS[level - 1],
+                shown,
+                0,
+                True,
+                "mined",
+                "e",
+                "t",
+                None,
+            )
             for key, value in zip(questions, values, strict=True):
                 questions[key].append(value)
     write_parquet(pa.table(questions, schemas.QUESTIONS), folder / "questions.parquet", schemas.QUESTIONS)
@@ -72,8 +93,12 @@ def embed(folder: Path, images: int) -> None:
     names = sorted({label(level, i) for level, width in enumerate(WIDTHS, start=1) for i in range(width)})
     for kind, keys in (("images", [f"test/{i:08d}" for i in range(images)]), ("labels", names)):
         vectors = rng.standard_normal((len(keys), DIMENSIONS), dtype=np.float32).astype(np.float16)
-        table = pa.table({"id": keys, "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIMENSIONS)})
-        write_parquet(table, folder / f"{kind}_vectors.parquet", schemas.embeddings(DIMENSIONS), weights="none")
+        table = pa.table(
+            {"id": keys, "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIMENSIONS)}
+        )
+        write_parquet(
+            table, folder / f"{kind}_vectors.parquet", schemas.embeddings(DIMENSIONS), weights="none"
+        )
 
 
 class Double:
@@ -92,22 +117,41 @@ def answer(folder: Path, state: Path | None) -> None:
     ids = json.loads((folder / "ids.json").read_text())
     engine: Any = Double()
     if state is not None:
-        engine = Journaled(engine, JournalFolder(state, IDENTITY, "double"), {image_id: f"sha of {image_id}" for image_id in ids})
+        engine = Journaled(
+            engine,
+            JournalFolder(state, IDENTITY, "double"),
+            {image_id: f"sha of {image_id}" for image_id in ids},
+        )
     model = GenerativeSpec(engine="double", pixels=3136, licence="none")
     words = {"model": model, "wording": WORDING, "word": "plant", "ranks": RANKS, "seed": 0}
-    naming, asking = Prompt(source="-", text=NAMING), Prompt(source="-", text='It is "{leaf}". {question}\n{options}')
+    naming, asking = (
+        Prompt(source="-", text=NAMING),
+        Prompt(source="-", text='It is "{leaf}". {question}\n{options}'),
+    )
     stages = Stage(name="leaf", prompt="p"), Stage(name="answer", prompt="p", condition="leaf")
-    job = {"images": folder / "images.parquet", "shard": 0, "shards": 1}  # ids are given, so no image is looked up
+    job = {
+        "images": folder / "images.parquet",
+        "shard": 0,
+        "shards": 1,
+    }  # ids are given, so no image is looked up
     leaf, output = Asking(stage=stages[0], prompt=naming, **words), folder / "leaf.parquet"
     name_leaves(PredictLeafTask(asking=leaf, predictions=output, **job), engine, ids)
-    asked = {"questions": folder / "questions.parquet", "leaves": (output,), "predictions": folder / "answer.parquet"}
-    ask_questions(AnswerTask(asking=Asking(stage=stages[1], prompt=asking, **words), **asked, **job), engine, ids)
+    asked = {
+        "questions": folder / "questions.parquet",
+        "leaves": (output,),
+        "predictions": folder / "answer.parquet",
+    }
+    ask_questions(
+        AnswerTask(asking=Asking(stage=stages[1], prompt=asking, **words), **asked, **job), engine, ids
+    )
 
 
 def zero_shot(folder: Path, state: Path | None) -> None:
     ids = json.loads((folder / "ids.json").read_text())
     names = {"image_vectors": "images_vectors", "taxon_vectors": "labels_vectors", "predictions": "zero_shot"}
-    files = {name: folder / f"{names.get(name, name)}.parquet" for name in ("images", "taxa", "questions", *names)}
+    files = {
+        name: folder / f"{names.get(name, name)}.parquet" for name in ("images", "taxa", "questions", *names)
+    }
     stage = Answering(stage=Stage(name="answer", by="similarity"), seed=0)
     answer_by_similarity(AnswerTask(asking=stage, shard=0, shards=1, **files), ids)
 
@@ -127,7 +171,11 @@ def _run(work: Any, folder: Path, state: Path | None) -> tuple[float, float]:
     work(folder, state)
     took = time.perf_counter() - start
     # Not `ru_maxrss`, which counts what the parent had when it started this process.
-    peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peak = next(
+        line.split()[1]
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     return took, int(peak) / 1024
 
 
@@ -137,9 +185,20 @@ def main(counts: Sequence[int], zero_shots: int) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             build(folder, images)
-            for what, state in (("no journal", None), ("journal", folder / "state"), ("all in the journal", folder / "state")):
+            for what, state in (
+                ("no journal", None),
+                ("journal", folder / "state"),
+                ("all in the journal", folder / "state"),
+            ):
                 seconds, peak = measured(answer, folder, state)
-                lines.append({"measure": f"both stages, {what}", "images": images, "seconds": seconds, "peak MiB": peak})
+                lines.append(
+                    {
+                        "measure": f"both stages, {what}",
+                        "images": images,
+                        "seconds": seconds,
+                        "peak MiB": peak,
+                    }
+                )
             shutil.rmtree(folder / "state")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -147,7 +206,9 @@ def main(counts: Sequence[int], zero_shots: int) -> None:
             build(folder, images)
             embed(folder, images)
             seconds, peak = measured(zero_shot, folder)
-            lines.append({"measure": "zero_shot, 7 questions", "images": images, "seconds": seconds, "peak MiB": peak})
+            lines.append(
+                {"measure": "zero_shot, 7 questions", "images": images, "seconds": seconds, "peak MiB": peak}
+            )
     print(tabulate(lines, headers="keys", floatfmt=".1f", tablefmt="github"))
     target = Path("results/benchmarks/predictions.json")
     target.parent.mkdir(parents=True, exist_ok=True)

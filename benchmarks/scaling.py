@@ -1,10 +1,12 @@
-"""How the time of each rule grows with images, levels and labels, on synthetic data, and how far metrics reach.
+"""How the time of each rule grows with images, levels and labels, on synthetic data, and how far metrics
+reach.
 
-Run by hand: `python benchmarks/scaling.py`: some minutes on two cores (`--help`). Each rule is a process of its own, measured
-in CPU seconds, which a busy machine changes little, at three sizes of each kind while the others stay. The exponent is the slope
-of log time over log size, after the time of a tiny case, which is start-up, has been taken off; it is told where the largest size
-takes a second or more beyond start-up. `--metrics IMAGES` scores one system at that size and nothing else. Prints tables and
-writes results/benchmarks/scaling.json or metrics.json.
+Run by hand: `python benchmarks/scaling.py`: some minutes on two cores (`--help`). Each rule is a process of
+its own, measured in CPU seconds, which a busy machine changes little, at three sizes of each kind while the
+others stay. The exponent is the slope of log time over log size, after the time of a tiny case, which is
+start-up, has been taken off; it is told where the largest size takes a second or more beyond start-up.
+`--metrics IMAGES` scores one system at that size and nothing else. Prints tables and writes
+results/benchmarks/scaling.json or metrics.json.
 """
 
 import argparse
@@ -40,7 +42,10 @@ class Size(NamedTuple):
     def taxa(self) -> list[list[str]]:
         """Names by level: as many at each as a tree of equal branching has, one at the root."""
         counts = [round(self.labels ** (level / max(1, self.levels - 1))) for level in range(self.levels)]
-        return [[f"{'Kpcofgstuvw'[level]}us nameus {i:06d}" for i in range(count)] for level, count in enumerate(counts)]
+        return [
+            [f"{'Kpcofgstuvw'[level]}us nameus {i:06d}" for i in range(count)]
+            for level, count in enumerate(counts)
+        ]
 
     def lineages(self) -> Iterator[list[str]]:
         """The path of every leaf."""
@@ -86,10 +91,21 @@ def archives(size: Size, folder: Path) -> None:
         for number in range(size.images):
             plain = pictures[number % 16]
             images.append({"id": number, "file_name": f"val/{number % size.labels:05d}_x/{number:08d}.jpg"})
-            add(tar, str(images[-1]["file_name"]), plain[:2] + b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big") + plain[2:])
-    labels = [{"id": number, "image_id": number, "category_id": number % size.labels} for number in range(size.images)]
+            add(
+                tar,
+                str(images[-1]["file_name"]),
+                plain[:2] + b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big") + plain[2:],
+            )
+    labels = [
+        {"id": number, "image_id": number, "category_id": number % size.labels}
+        for number in range(size.images)
+    ]
     with tarfile.open(folder / "val.json.tar.gz", "w:gz") as tar:
-        add(tar, "val.json", json.dumps({"images": images, "categories": categories, "annotations": labels}).encode())
+        add(
+            tar,
+            "val.json",
+            json.dumps({"images": images, "categories": categories, "annotations": labels}).encode(),
+        )
 
 
 def tables(size: Size, folder: Path, vectors: bool = True) -> None:
@@ -110,7 +126,11 @@ def tables(size: Size, folder: Path, vectors: bool = True) -> None:
                 "split": pa.repeat("test", len(numbers)),
                 "leaf": leaves.take(pa.array(numbers % size.labels)),
             }
-            rest = {field.name: pa.nulls(len(numbers), field.type) for field in schemas.IMAGES if field.name not in known}
+            rest = {
+                field.name: pa.nulls(len(numbers), field.type)
+                for field in schemas.IMAGES
+                if field.name not in known
+            }
             write(pa.table(known | rest))
     half = size.taxa[-1][::2]
     parts = {"leaf": half, "part": ["sft"] * len(half), "seed": [0] * len(half)}
@@ -123,12 +143,17 @@ def tables(size: Size, folder: Path, vectors: bool = True) -> None:
         found /= np.linalg.norm(found, axis=1, keepdims=True)
         column = pa.FixedSizeListArray.from_arrays(pa.array(found.astype(np.float16).ravel()), WIDTH)
         write_parquet(
-            pa.table({"id": keys, "vector": column}), folder / f"{kind}s.vectors", schemas.embeddings(WIDTH), weights="-"
+            pa.table({"id": keys, "vector": column}),
+            folder / f"{kind}s.vectors",
+            schemas.embeddings(WIDTH),
+            weights="-",
         )
 
 
 def questions(size: Size, folder: Path) -> None:
-    """Questions and the answers of one system, three in four right, piece by piece: for sizes at which mining is not meant."""
+    """Questions and the answers of one system, three in four right, piece by piece: for sizes at which
+    mining is not meant.
+    """
     rng = np.random.default_rng(2)
     levels = range(1, size.levels + 1)
     with (
@@ -160,8 +185,13 @@ def questions(size: Size, folder: Path) -> None:
                 "finish_reason": pa.repeat("stop", count),
                 "completion_tokens": pa.array(np.full(count, 90), pa.int32()),
             }
-            for write, known, schema in ((ask, asked, schemas.QUESTIONS), (answer, given, schemas.PREDICTIONS)):
-                rest = {field.name: pa.nulls(count, field.type) for field in schema if field.name not in known}
+            for write, known, schema in (
+                (ask, asked, schemas.QUESTIONS),
+                (answer, given, schemas.PREDICTIONS),
+            ):
+                rest = {
+                    field.name: pa.nulls(count, field.type) for field in schema if field.name not in known
+                }
                 write(pa.table(known | rest))
 
 
@@ -179,17 +209,37 @@ def run(rule: str, size: Size) -> None:
 
         ranks = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
         split = Split(archive=here / "val.tar.gz", annotations=here / "val.json.tar.gz")
-        words = {"word": "plant", "questions": "inat21", "licence": "-", "ranks": ranks, "scored_levels": (2, 7)}
+        words = {
+            "word": "plant",
+            "questions": "inat21",
+            "licence": "-",
+            "ranks": ranks,
+            "scored_levels": (2, 7),
+        }
         dataset = Dataset(source="inat21", test=split, **words)
-        ingest(dataset, located(dataset, here), 0, *(here / f"ingest.{name}" for name in ("taxa", "images", "rejected")), 1)
+        ingest(
+            dataset,
+            located(dataset, here),
+            0,
+            *(here / f"ingest.{name}" for name in ("taxa", "images", "rejected")),
+            1,
+        )
     elif rule == "draw":
         from vltaxon.questions import draw
 
-        draw(here / "taxa.parquet", here / "images.parquet", range(2, size.levels + 1), 0, here / "draw.parquet")
+        draw(
+            here / "taxa.parquet",
+            here / "images.parquet",
+            range(2, size.levels + 1),
+            0,
+            here / "draw.parquet",
+        )
     elif rule == "mine":
         from vltaxon.distractors.mining import mine
 
-        files = (here / name for name in ("taxa.parquet", "images.parquet", "images.vectors", "taxons.vectors"))
+        files = (
+            here / name for name in ("taxa.parquet", "images.parquet", "images.vectors", "taxons.vectors")
+        )
         mine(*files, "e", "{}", range(2, size.levels + 1), 0, here / "mine.parquet")
     elif rule == "answer_questions":
         from vltaxon.config.protocols import Stage
@@ -198,9 +248,15 @@ def run(rule: str, size: Size) -> None:
         from vltaxon.tasks.prediction import AnswerTask
 
         files = {"images": "images.parquet", "taxa": "taxa.parquet", "questions": "mine.parquet"}
-        files |= {"image_vectors": "images.vectors", "taxon_vectors": "taxons.vectors", "predictions": "answer_questions.parquet"}
+        files |= {
+            "image_vectors": "images.vectors",
+            "taxon_vectors": "taxons.vectors",
+            "predictions": "answer_questions.parquet",
+        }
         stage = Answering(stage=Stage(name="answer", by="similarity"), seed=0)
-        answer_questions(AnswerTask(asking=stage, shard=0, shards=1, **{name: here / file for name, file in files.items()}))
+        answer_questions(
+            AnswerTask(asking=stage, shard=0, shards=1, **{name: here / file for name, file in files.items()})
+        )
     elif rule == "score":
         from vltaxon.metrics import heads
         from vltaxon.metrics.score import score
@@ -241,7 +297,11 @@ def _timed(rule: str, size: Size, folder: Path) -> tuple[float, float]:
     os.dup2(quiet, 2)
     run(rule, size)
     worked = sum(os.times()[:4])
-    peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peak = next(
+        line.split()[1]
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     return worked, int(peak) / 1024
 
 
@@ -271,7 +331,10 @@ def growth(given: argparse.Namespace) -> list[dict[str, Any]]:
     """A line for each rule and each kind of size."""
     axes = {"images": given.images, "levels": given.levels, "labels": given.labels}
     middle = Size(*(some[len(some) // 2] for some in axes.values()))
-    found = {size: all_rules(size) for size in {middle._replace(**{axis: n}) for axis, some in axes.items() for n in some}}
+    found = {
+        size: all_rules(size)
+        for size in {middle._replace(**{axis: n}) for axis, some in axes.items() for n in some}
+    }
     idle = all_rules(Size(20, 2, 10))
     lines: list[dict[str, Any]] = []
     for rule in RULES:
@@ -280,11 +343,16 @@ def growth(given: argparse.Namespace) -> list[dict[str, Any]]:
                 continue  # the layout has seven
             seconds, peaks = zip(*(found[middle._replace(**{axis: n})][rule] for n in some), strict=True)
             line = {"rule": rule, "grows with": axis, "sizes": " / ".join(f"{n:,}" for n in some)}
-            line |= {"CPU seconds": " / ".join(f"{s:.2f}" for s in seconds), "start-up": round(idle[rule][0], 2)}
+            line |= {
+                "CPU seconds": " / ".join(f"{s:.2f}" for s in seconds),
+                "start-up": round(idle[rule][0], 2),
+            }
             line |= {"exponent": exponent(some, list(seconds), idle[rule][0]), "MiB": round(max(peaks))}
             lines.append(line)
     print(tabulate(lines, headers="keys", tablefmt="github"))
-    print(f"Each varies alone around {middle.images:,} images, {middle.levels} levels, {middle.labels:,} labels.")
+    print(
+        f"Each varies alone around {middle.images:,} images, {middle.levels} levels, {middle.labels:,} labels."
+    )
     return lines
 
 
@@ -295,17 +363,27 @@ def reach(images: int) -> list[dict[str, Any]]:
         tables(size, Path(name), vectors=False)
         questions(size, Path(name))
         seconds, peak = measured("score", size, Path(name))
-    line = {"rule": "score", "images": images, "rows": 7 * images, "CPU seconds": round(seconds, 1), "MiB": round(peak)}
+    line = {
+        "rule": "score",
+        "images": images,
+        "rows": 7 * images,
+        "CPU seconds": round(seconds, 1),
+        "MiB": round(peak),
+    }
     print(tabulate([line], headers="keys", tablefmt="github"))
     return [line]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, nargs="+", default=[3_000, 10_000, 30_000])
     parser.add_argument("--levels", type=int, nargs="+", default=[2, 4, 7])
     parser.add_argument("--labels", type=int, nargs="+", default=[500, 1_500, 5_000])
-    parser.add_argument("--metrics", type=int, metavar="IMAGES", help="score one system on so many images, and nothing else")
+    parser.add_argument(
+        "--metrics", type=int, metavar="IMAGES", help="score one system on so many images, and nothing else"
+    )
     arguments = parser.parse_args()
     made = growth(arguments) if arguments.metrics is None else reach(arguments.metrics)
     target = Path("results/benchmarks") / ("scaling.json" if arguments.metrics is None else "metrics.json")

@@ -4,6 +4,7 @@ import os
 
 from vltaxon.logs import THREADS
 
-# Models this small gain nothing from a second thread, which between two small sums waits busily. `.ci/run` tries two.
+# Models this small gain nothing from a second thread, which between two small sums waits busily. `.ci/run`
+# tries two.
 for name in THREADS:
     os.environ.setdefault(name, os.environ.get("OMP_NUM_THREADS", "1"))

@@ -1,4 +1,6 @@
-"""Versions of code, so that an edit runs again what it can change: Snakemake does not see edits in imported modules."""
+"""Versions of code, so that an edit runs again what it can change: Snakemake does not see edits in
+imported modules.
+"""
 
 import ast
 import functools
@@ -22,13 +24,19 @@ def _bare(tree: ast.AST) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = node.body[1:] or [ast.Pass()]
     return ast.dump(tree)
 
 
 def _imports(tree: ast.AST) -> set[str]:
-    """Return the modules of ours that a module imports, and those of every folder in which it looks for plugins."""
+    """Return the modules of ours that a module imports, and those of every folder in which it looks for
+    plugins.
+    """
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -37,7 +45,9 @@ def _imports(tree: ast.AST) -> set[str]:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_plugins"):
             names |= _plugins(ast.literal_eval(node.args[0]))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # a module that is imported by its name
+        elif isinstance(node, ast.Constant) and isinstance(
+            node.value, str
+        ):  # a module that is imported by its name
             names |= set(re.findall(r"^vltaxon(?:\.\w+)+$", node.value))
     return {name for name in names if name.startswith("vltaxon.") and name.split(".")[1] not in _NO_RESULTS}
 
@@ -61,7 +71,11 @@ def _module(name: str) -> tuple[str, frozenset[str], frozenset[str]] | None:
     if (path := _source(name)) is None:
         return None
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    named = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value).split(".")[-1] == "schemas"}
+    named = {
+        n.attr
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute) and ast.unparse(n.value).split(".")[-1] == "schemas"
+    }
     return _bare(tree), frozenset(_imports(tree)), frozenset(named)
 
 
@@ -71,7 +85,9 @@ def _schemas(named: set[str]) -> str:
     assert path is not None, "a module imports it"
     tree = ast.parse(path.read_text(encoding="utf-8"))
     kept: list[ast.stmt] = []
-    for node in sorted(reversed(tree.body), key=lambda node: isinstance(node, ast.Assign)):  # who names before who is named
+    for node in sorted(
+        reversed(tree.body), key=lambda node: isinstance(node, ast.Assign)
+    ):  # who names before who is named
         target = node.targets[0] if isinstance(node, ast.Assign) else None
         if isinstance(target, ast.Name) and target.id.isupper() and target.id not in named:
             continue
@@ -83,10 +99,11 @@ def _schemas(named: set[str]) -> str:
 
 @functools.cache
 def code_version(name: str) -> str:
-    """Hash of a module's code and of all modules of ours it imports, however deep; comments and docstrings left out.
+    """Hash of a module's code and of all modules of ours it imports, however deep; comments and docstrings
+    left out.
 
-    Snakemake does not see edits in imported modules; a rule carries this in its `params` instead. Of the schemas only those count
-    that the code names, or a new column of the scores would train all adapters anew.
+    Snakemake does not see edits in imported modules; a rule carries this in its `params` instead. Of the
+    schemas only those count that the code names, or a new column of the scores would train all adapters anew.
     """
     seen: dict[str, str] = {}
     named: set[str] = set()

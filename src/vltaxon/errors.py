@@ -1,4 +1,6 @@
-"""The one error a user can mend: printed without a traceback, saying what, where, what is allowed and what to do next."""
+"""The one error a user can mend: printed without a traceback, saying what, where, what is allowed and what
+to do next.
+"""
 
 import difflib
 from collections.abc import Iterable

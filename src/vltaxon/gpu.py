@@ -1,12 +1,13 @@
 """Devices for jobs: Snakemake counts `gpu`, but tells a local job of none (all would use the first).
 
-A job that wants devices takes a ticket, waits until no earlier ticket is about any of the same devices, locks a file for each
-that it gets, and shows itself only these. Tickets and devices are locked by flock, so the kernel frees them when the process
-ends, in any way and at any moment. All jobs of a machine queue together, whichever user's or Snakemake's they are.
+A job that wants devices takes a ticket, waits until no earlier ticket is about any of the same devices, locks
+a file for each that it gets, and shows itself only these. Tickets and devices are locked by flock, so the
+kernel frees them when the process ends, in any way and at any moment. All jobs of a machine queue together,
+whichever user's or Snakemake's they are.
 
-What that guarantees: no device has two jobs; jobs are served in the order in which they came; and while jobs wait, a free
-device is taken at once (within twice `_LOOK`) by the first of those that may use it: to work on, or, until it has as many as it
-wants, to keep.
+What that guarantees: no device has two jobs; jobs are served in the order in which they came; and while jobs
+wait, a free device is taken at once (within twice `_LOOK`) by the first of those that may use it: to work on,
+or, until it has as many as it wants, to keep.
 """
 
 import fcntl
@@ -24,25 +25,32 @@ from urllib.parse import quote
 from vltaxon.errors import UserError
 
 _LOOK = 0.05  # seconds between two looks at the devices; only the first in line looks, the others sleep in the kernel
-# What makes an allocation of a scheduler one: device numbers may start from 0 in each. Steps of a Slurm job may have devices of
-# their own, or all see the same: their true numbers tell.
+# What makes an allocation of a scheduler one: device numbers may start from 0 in each. Steps of a Slurm job
+# may have devices of their own, or all see the same: their true numbers tell.
 _ALLOCATION = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID")
 _DEVICES = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 _held: set[int] = set()  # descriptors of this process's locks
 
 
 def devices() -> list[str]:
-    """Ids of this machine's devices: those of VLTAXON_DEVICES, else numbers for as many as the NVIDIA driver shows.
+    """Ids of this machine's devices: those of VLTAXON_DEVICES, else numbers for as many as the NVIDIA driver
+    shows.
 
-    Numbers count what is visible, as CUDA does: a container that is given the device file nvidia3 alone has the device 0.
+    Numbers count what is visible, as CUDA does: a container that is given the device file nvidia3 alone has
+    the device 0.
     """
     if (given := os.environ.get("VLTAXON_DEVICES")) is not None:
         return [name for name in given.split(",") if name]
-    return [str(i) for i, _ in enumerate(p for p in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name))]
+    return [
+        str(i)
+        for i, _ in enumerate(p for p in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name))
+    ]
 
 
 def _visible() -> list[str] | None:
-    """What CUDA_VISIBLE_DEVICES lists, numbers or ids, up to the first that hides the rest; None where it is not set."""
+    """What CUDA_VISIBLE_DEVICES lists, numbers or ids, up to the first that hides the rest; None where it
+    is not set.
+    """
     if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
         return None
     names = (name.strip() for name in given.split(","))
@@ -51,15 +59,16 @@ def _visible() -> list[str] | None:
 
 @contextmanager
 def lease(count: int) -> Iterator[list[str]]:
-    """Hold `count` devices for the block and set CUDA_VISIBLE_DEVICES to them; enter it before torch is imported.
+    """Hold `count` devices for the block and set CUDA_VISIBLE_DEVICES to them; enter it before torch is
+    imported.
 
-    Where CUDA_VISIBLE_DEVICES is set already, by a user or a scheduler, the lease is of these. In an allocation of a scheduler
-    it is among the jobs of that allocation alone, since others may call other devices by the same numbers. Where none is
-    wanted, none is visible; where there is none, the CPU is used. A device that is named by number in one job and by id in
-    another counts as two.
+    Where CUDA_VISIBLE_DEVICES is set already, by a user or a scheduler, the lease is of these. In an
+    allocation of a scheduler it is among the jobs of that allocation alone, since others may call other
+    devices by the same numbers. Where none is wanted, none is visible; where there is none, the CPU is used.
+    A device that is named by number in one job and by id in another counts as two.
 
-    A child that only forks (a data loader's worker) or only is started (a subprocess) has no part in the lease; for one that uses
-    the devices itself see `handed_on`.
+    A child that only forks (a data loader's worker) or only is started (a subprocess) has no part in the
+    lease; for one that uses the devices itself see `handed_on`.
 
     Raises:
         UserError: more are wanted than there are, or the folder of the locks cannot be used.
@@ -74,7 +83,9 @@ def lease(count: int) -> Iterator[list[str]]:
         )
     with ExitStack() as held:
         if count and not known:
-            _say("none is found (/dev/nvidia0, ...), so none is leased; where there are some, VLTAXON_DEVICES=0,1 says so")
+            _say(
+                "none is found (/dev/nvidia0, ...), so none is leased; where there are some, VLTAXON_DEVICES=0,1 says so"
+            )
         mine = _leased(known, count, held) if count and known else []
         if mine or not count:
             held.callback(_show, os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -84,9 +95,11 @@ def lease(count: int) -> Iterator[list[str]]:
 
 @contextmanager
 def handed_on() -> Iterator[tuple[int, ...]]:
-    """Descriptors for `subprocess.Popen(pass_fds=...)` of a child that uses the devices itself, as a server of models does.
+    """Descriptors for `subprocess.Popen(pass_fds=...)` of a child that uses the devices itself, as a server
+    of models does.
 
-    They stay leased until this child has ended, too: should the job be killed, nobody gets a device whose memory is not free yet.
+    They stay leased until this child has ended, too: should the job be killed, nobody gets a device whose
+    memory is not free yet.
     """
     copies = tuple(map(os.dup, _held))
     try:
@@ -106,7 +119,11 @@ def _show(names: str | None) -> None:
 def _leased(known: list[str], count: int, held: ExitStack) -> list[str]:
     """Wait for `count` of the devices, and let `held` free them."""
     started, folder = time.monotonic(), _folder()
-    allocation = [os.environ[name] for name in _ALLOCATION if name in os.environ and "CUDA_VISIBLE_DEVICES" in os.environ]
+    allocation = [
+        os.environ[name]
+        for name in _ALLOCATION
+        if name in os.environ and "CUDA_VISIBLE_DEVICES" in os.environ
+    ]
     if allocation:
         allocation += next(([os.environ[name]] for name in _DEVICES if name in os.environ), [])
     files = {name: f"device-{quote('.'.join([*allocation, name]), safe='')}" for name in known}
@@ -127,7 +144,9 @@ def _leased(known: list[str], count: int, held: ExitStack) -> list[str]:
     return mine
 
 
-def _free_ones(folder: Path, files: Mapping[str, str], count: int, mine: list[str], held: ExitStack) -> list[str]:
+def _free_ones(
+    folder: Path, files: Mapping[str, str], count: int, mine: list[str], held: ExitStack
+) -> list[str]:
     """The devices that we have, and more that are free now until they are `count`, in their order."""
     for name, file in files.items():
         if len(mine) < count and name not in mine and _lock(folder / file, held, wait=False):
@@ -143,9 +162,11 @@ def _say(what: str) -> None:
 
 
 def _folder() -> Path:
-    """Where locks lie: one folder for all users of the machine, who may read each other's files, and delete only their own.
+    """Where locks lie: one folder for all users of the machine, who may read each other's files, and delete
+    only their own.
 
-    To lock a file it is enough to read it. A user can stop others by locking everything, as by filling the devices.
+    To lock a file it is enough to read it. A user can stop others by locking everything, as by filling the
+    devices.
 
     Raises:
         UserError: it is no folder that this user may write to.
@@ -198,7 +219,9 @@ def _until_gone(ticket: Path, wait: bool = True) -> bool:
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB))  # shared: those who look do not see each other
+        fcntl.flock(
+            file, fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB)
+        )  # shared: those who look do not see each other
     except BlockingIOError:
         return False
     finally:
@@ -217,7 +240,9 @@ def _sweep(path: Path) -> None:
 
 
 def _lock(path: Path, held: ExitStack, wait: bool = True) -> bool:
-    """Lock a file, made where it is not there, until `held` ends; whether it was free, where not waited for."""
+    """Lock a file, made where it is not there, until `held` ends; whether it was free, where not waited
+    for.
+    """
     while True:
         file = _open(path)
         try:
@@ -235,7 +260,9 @@ def _lock(path: Path, held: ExitStack, wait: bool = True) -> bool:
 
 
 def _open(path: Path) -> int:
-    """A descriptor of a file that is there, or that is made for all to read. Python closes it in what the process executes."""
+    """A descriptor of a file that is there, or that is made for all to read. Python closes it in what the
+    process executes.
+    """
     while True:
         with suppress(FileNotFoundError):
             return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)

@@ -58,7 +58,8 @@ DEMO_RAW = "results/demo/raw/{file}"
 DEMO_SIGLIP = "results/demo/siglip/{file}"
 DEMO_BASE = "results/demo/base/model.safetensors"
 
-# What survives a job that is killed: no rule declares it, since Snakemake deletes the declared outputs of a failed job.
+# What survives a job that is killed: no rule declares it, since Snakemake deletes the declared outputs of a
+# failed job.
 STATE = Path("results/.state")
 JOURNAL = STATE / "journal"
 TRAINER_STATES = STATE / "train"

@@ -1,4 +1,6 @@
-"""What every job does first and last: log to its file, keep to its threads, and say a user's mistake in one line."""
+"""What every job does first and last: log to its file, keep to its threads, and say a user's mistake in
+one line.
+"""
 
 import os
 import sys
@@ -11,9 +13,16 @@ from typing import Any
 from vltaxon.errors import UserError
 from vltaxon.gpu import lease
 
-# Read by libraries when they are imported: OpenMP (torch, pyarrow; we tell DuckDB), BLAS (numpy), numexpr, tokenizers, polars.
+# Read by libraries when they are imported: OpenMP (torch, pyarrow; we tell DuckDB), BLAS (numpy), numexpr,
+# tokenizers, polars.
 THREADS = (
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+    *(
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "BLIS_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+    ),
     *("NUMEXPR_MAX_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS"),
 )
 
@@ -33,10 +42,12 @@ def tell(snakemake: Any, text: str) -> None:
 
 @contextmanager
 def logged(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
-    """Run a block on its own devices, with both output streams in `log`, C-level output and children's included.
+    """Run a block on its own devices, with both output streams in `log`, C-level output and children's
+    included.
 
-    Snakemake leaves the log of a `script:` empty (a `print` goes to the terminal), so the file descriptors are moved. Thread
-    counts are set before torch is imported, or four jobs on two cores would start sixteen threads.
+    Snakemake leaves the log of a `script:` empty (a `print` goes to the terminal), so the file descriptors
+    are moved. Thread counts are set before torch is imported, or four jobs on two cores would start sixteen
+    threads.
     """
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

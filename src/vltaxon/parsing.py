@@ -1,7 +1,7 @@
 """The one reader of model output, for the rewards and for the metrics alike.
 
-It is anchored and strict: it reads what was explicitly given as the answer, in the letters actually shown, or nothing. It
-never guesses, never takes the last letter, and never turns silence into a wrong answer.
+It is anchored and strict: it reads what was explicitly given as the answer, in the letters actually shown, or
+nothing. It never guesses, never takes the last letter, and never turns silence into a wrong answer.
 """
 
 import re
@@ -18,7 +18,8 @@ _INSIDE = r"(?:(?!</?(?:think|answer)>).)"
 _ANSWER_ALONE = re.compile(rf"\s*<answer>{_INSIDE}+</answer>\s*", re.DOTALL)
 _WELL_FORMED = re.compile(rf"\s*<think>{_INSIDE}*</think>{_ANSWER_ALONE.pattern}", re.DOTALL)
 _CUE = re.compile(r"\b(?:answer|option|choice)(?:\s+is|\s*:)\s*", re.IGNORECASE)
-# A letter behind a cue, unless more letters or, for A, a word follows: "A or B", "B and option C", "A common oak" choose nothing.
+# A letter behind a cue, unless more letters or, for A, a word follows: "A or B", "B and option C", "A common
+# oak" choose nothing.
 _CUED = re.compile(
     r"[*(\[\"']*([A-Z])(?![A-Za-z])(?!\W*(?:(?:or|and)\s|[,/&])\W*(?:option\s+|choice\s+)?[A-Z]\b)(?!\s+[A-Z]\b)(?!(?<=A)\s+[a-z])"
 )
@@ -41,7 +42,8 @@ class Reading:
 
 
 def well_formed(completion: str, reasoned: bool = True) -> bool:
-    """Whether the whole text is `<think>...</think><answer>...</answer>`, each once and not empty in the answer.
+    """Whether the whole text is `<think>...</think><answer>...</answer>`, each once and not empty in the
+    answer.
 
     Not `reasoned`: whether it is `<answer>...</answer>` alone.
     """
@@ -49,7 +51,9 @@ def well_formed(completion: str, reasoned: bool = True) -> bool:
 
 
 def _between(text: str, start: str, end: str) -> str | None:
-    """What stands between the first `start` and the next `end`. Linear, where a lazy regex is quadratic in repeated tags."""
+    """What stands between the first `start` and the next `end`. Linear, where a lazy regex is quadratic in
+    repeated tags.
+    """
     _, found, rest = text.partition(start)
     inside, closed, _ = rest.partition(end)
     return inside.strip() if found and closed else None
@@ -113,8 +117,8 @@ def read_choice(completion: str, options: Sequence[str], form: Form, finish_reas
     Args:
         completion: model output, untrusted.
         options: the options shown, in the order of their letters.
-        form: `tagged` accepts only one `<answer>...</answer>` after the reasoning; `bare` also a lone letter, `Answer: B`, or one
-            option's exact text.
+        form: `tagged` accepts only one `<answer>...</answer>` after the reasoning; `bare` also a lone letter,
+            `Answer: B`, or one option's exact text.
         finish_reason: `stop`, or `length` where the token limit cut the output.
     """
     body = _body(completion, form)
@@ -134,24 +138,33 @@ def read_name(completion: str, form: Form, finish_reason: str = "stop") -> Readi
 
 
 def read_lineage(reasoning: str | None, ranks: Sequence[str]) -> list[str | None]:
-    """Read `Rank: name` statements from a reasoning, one entry per rank; None where unnamed or named in two ways.
+    """Read `Rank: name` statements from a reasoning, one entry per rank; None where unnamed or named in two
+    ways.
 
     A name ends at the next rank, a line's end, `;`, `,` or an arrow; emphasis and bullets do not count.
     """
     known = "|".join(re.escape(rank) for rank in sorted(ranks, key=len, reverse=True))
     statement = re.compile(
-        rf"\b({known})\b[*_`]*\s*[:=][*_`]*\s*([^;,\n]*?)\s*(?=[;,\n]|->|\u2192|\b(?:{known})\b[*_`]*\s*[:=]|$)", re.IGNORECASE
+        rf"\b({known})\b[*_`]*\s*[:=][*_`]*\s*([^;,\n]*?)\s*(?=[;,\n]|->|\u2192|\b(?:{known})\b[*_`]*\s*[:=]|$)",
+        re.IGNORECASE,
     )
     named: dict[str, dict[str, str]] = {}
     for rank, name in statement.findall(reasoning or ""):
         spelt = name.strip(" *_`-.>")
         if spelt:
             named.setdefault(rank.casefold(), {})[normalise(spelt)] = spelt
-    return [next(iter(found.values())) if len(found := named.get(rank.casefold(), {})) == 1 else None for rank in ranks]
+    return [
+        next(iter(found.values())) if len(found := named.get(rank.casefold(), {})) == 1 else None
+        for rank in ranks
+    ]
 
 
-def read_listing(completion: str, ranks: Sequence[str], finish_reason: str = "stop") -> tuple[Reading, list[str | None]]:
-    """Read a lineage written without tags, and as the answer the deepest taxon in it; `unparsed` where there is none."""
+def read_listing(
+    completion: str, ranks: Sequence[str], finish_reason: str = "stop"
+) -> tuple[Reading, list[str | None]]:
+    """Read a lineage written without tags, and as the answer the deepest taxon in it; `unparsed` where
+    there is none.
+    """
     lineage = read_lineage(completion, ranks)
     deepest = next((taxon for taxon in reversed(lineage) if taxon is not None), None)
     if finish_reason == "length" or deepest is None:  # a name that the token limit cut is not a name

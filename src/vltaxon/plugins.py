@@ -1,7 +1,8 @@
-"""Plugins: things of which each is one file of a folder, as a data source, an engine, an objective or a reward.
+"""Plugins: things of which each is one file of a folder, as a data source, an engine, an objective or a
+reward.
 
-A new one is a new file; nothing lists them. They are found by looking into the folder, so the code that uses them
-imports none of them by name.
+A new one is a new file; nothing lists them. They are found by looking into the folder, so the code that uses
+them imports none of them by name.
 """
 
 import functools
@@ -15,7 +16,8 @@ from types import ModuleType
 def find_plugins(package: str) -> Mapping[str, ModuleType]:
     """Import every module of a package, by its name, in the order of the names.
 
-    Call it with the package's name written out: `code_versions` reads it there and counts the code of all its modules.
+    Call it with the package's name written out: `code_versions` reads it there and counts the code of all its
+    modules.
     """
     folder = importlib.import_module(package).__path__
     names = sorted(module.name for module in pkgutil.iter_modules(folder))

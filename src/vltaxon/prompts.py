@@ -1,4 +1,6 @@
-"""Prompts as data: a template of config/prompts/ filled with a data set's wording and a question; and the forms of an answer."""
+"""Prompts as data: a template of config/prompts/ filled with a data set's wording and a question; and the
+forms of an answer.
+"""
 
 import string
 from collections.abc import Sequence
@@ -21,11 +23,17 @@ def listed(options: Sequence[str]) -> str:
 
 def stated(ranks: Sequence[str], lineage: Sequence[str | None]) -> str:
     """A lineage in words, as far down as it is given: `Kingdom: K; Phylum: P`; a missing rank is left out."""
-    return "; ".join(f"{rank.capitalize()}: {taxon}" for rank, taxon in zip(ranks, lineage, strict=False) if taxon is not None)
+    return "; ".join(
+        f"{rank.capitalize()}: {taxon}"
+        for rank, taxon in zip(ranks, lineage, strict=False)
+        if taxon is not None
+    )
 
 
 def completion(answer: str, form: Form, reasoning: str | None) -> str:
-    """What a model is to write: the answer in its form, after the reasoning where there is any; a listing is reasoning alone."""
+    """What a model is to write: the answer in its form, after the reasoning where there is any; a listing
+    is reasoning alone.
+    """
     if form == "listing":
         return reasoning or ""
     marked = f"<answer>{answer}</answer>" if form == "tagged" else answer
@@ -33,18 +41,28 @@ def completion(answer: str, form: Form, reasoning: str | None) -> str:
 
 
 def fill(template: str, **values: str) -> str:
-    """Fill a template. Values are inserted as they are: braces in a model's own words are not read as placeholders."""
+    """Fill a template. Values are inserted as they are: braces in a model's own words are not read as
+    placeholders.
+    """
     return template.format(**values)
 
 
 def conversation(text: str, system: str | None = None, image: bool = True) -> list[dict[str, Any]]:
-    """Chat messages with the image, if there is one, before the text, so that all questions of an image share their prefix."""
+    """Chat messages with the image, if there is one, before the text, so that all questions of an image
+    share their prefix.
+    """
     user = {"role": "user", "content": [{"type": "image"}] * image + [{"type": "text", "text": text}]}
     return ([{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []) + [user]
 
 
 def render(
-    text: str, wording: str, word: str, ranks: Sequence[str], rank: str = "", options: Sequence[str] = (), leaf: str = ""
+    text: str,
+    wording: str,
+    word: str,
+    ranks: Sequence[str],
+    rank: str = "",
+    options: Sequence[str] = (),
+    leaf: str = "",
 ) -> str:
     """Fill a prompt for one request, the same in training and in inference.
 
@@ -58,4 +76,12 @@ def render(
         leaf: the name that stage 1 gave.
     """
     question = fill(wording, word=word, rank=rank)
-    return fill(text, word=word, rank=rank, ranks=", ".join(ranks), question=question, options=listed(options), leaf=leaf)
+    return fill(
+        text,
+        word=word,
+        rank=rank,
+        ranks=", ".join(ranks),
+        question=question,
+        options=listed(options),
+        leaf=leaf,
+    )

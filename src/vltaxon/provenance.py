@@ -19,13 +19,25 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "open_clip_torch", "pyarrow", "duckdb", "pillow", "numpy")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "open_clip_torch",
+    "pyarrow",
+    "duckdb",
+    "pillow",
+    "numpy",
+)
 _ROWS = 1 << 20  # of a frame that are converted at once
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a sibling path to write to; rename it to `path` only if the block ends well, so that a file that exists is whole."""
+    """Yield a sibling path to write to; rename it to `path` only if the block ends well, so that a file
+    that exists is whole.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
@@ -71,7 +83,9 @@ def digest_text(*texts: str) -> str:
 
 @functools.cache
 def origin() -> dict[str, str]:
-    """Version of vltaxon, git commit (with `+dirty` where uncommitted), and versions of the packages that shape the numbers."""
+    """Version of vltaxon, git commit (with `+dirty` where uncommitted), and versions of the packages that
+    shape the numbers.
+    """
     root = Path(__file__).resolve().parents[2]
 
     def git(*args: str) -> str | None:
@@ -89,20 +103,26 @@ def origin() -> dict[str, str]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
-    return {"vltaxon": vltaxon.__version__, "commit": commit + dirty, "packages": json.dumps(versions, sort_keys=True)}
+    return {
+        "vltaxon": vltaxon.__version__,
+        "commit": commit + dirty,
+        "packages": json.dumps(versions, sort_keys=True),
+    }
 
 
 @contextmanager
 def parquet_writer(
     path: Path | str, schema: "pa.Schema", late: Callable[[], Mapping[str, Any]] = dict, **facts: Any
 ) -> Iterator[Callable[["pa.Table"], None]]:
-    """Yield a function that adds rows to a Parquet file stamped with `origin()` and `facts` (rule, seed, digests, ...).
+    """Yield a function that adds rows to a Parquet file stamped with `origin()` and `facts` (rule, seed,
+    digests, ...).
 
-    `late` gives further facts, that are known at the end. The file is there only if the block ends well. Each table that is
-    handed over is checked against `schema` and written at once.
+    `late` gives further facts, that are known at the end. The file is there only if the block ends well. Each
+    table that is handed over is checked against `schema` and written at once.
 
     Raises:
-        ValueError: a column is missing, superfluous or cannot be cast; that is a defect of ours, not of the user's.
+        ValueError: a column is missing, superfluous or cannot be cast; that is a defect of ours, not of the
+            user's.
     """
     import pyarrow.parquet as pq
 
@@ -138,7 +158,9 @@ def _expect(path: Path | str, schema: "pa.Schema | None") -> None:
         raise UserError(f"{path}: no such file")
     found = pq.read_schema(path)
     if schema is not None and not found.remove_metadata().equals(schema):
-        raise UserError(f"{path}: its columns are not the expected ones; delete it and run the workflow again")
+        raise UserError(
+            f"{path}: its columns are not the expected ones; delete it and run the workflow again"
+        )
 
 
 def read_parquet(
@@ -188,7 +210,9 @@ def parquet_batches(
     import pyarrow.parquet as pq
 
     _expect(path, schema)
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:  # else whole columns are read ahead
+    with pq.ParquetFile(
+        path, pre_buffer=False, buffer_size=1 << 20
+    ) as file:  # else whole columns are read ahead
         yield from file.iter_batches(rows, columns=columns)
 
 
@@ -197,4 +221,8 @@ def facts(path: Path | str) -> dict[str, str]:
     import pyarrow.parquet as pq
 
     stamped = pq.read_metadata(path).metadata or {}  # of the file: late facts are not in the schema's
-    return {k.decode().removeprefix("vltaxon:"): v.decode() for k, v in stamped.items() if k.startswith(b"vltaxon:")}
+    return {
+        k.decode().removeprefix("vltaxon:"): v.decode()
+        for k, v in stamped.items()
+        if k.startswith(b"vltaxon:")
+    }

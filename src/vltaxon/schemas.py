@@ -42,7 +42,8 @@ QUESTIONS = pa.schema(
     ]
 )
 
-# A row per record of the benchmark's file, in its order: what no question holds of it, and why it is not asked where it is not.
+# A row per record of the benchmark's file, in its order: what no question holds of it, and why it is not
+# asked where it is not.
 PUBLISHED = pa.schema(
     [
         ("line", _i32),
@@ -92,11 +93,17 @@ PREDICTIONS = pa.schema(
         ("prompt_id", _str),
         ("completion", _str),
         ("reasoning", _str),
-        ("lineage", pa.list_(_str)),  # taxa named in the reasoning, one per rank of the data set, null where unnamed
+        (
+            "lineage",
+            pa.list_(_str),
+        ),  # taxa named in the reasoning, one per rank of the data set, null where unnamed
         ("answer", _str),
         ("answer_index", _i8),
         ("published_index", _i8),  # the benchmark's first-letter rule, kept to reproduce its numbers
-        ("letters", pa.list_(pa.float32())),  # log-probability of each option's letter as the first token, where it was read
+        (
+            "letters",
+            pa.list_(pa.float32()),
+        ),  # log-probability of each option's letter as the first token, where it was read
         ("outcome", _str),
         ("finish_reason", _str),
         ("prompt_tokens", _i32),

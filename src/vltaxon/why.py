@@ -1,6 +1,8 @@
-"""Why jobs would run, before any of them does: a line for each rule and reason, with the value that changed, old -> new.
+"""Why jobs would run, before any of them does: a line for each rule and reason, with the value that changed,
+old -> new.
 
-Snakemake's dry run knows it all, but prints both versions of all values of a job, prompts included, once for each job.
+Snakemake's dry run knows it all, but prints both versions of all values of a job, prompts included, once for
+each job.
 """
 
 import ast
@@ -20,7 +22,8 @@ _MOST = 4  # reasons of a job
 
 
 def planned(arguments: Sequence[str] = (), config: Mapping[str, Any] | None = None) -> Any:
-    """Snakemake's graph of jobs for a command line (targets, --configfile, --config) and the profile; nothing is run or printed.
+    """Snakemake's graph of jobs for a command line (targets, --configfile, --config) and the profile; nothing
+    is run or printed.
 
     Args:
         arguments: of the command line.
@@ -78,7 +81,10 @@ def _reasons(job: Any, dag: Any) -> Iterator[str]:
     if changed := sorted(reason.updated_input - reason.updated_input_run):
         yield f"other content: {_listed(changed)}"
     if reason.input_changed:
-        before, now = {str(path) for path in memory.input(job.output[0]) or ()}, {str(path) for path in job.input}
+        before, now = (
+            {str(path) for path in memory.input(job.output[0]) or ()},
+            {str(path) for path in job.input},
+        )
         yield "; ".join(
             f"{said}: {_listed(sorted(paths))}"
             for said, paths in (("no longer reads", before - now), ("reads", now - before))
@@ -87,7 +93,9 @@ def _reasons(job: Any, dag: Any) -> Iterator[str]:
     if reason.params_changed:
         yield from _changes(job.params, reason.params_changed)
     if reason.updated_input_run:
-        before_it = {made.rule.name for made, files in dag.dependencies[job].items() if dag.needrun(made) and files}
+        before_it = {
+            made.rule.name for made, files in dag.dependencies[job].items() if dag.needrun(made) and files
+        }
         yield f"after {', '.join(sorted(before_it))}"
 
 
@@ -96,7 +104,9 @@ def _listed(paths: Sequence[str]) -> str:
 
 
 def _changes(params: Any, change: Any) -> Iterator[str]:
-    """Tell the values of a job that differ from those it ran with, which Snakemake keeps without their names."""
+    """Tell the values of a job that differ from those it ran with, which Snakemake keeps without their
+    names.
+    """
     old = [_value(text) for text in sorted(change.only_old)]
     for name, new in params.items():
         if repr(new) in change.only_new:
@@ -118,7 +128,9 @@ def _alike(one: Any, other: Any) -> tuple[bool, int]:
 
 
 def _differences(name: str, old: Any, new: Any, model: Any) -> Iterator[str]:
-    """Tell how two values differ, key by key; a key that one of them lacks has the default of the `model` there."""
+    """Tell how two values differ, key by key; a key that one of them lacks has the default of the `model`
+    there.
+    """
     if name == "code":
         yield "its code was edited"
     elif isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -1,4 +1,6 @@
-"""Builds the files that scoring and reporting read: real tables in the pipeline's layout, with invented content."""
+"""Builds the files that scoring and reporting read: real tables in the pipeline's layout, with invented
+content.
+"""
 
 import io
 import math
@@ -50,7 +52,9 @@ class Bench:
         choices: Sequence[str] = ("similar",),
         **image_columns: Mapping[str, Any],
     ) -> None:
-        """Add a data set with questions of up to four options; the right one is at (level + position in images) mod options."""
+        """Add a data set with questions of up to four options; the right one is at (level + position in
+        images) mod options.
+        """
         self.training = self.training or name
         self.taxa[name] = [
             _row(
@@ -113,7 +117,8 @@ class Bench:
         right: Mapping[str, Sequence[bool | str]],
         tokens: int | None = 1,
     ) -> None:
-        """What a system chose: per image, for its scored questions from the root, True, False or an outcome that is no answer.
+        """What a system chose: per image, for its scored questions from the root, True, False or an outcome
+        that is no answer.
 
         A model wrote it, the bare letter or something without capitals, unless `tokens` is None.
         """
@@ -155,7 +160,9 @@ class Bench:
         tokens: int = 40,
         completion: str | None = None,
     ) -> None:
-        """What a system's stage 1 said: per image the name in the answer and the names in the reasoning, one per rank."""
+        """What a system's stage 1 said: per image the name in the answer and the names in the reasoning,
+        one per rank.
+        """
         self.leaf_systems.setdefault(system, system)
         rows = self.leaves.setdefault((system, dataset), [])
         for image, (answer, lineage) in said.items():
@@ -241,7 +248,9 @@ def tree(branching: Sequence[int], prefix: str = "") -> dict[str, Lineage]:
 
 
 def marks(rng: random.Random, levels: int, upper: float, leaf: float) -> list[bool | str]:
-    """Right or wrong per level: the leaf with probability `leaf`, each level above with `upper`; 2 % of the answers are none."""
+    """Right or wrong per level: the leaf with probability `leaf`, each level above with `upper`; 2 % of
+    the answers are none.
+    """
     out: list[bool | str] = [rng.random() < upper for _ in range(levels - 1)] + [rng.random() < leaf]
     return [rng.choice(["unparsed", "truncated", "empty"]) if rng.random() < 0.02 else mark for mark in out]
 
@@ -264,7 +273,9 @@ _LEAF = {"base": 0.62, "default_sft": 0.7, "vl_taxon": 0.8, "siglip": 0.4, "chan
 
 
 def realistic(root: Path, images_per_leaf: int = 3, seed: int = 0) -> Bench:
-    """A benchmark like the demo's: three data sets, two kinds of choices, the seven systems, real JPEGs in a tar."""
+    """A benchmark like the demo's: three data sets, two kinds of choices, the seven systems, real JPEGs in
+    a tar.
+    """
     rng = random.Random(seed)
     bench = Bench(root)
     shapes = {

@@ -1,4 +1,6 @@
-"""A real OpenAI-compatible endpoint on loopback, which answers well or badly: what a request meets is a function of it."""
+"""A real OpenAI-compatible endpoint on loopback, which answers well or badly: what a request meets is a
+function of it.
+"""
 
 import base64
 import email.utils
@@ -40,7 +42,9 @@ class Asked:
 
 @dataclass
 class Endpoint:
-    """What is said, what goes wrong, and what was asked. `fault` gets the text and how often it was asked before."""
+    """What is said, what goes wrong, and what was asked. `fault` gets the text and how often it was asked
+    before.
+    """
 
     say: Callable[[Body], Body] = lambda body: completion("A")
     fault: Callable[[str, int], Fault | None] = lambda text, before: None
@@ -64,7 +68,13 @@ def completion(text: str | None, finish_reason: str = "stop", **more: Any) -> Bo
     usage = {"prompt_tokens": 100, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 64}}
     message = {"role": "assistant", "content": text, "refusal": None}
     choices = [{"index": 0, "message": message, "finish_reason": finish_reason}]
-    return {"object": "chat.completion", "model": "m-1", "system_fingerprint": "fp_1", "choices": choices, "usage": usage} | more
+    return {
+        "object": "chat.completion",
+        "model": "m-1",
+        "system_fingerprint": "fp_1",
+        "choices": choices,
+        "usage": usage,
+    } | more
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -83,7 +93,9 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(served.seconds)
         fault = served.fault(text, before) if self.path == "/v1/chat/completions" else status(404)
         with served.lock:
-            served.busy -= 1  # before the answer, or a quick client's next request would seem to come too soon
+            served.busy -= (
+                1  # before the answer, or a quick client's next request would seem to come too soon
+            )
         self.close_connection = True
         with suppress(BrokenPipeError, ConnectionResetError):  # the client has hung up, as it should
             (fault or Handler.proper)(self)

@@ -1,7 +1,9 @@
-"""Tiny random checkpoints of several families of vision-language models, each with its own processor and way of chatting.
+"""Tiny random checkpoints of several families of vision-language models, each with its own processor and way
+of chatting.
 
-The architectures, processors and (shortened) chat templates are those of the families; the sizes, the weights and the one
-byte-level vocabulary are not. An image takes a handful of tokens in each, in as many tiles as the family cuts it into.
+The architectures, processors and (shortened) chat templates are those of the families; the sizes, the weights
+and the one byte-level vocabulary are not. An image takes a handful of tokens in each, in as many tiles as the
+family cuts it into.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,27 +54,45 @@ IDEFICS = (
 
 
 def tokenizer(special: Sequence[str], eos: str, bos: str | None = None, **named: str) -> Any:
-    """The family's special tokens and all bytes; a start token, where there is one, is put before every text, as by Gemma's."""
+    """The family's special tokens and all bytes; a start token, where there is one, is put before every
+    text, as by Gemma's.
+    """
     tokens = Tokenizer(models.BPE())
-    tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokens.pre_tokenizer, tokens.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     names = ["<pad>", *dict.fromkeys([eos, *([bos] if bos else []), *special, *named.values()])]
     bytewise = trainers.BpeTrainer(special_tokens=names, initial_alphabet=alphabet, show_progress=False)
     tokens.train_from_iterator([], bytewise)
     if bos:
-        tokens.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, tokens.token_to_id(bos))])
+        tokens.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tokens.token_to_id(bos))]
+        )
     return hf.PreTrainedTokenizerFast(
-        tokenizer_object=tokens, eos_token=eos, bos_token=bos, pad_token="<pad>", extra_special_tokens=named, padding_side="left"
+        tokenizer_object=tokens,
+        eos_token=eos,
+        bos_token=bos,
+        pad_token="<pad>",
+        extra_special_tokens=named,
+        padding_side="left",
     )
 
 
 def text_config(words: Any, **changes: Any) -> dict[str, Any]:
     """The language model's sizes and the ids of its markers."""
-    ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    ids = {
+        "bos_token_id": words.bos_token_id,
+        "eos_token_id": words.eos_token_id,
+        "pad_token_id": words.pad_token_id,
+    }
     return {**TEXT, "vocab_size": len(words), **ids, **changes}
 
 
-def _qwen(folder: Path, config: type, vision: dict[str, Any], processor: type, videos: Any, pixels: Any) -> None:
+def _qwen(
+    folder: Path, config: type, vision: dict[str, Any], processor: type, videos: Any, pixels: Any
+) -> None:
     marks = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
     words = tokenizer(["<|im_start|>", *marks], "<|im_end|>", image_token=marks[0], video_token=marks[1])
     ids = words.convert_tokens_to_ids(marks)
@@ -93,7 +113,9 @@ def qwen3_vl(folder: Path) -> None:
         "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": HIDDEN,
         "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
     }  # fmt: skip
-    pixels = hf.Qwen2VLImageProcessor(patch_size=16, size={"shortest_edge": 64 * 64, "longest_edge": 128 * 128})
+    pixels = hf.Qwen2VLImageProcessor(
+        patch_size=16, size={"shortest_edge": 64 * 64, "longest_edge": 128 * 128}
+    )
     _qwen(folder, hf.Qwen3VLConfig, vision, hf.Qwen3VLProcessor, hf.Qwen3VLVideoProcessor(), pixels)
 
 
@@ -107,12 +129,20 @@ def llava_onevision(folder: Path) -> None:
     )  # fmt: skip
     pixels = hf.LlavaOnevisionImageProcessor(size={"height": 28, "width": 28}, image_grid_pinpoints=grid)
     videos = hf.LlavaOnevisionVideoProcessor()
-    options: dict[str, Any] = {"num_image_tokens": 16, "vision_feature_select_strategy": "full", "chat_template": LLAVA}
+    options: dict[str, Any] = {
+        "num_image_tokens": 16,
+        "vision_feature_select_strategy": "full",
+        "chat_template": LLAVA,
+    }
     _save(folder, config, hf.LlavaOnevisionProcessor(pixels, words, videos, **options))
 
 
 def internvl(folder: Path) -> None:
-    names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    names = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+    }
     words = tokenizer(["<|im_start|>"], "<|im_end|>", **names, video_token="<video>")
     config = hf.InternVLConfig(
         text_config={"model_type": "qwen2", **text_config(words)},
@@ -121,11 +151,19 @@ def internvl(folder: Path) -> None:
     )  # fmt: skip
     pixels = hf.GotOcr2ImageProcessor(size={"height": 28, "width": 28}, crop_to_patches=True, max_patches=4)
     videos = hf.InternVLVideoProcessor()
-    _save(folder, config, hf.InternVLProcessor(pixels, words, videos, image_seq_length=4, chat_template=INTERNVL))
+    _save(
+        folder,
+        config,
+        hf.InternVLProcessor(pixels, words, videos, image_seq_length=4, chat_template=INTERNVL),
+    )
 
 
 def gemma3(folder: Path) -> None:
-    names = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    names = {
+        "image_token": "<image_soft_token>",
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+    }
     words = tokenizer(["<start_of_turn>"], "<end_of_turn>", "<bos>", **names)
     config = hf.Gemma3Config(
         text_config=text_config(words, head_dim=16, sliding_window=64, query_pre_attn_scalar=16),
@@ -150,7 +188,8 @@ def idefics3(folder: Path) -> None:
 
 
 def _save(folder: Path, config: Any, processor: Any) -> None:
-    """Draw the weights and write the checkpoint. What a model says must hang on all it is shown, not on its last token alone.
+    """Draw the weights and write the checkpoint. What a model says must hang on all it is shown, not on its
+    last token alone.
 
     So layers are drawn wide, embeddings narrow, and the output is not tied to them.
     """
@@ -159,7 +198,9 @@ def _save(folder: Path, config: Any, processor: Any) -> None:
     model = hf.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and "embed_tokens" not in name:
-            torch.nn.init.normal_(parameter, std=0.2)  # all of them: Gemma's projector starts at zero, and would show nothing
+            torch.nn.init.normal_(
+                parameter, std=0.2
+            )  # all of them: Gemma's projector starts at zero, and would show nothing
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

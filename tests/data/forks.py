@@ -1,7 +1,7 @@
 """Snakemake without its imports: a process that has them and forks for each command.
 
-Half of the time of a dry run goes into importing Snakemake and its plugins, and the tests make many. A fork finds them there,
-and nothing of vltaxon, which it imports from the folder that it is started in.
+Half of the time of a dry run goes into importing Snakemake and its plugins, and the tests make many. A fork
+finds them there, and nothing of vltaxon, which it imports from the folder that it is started in.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""A real HTTP server on loopback that serves one file, well or badly: each request takes the next of a list of faults."""
+"""A real HTTP server on loopback that serves one file, well or badly: each request takes the next of a
+list of faults.
+"""
 
 import email.utils
 import threading
@@ -13,7 +15,9 @@ Fault = Callable[["Handler"], None]
 
 @dataclass
 class Served:
-    """What is served, and what was asked. A request without a fault of its own gets the file, as it should be."""
+    """What is served, and what was asked. A request without a fault of its own gets the file, as it should
+    be.
+    """
 
     content: bytes
     etag: str | None = '"v1"'
@@ -39,7 +43,9 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def proper(self, ranges: bool = True, conditional: bool = True, **bent: int | str | None) -> None:
-        """Send what is asked for; `bent` replaces headers (None leaves one out), `stop` drops the connection after some bytes."""
+        """Send what is asked for; `bent` replaces headers (None leaves one out), `stop` drops the
+        connection after some bytes.
+        """
         content, start, status = self.served.content, 0, 200
         if ranges and (asked := self.headers.get("Range")):
             start, status = int(asked.removeprefix("bytes=").removesuffix("-")), 206
@@ -54,9 +60,15 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         stop = bent.pop("stop", None)
         body = content[start:] if status != 416 else b""
-        self.answer(status, body if stop is None else body[: int(stop)], headers | {"Content-Length": len(body)} | _named(bent))
+        self.answer(
+            status,
+            body if stop is None else body[: int(stop)],
+            headers | {"Content-Length": len(body)} | _named(bent),
+        )
 
-    def answer(self, status: int, body: bytes = b"", headers: dict[str, int | str | None] | None = None) -> None:
+    def answer(
+        self, status: int, body: bytes = b"", headers: dict[str, int | str | None] | None = None
+    ) -> None:
         self.send_response(status)
         for key, value in _named(headers or {}).items():
             if value is not None:

@@ -1,8 +1,8 @@
 """A real Slurm on this machine for as long as something runs: one node on loopback with pretended GPUs.
 
-The programs come with Debian's packages slurmctld, slurmd, slurm-client and munge. Nothing of the system's own configuration is
-read or changed, and no root is needed. `python -m tests.data.slurm COMMAND ...` runs a command with the Slurm that answers here
-already, or else with one that is started for it.
+The programs come with Debian's packages slurmctld, slurmd, slurm-client and munge. Nothing of the system's
+own configuration is read or changed, and no root is needed. `python -m tests.data.slurm COMMAND ...` runs a
+command with the Slurm that answers here already, or else with one that is started for it.
 """
 
 import os
@@ -23,7 +23,8 @@ from typing import Self
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sinfo")
 PACKAGES = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
 
-# Nothing here needs cgroups, accounting or mail. The node claims more than the machine has, so that jobs overlap as on a big one.
+# Nothing here needs cgroups, accounting or mail. The node claims more than the machine has, so that jobs
+# overlap as on a big one.
 CONFIG = """\
 ClusterName=vltaxon
 SlurmctldHost={host}(127.0.0.1)
@@ -74,7 +75,9 @@ exit 0' 2>/dev/null
 
 
 class Slurm:
-    """The cluster. `environment` is what its users need; `start` and `stop` take a daemon by its name, for tests of failures."""
+    """The cluster. `environment` is what its users need; `start` and `stop` take a daemon by its name, for
+    tests of failures.
+    """
 
     def __init__(self, gpus: int = 4) -> None:
         if missing := [name for name in PROGRAMS if shutil.which(name, path=self._path()) is None]:
@@ -89,7 +92,10 @@ class Slurm:
     @property
     def environment(self) -> Mapping[str, str]:
         """Snakemake's job step forgets SLURM_CONF, so an `srun` that remembers comes first on PATH."""
-        return os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": f"{self.folder / 'bin'}:{self._path()}"}
+        return os.environ | {
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "PATH": f"{self.folder / 'bin'}:{self._path()}",
+        }
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a short path: sockets lie in it
@@ -109,7 +115,9 @@ class Slurm:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if {"slurmctld", "slurmd"} <= self.daemons.keys():
             self.tell("scancel", "--partition=local")
             deadline = time.monotonic() + 30
@@ -121,13 +129,24 @@ class Slurm:
 
     def start(self, name: str) -> None:
         """Start a daemon: munged, slurmctld or slurmd."""
-        given = [f"--socket={self.folder}/munge.socket", f"--key-file={self.folder}/munge.key", "--origin=127.0.0.1"]
+        given = [
+            f"--socket={self.folder}/munge.socket",
+            f"--key-file={self.folder}/munge.key",
+            "--origin=127.0.0.1",
+        ]
         given += [f"--{file}-file={self.folder}/munged.{file}" for file in ("seed", "pid", "log")]
-        options = ["--foreground", *given] if name == "munged" else ["-D", "-f", str(self.folder / "slurm.conf")]
+        options = (
+            ["--foreground", *given] if name == "munged" else ["-D", "-f", str(self.folder / "slurm.conf")]
+        )
         with (self.folder / f"{name}.out").open("ab") as out:
             # of a session of its own: Ctrl-C ends the jobs through Snakemake, not through their cluster
             self.daemons[name] = subprocess.Popen(
-                [name, *options], cwd=self.folder, env=self.environment, stdout=out, stderr=out, start_new_session=True
+                [name, *options],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
 
     def stop(self, name: str) -> None:
@@ -159,29 +178,49 @@ class Slurm:
     def _configure(self) -> None:
         host, conf, user = socket.gethostname().split(".")[0], self.folder / "slurm.conf", os.getuid()
         loopback = socket.gethostbyname(socket.gethostname()).startswith("127.")
-        bind = "NoCtldInAddrAny,NoInAddrAny" if loopback else "NoCtldInAddrAny"  # else srun could not be called back
-        written = {"folder": self.folder, "ports": _free_ports(2), "host": host, "user": user, "bind": bind, "gpus": self.gpus}
+        bind = (
+            "NoCtldInAddrAny,NoInAddrAny" if loopback else "NoCtldInAddrAny"
+        )  # else srun could not be called back
+        written = {
+            "folder": self.folder,
+            "ports": _free_ports(2),
+            "host": host,
+            "user": user,
+            "bind": bind,
+            "gpus": self.gpus,
+        }
         conf.write_text(CONFIG.format(**written))
         # slurmd asks for a device file per GPU and reads its number off the name
         for index in range(self.gpus):
             (self.folder / f"dev/gpu{index}").symlink_to("/dev/null")
         files = f"{self.folder}/dev/gpu[0-{self.gpus - 1}]"
-        (self.folder / "gres.conf").write_text(f"AutoDetect=off\nNodeName={host} Name=gpu File={files} Flags=nvidia_gpu_env\n")
-        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # or slurmd looks for a mounted tree to choose by
+        (self.folder / "gres.conf").write_text(
+            f"AutoDetect=off\nNodeName={host} Name=gpu File={files} Flags=nvidia_gpu_env\n"
+        )
+        (self.folder / "cgroup.conf").write_text(
+            "CgroupPlugin=cgroup/v1\n"
+        )  # or slurmd looks for a mounted tree to choose by
         (self.folder / "munge.key").write_bytes(os.urandom(1024))
         (self.folder / "munge.key").chmod(0o400)
         srun = shlex.quote(str(shutil.which("srun", path=self._path())))
-        scripts = {"epilog": EPILOG.format(conf=conf), "bin/srun": f'#!/bin/sh\nSLURM_CONF={conf} exec {srun} "$@"\n'}
+        scripts = {
+            "epilog": EPILOG.format(conf=conf),
+            "bin/srun": f'#!/bin/sh\nSLURM_CONF={conf} exec {srun} "$@"\n',
+        }
         for name, text in scripts.items():
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o755)
 
     def _wait(self, *command: str) -> None:
         deadline = time.monotonic() + 60
-        while subprocess.run(command, env=self.environment, capture_output=True, stdin=subprocess.DEVNULL).returncode:
+        while subprocess.run(
+            command, env=self.environment, capture_output=True, stdin=subprocess.DEVNULL
+        ).returncode:
             late = [name for name, daemon in self.daemons.items() if daemon.poll() is not None]
             if late or time.monotonic() > deadline:
-                said = "\n".join(path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.out"))
+                said = "\n".join(
+                    path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.out")
+                )
                 raise RuntimeError(f"Slurm does not start ({', '.join(late) or 'nobody'} ended):\n{said}")
             time.sleep(0.3)
 
@@ -197,7 +236,9 @@ def _free_ports(count: int) -> list[int]:
 
 def answers() -> bool:
     """Whether a Slurm answers here."""
-    return shutil.which("sinfo") is not None and subprocess.run(["sinfo"], capture_output=True).returncode == 0
+    return (
+        shutil.which("sinfo") is not None and subprocess.run(["sinfo"], capture_output=True).returncode == 0
+    )
 
 
 if __name__ == "__main__":

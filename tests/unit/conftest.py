@@ -43,7 +43,9 @@ def lineage(i: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class World:
-    """Tables of one data set. Species 0-3 are of the sft part, 4 and 5 of grpo, 6 and 7 held out; 4 training images each."""
+    """Tables of one data set. Species 0-3 are of the sft part, 4 and 5 of grpo, 6 and 7 held out; 4
+    training images each.
+    """
 
     folder: Path
 
@@ -52,7 +54,12 @@ class World:
         return {name: self.folder / f"{name}.parquet" for name in ("images", "taxa", "questions", "parts")}
 
     def task(
-        self, what: Step, vlm: Vlm | None = None, name: str = "o", previous: Path | None = None, **changes: Any
+        self,
+        what: Step,
+        vlm: Vlm | None = None,
+        name: str = "o",
+        previous: Path | None = None,
+        **changes: Any,
     ) -> TrainTask:
         """The training of a step; a draw of its samples needs no model."""
         output = self.folder / name
@@ -67,7 +74,12 @@ class World:
 
     def rewrite(self, name: str, column: str, values: list[Any]) -> None:
         """Replace a column, to make a mistake."""
-        schema = {"images": schemas.IMAGES, "taxa": schemas.TAXA, "questions": schemas.QUESTIONS, "parts": schemas.PARTS}[name]
+        schema = {
+            "images": schemas.IMAGES,
+            "taxa": schemas.TAXA,
+            "questions": schemas.QUESTIONS,
+            "parts": schemas.PARTS,
+        }[name]
         table = provenance.read_parquet(self.tables[name], schema)
         at = table.column_names.index(column)
         changed = table.set_column(at, column, pa.array(values, schema.field(column).type))
@@ -143,15 +155,30 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     special = [f"<|{name}|>" for name in NAMES]
     tokens = Tokenizer(models.BPE())
-    tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokens.pre_tokenizer, tokens.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     text = "<think></think><answer></answer> Kingdom: Plantina; Order: Ordo; Genus: Genus; Species: epithet A B user assistant"
     tokens.train_from_iterator(
-        [text] * 9, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        [text] * 9,
+        trainers.BpeTrainer(
+            vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        ),
     )
-    names = {"image_token": special[5], "video_token": special[6], "vision_bos_token": special[3], "vision_eos_token": special[4]}
+    names = {
+        "image_token": special[5],
+        "video_token": special[6],
+        "vision_bos_token": special[3],
+        "vision_eos_token": special[4],
+    }
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokens, eos_token=special[2], pad_token=special[0], extra_special_tokens=names, padding_side="left"
+        tokenizer_object=tokens,
+        eos_token=special[2],
+        pad_token=special[0],
+        extra_special_tokens=names,
+        padding_side="left",
     )
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
     config = Qwen2_5_VLConfig(
@@ -172,16 +199,27 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("base")
     model = Qwen2_5_VLForConditionalGeneration(config)
-    model.get_input_embeddings().weight.data *= 10  # tied to the output: else no adapter could make a token likely
+    model.get_input_embeddings().weight.data *= (
+        10  # tied to the output: else no adapter could make a token likely
+    )
     model.save_pretrained(folder)
     pixels = Qwen2VLImageProcessor(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=3136)
-    Qwen2_5_VLProcessor(pixels, tokenizer, Qwen2VLVideoProcessor(), chat_template=TEMPLATE).save_pretrained(folder)
+    Qwen2_5_VLProcessor(pixels, tokenizer, Qwen2VLVideoProcessor(), chat_template=TEMPLATE).save_pretrained(
+        folder
+    )
     return folder
 
 
 @pytest.fixture(scope="session")
 def vlm(checkpoint: Path) -> Vlm:
-    return Vlm(engine="transformers", checkpoint=str(checkpoint), dtype="float32", pixels=3136, min_pixels=3136, licence="MIT")
+    return Vlm(
+        engine="transformers",
+        checkpoint=str(checkpoint),
+        dtype="float32",
+        pixels=3136,
+        min_pixels=3136,
+        licence="MIT",
+    )
 
 
 def step(kind: str = "sft", **changes: Any) -> Step:

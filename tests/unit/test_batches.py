@@ -13,7 +13,8 @@ def test_legal_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "device", "world", "group", "steps"), [(128, 8, 1, None, 16), (128, 16, 4, 8, 2), (8, 4, 2, 8, 1)]
+    ("batch", "device", "world", "group", "steps"),
+    [(128, 8, 1, None, 16), (128, 16, 4, 8, 2), (8, 4, 2, 8, 1)],
 )
 def test_accumulation(batch: int, device: int, world: int, group: int | None, steps: int) -> None:
     assert accumulation(batch, device, world, group) == steps
@@ -22,7 +23,13 @@ def test_accumulation(batch: int, device: int, world: int, group: int | None, st
 @pytest.mark.parametrize(
     ("batch", "device", "world", "group", "words"),
     [
-        (12, 8, 1, None, r"(?s)device_batch_size 8 on 1 device does not divide.*1 device: 1, 2, 3, 4, 6, 12.*8 devices: none"),
+        (
+            12,
+            8,
+            1,
+            None,
+            r"(?s)device_batch_size 8 on 1 device does not divide.*1 device: 1, 2, 3, 4, 6, 12.*8 devices: none",
+        ),
         (12, 6, 4, None, r"(?s)6 on 4 devices.*4 devices: 1, 3"),
         (12, 4, 3, None, None),
         (15, 1, 2, None, r"2 devices: none; change batch_size"),
@@ -54,5 +61,9 @@ def test_trl_refuses_what_we_refuse() -> None:
 def trl_batch(device: int, steps: int, group: int) -> int | None:
     from trl import GRPOConfig
 
-    sizes = {"per_device_train_batch_size": device, "gradient_accumulation_steps": steps, "num_generations": group}
+    sizes = {
+        "per_device_train_batch_size": device,
+        "gradient_accumulation_steps": steps,
+        "num_generations": group,
+    }
     return GRPOConfig(output_dir="unused", use_cpu=True, bf16=False, **sizes).generation_batch_size

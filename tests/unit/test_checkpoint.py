@@ -41,7 +41,10 @@ def test_load_of_a_folder_that_is_no_checkpoint(vlm: Vlm, tmp_path: Path) -> Non
 
 
 def test_digest_is_of_the_content_or_of_the_pinned_revision(vlm: Vlm, tmp_path: Path) -> None:
-    assert module.digest(vlm.model_copy(update={"checkpoint": "org/model", "revision": COMMIT})) == f"org/model@{COMMIT}"
+    assert (
+        module.digest(vlm.model_copy(update={"checkpoint": "org/model", "revision": COMMIT}))
+        == f"org/model@{COMMIT}"
+    )
     (tmp_path / "weights").write_text("1")
     local = vlm.model_copy(update={"checkpoint": str(tmp_path)})
     before = module.digest(local)

@@ -23,7 +23,9 @@ def test_code_version_sees_code_not_words(tmp_path: Path, monkeypatch: pytest.Mo
 
     try:
         before = version()
-        deep.write_text('"""Other words."""\n# a comment\ndef f(x):\n    """What it does."""\n    return x + 1\n')
+        deep.write_text(
+            '"""Other words."""\n# a comment\ndef f(x):\n    """What it does."""\n    return x + 1\n'
+        )
         assert version() == before
         deep.write_text("def f(x):\n    return x + 2\n")
         assert version() != before
@@ -39,7 +41,9 @@ def test_code_version_counts_the_schemas_that_are_named_and_what_these_name(
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "top.py").write_text("from vltaxon import deep\n")
-    (package / "deep.py").write_text("from vltaxon import schemas\ndef f():\n    return schemas.LONG, schemas.wide(3)\n")
+    (package / "deep.py").write_text(
+        "from vltaxon import schemas\ndef f():\n    return schemas.LONG, schemas.wide(3)\n"
+    )
     tables = {"HEAD": "(1,)", "LONG": "(*HEAD, 2)", "SCORES": "(3,)", "WIDE": "(4,)"}
     monkeypatch.setattr(code_versions.vltaxon, "__file__", str(package / "__init__.py"))
 
@@ -59,12 +63,16 @@ def test_code_version_counts_the_schemas_that_are_named_and_what_these_name(
         code_versions._module.cache_clear()
 
 
-def test_code_version_counts_plugins_which_nobody_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_version_counts_plugins_which_nobody_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "vltaxon"
     (package / "kinds").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "kinds" / "__init__.py").write_text("")
-    (package / "top.py").write_text('from vltaxon import plugins\nKINDS = plugins.find_plugins("vltaxon.kinds")\n')
+    (package / "top.py").write_text(
+        'from vltaxon import plugins\nKINDS = plugins.find_plugins("vltaxon.kinds")\n'
+    )
     (package / "kinds" / "one.py").write_text("A = 1\n")
     monkeypatch.setattr(code_versions.vltaxon, "__file__", str(package / "__init__.py"))
 

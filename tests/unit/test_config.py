@@ -54,7 +54,9 @@ def test_every_file_beside_config_yaml_is_valid(kind: str, folder: Path) -> None
         if kind == "recipes":
             mine = {"model": "tiny_vlm", "recipe": path.stem, "protocol": "two_stage"}
             edit(folder / "config.yaml", systems=BASE | {"mine": mine})
-            assert load(folder / "config.yaml", folder).recipes[path.stem].description == content["description"]
+            assert (
+                load(folder / "config.yaml", folder).recipes[path.stem].description == content["description"]
+            )
         else:
             KINDS[kind].model_validate({"spec": content} if kind == "models" else content)
 
@@ -104,27 +106,67 @@ WRONG = [
         ['systems.base.model: model "tiny_vml" is not one of', 'Did you mean "tiny_vlm"?'],
     ),
     ("config.yaml", "systems.base.protocol", "directly", ['protocol "directly"', 'Did you mean "direct"?']),
-    ("config.yaml", "systems.base.protocol", "zero_shot", ["protocol zero_shot is for zero_shot, not for engine transformers"]),
+    (
+        "config.yaml",
+        "systems.base.protocol",
+        "zero_shot",
+        ["protocol zero_shot is for zero_shot, not for engine transformers"],
+    ),
     ("config.yaml", "systems.chance.recipe", "vl_taxon", ["engine chance is not trained"]),
-    ("config.yaml", "encoder", "tiny_vlm", ["encoder: tiny_vlm is of engine transformers, needed is zero_shot"]),
-    ("config.yaml", "training.dataset", "demo_birds", ["demo_birds has no train split, and a test split is never trained on"]),
+    (
+        "config.yaml",
+        "encoder",
+        "tiny_vlm",
+        ["encoder: tiny_vlm is of engine transformers, needed is zero_shot"],
+    ),
+    (
+        "config.yaml",
+        "training.dataset",
+        "demo_birds",
+        ["demo_birds has no train split, and a test split is never trained on"],
+    ),
     ("config.yaml", "choices", ["similer"], ['"similer" is not one of', 'Did you mean "similar"?']),
     ("config.yaml", "report.dataset", "demo_plant", ["report.dataset", 'Did you mean "demo_plants"?']),
     ("config.yaml", "report.baseline", "bas", ['report.baseline: "bas" is not', 'Did you mean "base"?']),
     ("config.yaml", "report.baseline", "base_open", ["base_open answers no questions (protocol open_set)"]),
-    ("config.yaml", "systems.chance.modle", "chance", ["systems.chance.modle: unknown key", 'Did you mean "model"?']),
+    (
+        "config.yaml",
+        "systems.chance.modle",
+        "chance",
+        ["systems.chance.modle: unknown key", 'Did you mean "model"?'],
+    ),
     ("config.yaml", "systems.chance.label", "Base", ["labels of systems: Base stands twice"]),
     ("config.yaml", "datasets", ["demo_birds", "demo_birds"], ["datasets: demo_birds stands twice"]),
     ("config.yaml", "shards", 0, ["config.yaml: shards: Input should be greater than 0"]),
-    ("config.yaml", "shards", "atuo", ['config.yaml: shards: "atuo" is not one of auto. Did you mean "auto"?']),
-    ("datasets/demo_plants.yaml", "scored_levels", [2, 9], ["scored_levels [9]: out of range, there are 7 ranks"]),
+    (
+        "config.yaml",
+        "shards",
+        "atuo",
+        ['config.yaml: shards: "atuo" is not one of auto. Did you mean "auto"?'],
+    ),
+    (
+        "datasets/demo_plants.yaml",
+        "scored_levels",
+        [2, 9],
+        ["scored_levels [9]: out of range, there are 7 ranks"],
+    ),
     ("datasets/demo_plants.yaml", "variant", 5, ["variant: 5 is out of range, there are 5"]),
     ("datasets/demo_plants.yaml", "source", "inat", ['Did you mean "inat21"?']),
     ("datasets/demo_plants.yaml", "ranks", ["genus", "genus", *"abcde"], ["names a rank twice"]),
     ("datasets/demo_plants.yaml", "test", {"archive": "x.tar.gz"}, ["annotations: inat21 needs"]),
-    ("datasets/demo_birds.yaml", "test.archive", {"source": {"url": "http://x/a.tgz"}}, ["test.archive: needs md5 or sha256"]),
+    (
+        "datasets/demo_birds.yaml",
+        "test.archive",
+        {"source": {"url": "http://x/a.tgz"}},
+        ["test.archive: needs md5 or sha256"],
+    ),
     ("datasets/demo_birds.yaml", "test.archive", {"md5": MD5}, ["test.archive.source: is missing"]),
-    ("datasets/demo_birds.yaml", "test.archive", {"source": {}, "md5": MD5}, ["test.archive.source: needs one of url and path"]),
+    (
+        "datasets/demo_birds.yaml",
+        "test.archive",
+        {"source": {}, "md5": MD5},
+        ["test.archive.source: needs one of url and path"],
+    ),
     (
         "datasets/demo_birds.yaml",
         "test.archive",
@@ -143,12 +185,19 @@ WRONG = [
         {"source": {"url": "s3://x/a.tgz"}, "md5": MD5},
         ["is no http or https address"],
     ),
-    ("datasets/demo_birds.yaml", "test.archive", {"source": {"url": "http://x/a.tgz"}, "md5": "f6f6"}, ["test.archive.md5"]),
+    (
+        "datasets/demo_birds.yaml",
+        "test.archive",
+        {"source": {"url": "http://x/a.tgz"}, "md5": "f6f6"},
+        ["test.archive.md5"],
+    ),
     (
         "datasets/demo_birds.yaml",
         "test.archive",
         {"source": {"url": "http://x/files/content?id=3"}, "md5": MD5},
-        ['file: "content" (of http://x/files/content?id=3) is no file name with an ending; give one as `file`'],
+        [
+            'file: "content" (of http://x/files/content?id=3) is no file name with an ending; give one as `file`'
+        ],
     ),
     (
         "datasets/demo_animals.yaml",
@@ -159,11 +208,36 @@ WRONG = [
     ("datasets/demo_birds.yaml", "test.archive", 3, ["test.archive: Input is not a valid path"]),
     ("datasets/demo_birds.yaml", "test", {"folder": "x"}, ["cub200 takes `archive`, and was given folder"]),
     ("datasets/demo_birds.yaml", "source", "folder", ["folder takes `table`, and was given archive"]),
-    ("datasets/demo_birds.yaml", "test", {"archive": "x.tgz", "table": "x.csv"}, ["and was given archive, table"]),
-    ("datasets/demo_birds.yaml", "subset", "novel", ["subset: terra_incognita needs one", "no other source has any"]),
-    ("datasets/demo_birds.yaml", "max_rejected", 1.5, ["max_rejected: Input should be less than or equal to 1"]),
-    ("config.yaml", "choices", ["similar", "published"], ["choices: published, but no data set's file has `published`"]),
-    ("config.yaml", "training.choices", "published", ["training.choices", '"published" is not one of random, similar']),
+    (
+        "datasets/demo_birds.yaml",
+        "test",
+        {"archive": "x.tgz", "table": "x.csv"},
+        ["and was given archive, table"],
+    ),
+    (
+        "datasets/demo_birds.yaml",
+        "subset",
+        "novel",
+        ["subset: terra_incognita needs one", "no other source has any"],
+    ),
+    (
+        "datasets/demo_birds.yaml",
+        "max_rejected",
+        1.5,
+        ["max_rejected: Input should be less than or equal to 1"],
+    ),
+    (
+        "config.yaml",
+        "choices",
+        ["similar", "published"],
+        ["choices: published, but no data set's file has `published`"],
+    ),
+    (
+        "config.yaml",
+        "training.choices",
+        "published",
+        ["training.choices", '"published" is not one of random, similar'],
+    ),
     ("datasets/demo_birds.yaml", "published", {"blob": "0" * 40}, ["published.annotations: is missing"]),
     (
         "datasets/demo_birds.yaml",
@@ -172,22 +246,52 @@ WRONG = [
         ["published.blob: String should match"],
     ),
     ("datasets/demo_birds.yaml", "published", {"annotation": "a.jsonl"}, ['Did you mean "annotations"?']),
-    ("models/tiny_vlm.yaml", "engine", "transformer", ['engine "transformer" is not', 'Did you mean "transformers"?']),
+    (
+        "models/tiny_vlm.yaml",
+        "engine",
+        "transformer",
+        ['engine "transformer" is not', 'Did you mean "transformers"?'],
+    ),
     ("models/tiny_vlm.yaml", "checkpoint", "Qwen/Qwen2.5-VL-7B-Instruct", ["a hub id needs a revision"]),
-    ("models/tiny_vlm.yaml", "revision", "v1.0", ['revision: "v1.0" is no commit (40 hex digits)', '"main" where none is known']),
+    (
+        "models/tiny_vlm.yaml",
+        "revision",
+        "v1.0",
+        ['revision: "v1.0" is no commit (40 hex digits)', '"main" where none is known'],
+    ),
     ("models/tiny_vlm.yaml", "gpus", 0, ["gpus: Input should be greater than 0"]),
-    ("models/tiny_vlm.yaml", "train_gpus", 2, ["train_gpus: step vl_taxon/1: device_batch_size 32 on 2 devices does not divide"]),
-    ("models/tiny_siglip.yaml", "name", "hf-hub:imageomics/bioclip-2", ["is a hub id, which needs a revision"]),
+    (
+        "models/tiny_vlm.yaml",
+        "train_gpus",
+        2,
+        ["train_gpus: step vl_taxon/1: device_batch_size 32 on 2 devices does not divide"],
+    ),
+    (
+        "models/tiny_siglip.yaml",
+        "name",
+        "hf-hub:imageomics/bioclip-2",
+        ["is a hub id, which needs a revision"],
+    ),
     ("models/tiny_siglip.yaml", "revision", "0" * 40, ["revision: open_clip has none for"]),
     ("models/tiny_siglip.yaml", "revision", "main", ["revision: String should match pattern"]),
     ("models/tiny_siglip.yaml", "pretrained", "webli", ["brings its own weights"]),
     ("config.yaml", "calibration", {"templates": ["a {"]}, ["must each hold"]),
     ("prompts/stage2.yaml", "text", "{leef}", ["placeholder ['leef'] is unknown"]),
     ("protocols/two_stage.yaml", "stages.1.condition", "none", ["stage2 has the placeholder ['leaf']"]),
-    ("protocols/two_stage.yaml", "stages.1.prompt", "stage1", ["stage1 lacks the placeholder ['leaf', 'options', 'question']"]),
+    (
+        "protocols/two_stage.yaml",
+        "stages.1.prompt",
+        "stage1",
+        ["stage1 lacks the placeholder ['leaf', 'options', 'question']"],
+    ),
     ("recipes/vl_taxon.yaml", "steps.1.samples.1.condition", "none", ["stage2 has the placeholder ['leaf']"]),
     ("recipes/vl_taxon.yaml", "steps.0.lora", {"targets": "("}, ["not a regular expression"]),
-    ("protocols/two_stage.yaml", "stages", [{"name": "answer", "prompt": "stage2", "condition": "leaf"}], ["needs a leaf stage"]),
+    (
+        "protocols/two_stage.yaml",
+        "stages",
+        [{"name": "answer", "prompt": "stage2", "condition": "leaf"}],
+        ["needs a leaf stage"],
+    ),
     ("recipes/vl_taxon.yaml", "steps.1.group_size", 7, ["group_size 7 does not fit batch_size", "8, 16, 32"]),
     (
         "config.yaml",
@@ -196,19 +300,64 @@ WRONG = [
         ["device_batch_size 48 on 1 device does not divide", "4 devices: 1, 2, 4, 8"],
     ),
     ("recipes/vl_taxon.yaml", "steps.0.generate", "vllm_server", ["generate: is for grpo"]),
-    ("recipes/vl_taxon.yaml", "steps.0.kl", 0.1, ["steps.0.kl: is for grpo, not for sft; legal is one of batch_size"]),
-    ("recipes/vl_taxon.yaml", "steps.0.epoch", 2, ["steps.0.epoch: unknown key; legal is", 'Did you mean "epochs"?']),
-    ("recipes/vl_taxon.yaml", "steps.1.group_sizes", 4, ["steps.1.group_sizes: unknown key", 'Did you mean "group_size"?']),
-    ("recipes/vl_taxon.yaml", "steps.0.kind", "sftt", ['steps.0: kind "sftt" is not one of grpo, sft. Did you mean "sft"?']),
+    (
+        "recipes/vl_taxon.yaml",
+        "steps.0.kl",
+        0.1,
+        ["steps.0.kl: is for grpo, not for sft; legal is one of batch_size"],
+    ),
+    (
+        "recipes/vl_taxon.yaml",
+        "steps.0.epoch",
+        2,
+        ["steps.0.epoch: unknown key; legal is", 'Did you mean "epochs"?'],
+    ),
+    (
+        "recipes/vl_taxon.yaml",
+        "steps.1.group_sizes",
+        4,
+        ["steps.1.group_sizes: unknown key", 'Did you mean "group_size"?'],
+    ),
+    (
+        "recipes/vl_taxon.yaml",
+        "steps.0.kind",
+        "sftt",
+        ['steps.0: kind "sftt" is not one of grpo, sft. Did you mean "sft"?'],
+    ),
     ("recipes/vl_taxon.yaml", "steps.0", {"part": "sft"}, ["steps.0: kind is missing"]),
-    ("recipes/vl_taxon.yaml", "steps.1.rewards", [{"name": "fromat"}], ['reward "fromat" is not', 'Did you mean "format"?']),
+    (
+        "recipes/vl_taxon.yaml",
+        "steps.1.rewards",
+        [{"name": "fromat"}],
+        ['reward "fromat" is not', 'Did you mean "format"?'],
+    ),
     ("recipes/vl_taxon.yaml", "steps.1.rewards", [], ["steps.1.rewards: Tuple should have at least 1 item"]),
-    ("recipes/vl_taxon.yaml", "steps.1.rewards", [{"name": "format"}] * 2, ["steps.1: rewards: format stands twice"]),
-    ("recipes/vl_taxon.yaml", "steps.1.rewards", [{"name": "format", "wieght": 2}], ['Did you mean "weight"?']),
-    ("recipes/vl_taxon.yaml", "steps.1.samples.1.turns", "multi", ["turns: multi is for the answer task, with all levels"]),
+    (
+        "recipes/vl_taxon.yaml",
+        "steps.1.rewards",
+        [{"name": "format"}] * 2,
+        ["steps.1: rewards: format stands twice"],
+    ),
+    (
+        "recipes/vl_taxon.yaml",
+        "steps.1.rewards",
+        [{"name": "format", "wieght": 2}],
+        ['Did you mean "weight"?'],
+    ),
+    (
+        "recipes/vl_taxon.yaml",
+        "steps.1.samples.1.turns",
+        "multi",
+        ["turns: multi is for the answer task, with all levels"],
+    ),
     ("recipes/vl_taxon.yaml", "steps.1.lora", {"rank": 8}, ["the same `lora` rank"]),
     ("recipes/vl_taxon.yaml", "steps.0.split", "test", ["split", '"test" is not one of train']),
-    ("recipes/vl_taxon.yaml", "steps.1.samples.0.prompt", "stage3", ['prompt "stage3" is not one of', 'Did you mean "stage2"?']),
+    (
+        "recipes/vl_taxon.yaml",
+        "steps.1.samples.0.prompt",
+        "stage3",
+        ['prompt "stage3" is not one of', 'Did you mean "stage2"?'],
+    ),
 ]
 
 
@@ -224,7 +373,12 @@ def test_what_is_wrong_is_said(folder: Path, file: str, key: str, value: Any, sa
 
 KEY = "sk-proj-Ab3xYz0123456789"
 WRONG_ENDPOINTS = [
-    ("models/gpt_4o.yaml", "key", KEY, ["key: give the NAME of an environment variable (OPENAI_API_KEY), never the key itself"]),
+    (
+        "models/gpt_4o.yaml",
+        "key",
+        KEY,
+        ["key: give the NAME of an environment variable (OPENAI_API_KEY), never the key itself"],
+    ),
     ("models/gpt_4o.yaml", "key", KEY.upper().replace("-", "_"), ["never the key itself"]),
     (
         "models/gpt_4o.yaml",
@@ -240,25 +394,57 @@ WRONG_ENDPOINTS = [
     ("models/gpt_4o.yaml", "detail", "hihg", ['"hihg" is not one of', 'Did you mean "high"?']),
     ("models/gpt_4o.yaml", "prise", {}, ["prise: unknown key", 'Did you mean "price"?']),
     ("models/qwen2_5_vl_7b_vllm.yaml", "key", "MY_KEY", ["key: is for a url; a managed server is your own"]),
-    ("models/qwen2_5_vl_7b_vllm.yaml", "managed.model", "chance", ["chance is of engine chance, needed is transformers"]),
-    ("models/qwen2_5_vl_7b_vllm.yaml", "managed.modle", "x", ["managed.modle: unknown key", 'Did you mean "model"?']),
-    ("config.yaml", "systems.gpt_4o.recipe", "vl_taxon", ["a model behind a url is not trained; name one with `managed`"]),
+    (
+        "models/qwen2_5_vl_7b_vllm.yaml",
+        "managed.model",
+        "chance",
+        ["chance is of engine chance, needed is transformers"],
+    ),
+    (
+        "models/qwen2_5_vl_7b_vllm.yaml",
+        "managed.modle",
+        "x",
+        ["managed.modle: unknown key", 'Did you mean "model"?'],
+    ),
+    (
+        "config.yaml",
+        "systems.gpt_4o.recipe",
+        "vl_taxon",
+        ["a model behind a url is not trained; name one with `managed`"],
+    ),
     (
         "config.yaml",
         "systems.gpt_4o.protocol",
         "constrained",
         ["protocol constrained is for transformers, not for engine server"],
     ),
-    ("config.yaml", "systems.gpt_4o.protocol", "zero_shot", ["protocol zero_shot is for zero_shot, not for engine server"]),
-    ("protocols/direct.yaml", "stages.0.repetition_penalty", 1.1, ["systems.gpt_4o: protocol direct has a repetition_penalty"]),
+    (
+        "config.yaml",
+        "systems.gpt_4o.protocol",
+        "zero_shot",
+        ["protocol zero_shot is for zero_shot, not for engine server"],
+    ),
+    (
+        "protocols/direct.yaml",
+        "stages.0.repetition_penalty",
+        1.1,
+        ["systems.gpt_4o: protocol direct has a repetition_penalty"],
+    ),
     ("protocols/direct.yaml", "stages.0.samples", 4, ["samples and top_p are for a temperature above 0"]),
     ("protocols/direct.yaml", "stages.0.top_p", 0.9, ["samples and top_p are for a temperature above 0"]),
     ("protocols/direct.yaml", "stages.0.temperature", 99, ["stages.0.temperature"]),
-    ("protocols/direct.yaml", "stages.0.choose", "best", ["choose: best is for several samples of the leaf stage"]),
+    (
+        "protocols/direct.yaml",
+        "stages.0.choose",
+        "best",
+        ["choose: best is for several samples of the leaf stage"],
+    ),
 ]
 
 
-@pytest.mark.parametrize(("file", "key", "value", "said"), WRONG_ENDPOINTS, ids=[f"{f}:{k}" for f, k, *_ in WRONG_ENDPOINTS])
+@pytest.mark.parametrize(
+    ("file", "key", "value", "said"), WRONG_ENDPOINTS, ids=[f"{f}:{k}" for f, k, *_ in WRONG_ENDPOINTS]
+)
 def test_what_is_wrong_with_an_endpoint_is_said_but_never_its_key(
     folder: Path, file: str, key: str, value: Any, said: list[str]
 ) -> None:
@@ -275,14 +461,22 @@ def test_what_is_wrong_with_an_endpoint_is_said_but_never_its_key(
 
 @pytest.mark.parametrize(
     ("model", "said"),
-    [({"temperature": None}, "temperature is null"), ({"body": {"top_p": 1, "seed": 3}}, "body sets seed, top_p")],
+    [
+        ({"temperature": None}, "temperature is null"),
+        ({"body": {"top_p": 1, "seed": 3}}, "body sets seed, top_p"),
+    ],
 )
-def test_an_endpoint_that_takes_no_temperature_is_not_asked_for_samples(folder: Path, model: dict[str, Any], said: str) -> None:
+def test_an_endpoint_that_takes_no_temperature_is_not_asked_for_samples(
+    folder: Path, model: dict[str, Any], said: str
+) -> None:
     systems = BASE | {"gpt_4o": {"model": "gpt_4o", "protocol": "two_stage_voted"}}
     edit(folder / "config.yaml", systems=systems, main=[], sweeps={}, comparisons={})
     load(folder / "config.yaml", folder)
     edit(folder / "models" / "gpt_4o.yaml", **model)
-    assert f"systems.gpt_4o: protocol two_stage_voted draws samples, and config/models/gpt_4o.yaml: {said}" in problems(folder)
+    assert (
+        f"systems.gpt_4o: protocol two_stage_voted draws samples, and config/models/gpt_4o.yaml: {said}"
+        in problems(folder)
+    )
 
 
 @pytest.mark.parametrize(
@@ -293,7 +487,9 @@ def test_an_endpoint_that_takes_no_temperature_is_not_asked_for_samples(folder: 
         ("two_stage_voted", {"choose": "best"}, "choose: best is an oracle, from which no answers are made"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(folder: Path, protocol: str, change: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_drawn_is_refused(
+    folder: Path, protocol: str, change: dict[str, Any], said: str
+) -> None:
     given = yaml.safe_load((folder / "protocols" / f"{protocol}.yaml").read_text())
     Protocol.model_validate(given)
     given["stages"][0] |= change
@@ -307,7 +503,9 @@ def test_the_report_is_about_questions_that_there_are(folder: Path) -> None:
     load(folder / "config.yaml", folder)
     about = yaml.safe_load((folder / "config.yaml").read_text())["report"]
     edit(folder / "config.yaml", report=about | {"choices": "published"})
-    assert "report.choices: published, but config/datasets/demo_plants.yaml has no `published`" in problems(folder)
+    assert "report.choices: published, but config/datasets/demo_plants.yaml has no `published`" in problems(
+        folder
+    )
     edit(folder / "config.yaml", report=about | {"choices": "published", "dataset": "demo_birds"})
     load(folder / "config.yaml", folder)
 
@@ -318,7 +516,12 @@ def test_all_errors_come_at_once(folder: Path) -> None:
     (folder / "prompts" / "direct.yaml").write_text("text: [")
     (folder / "recipes" / "vl_taxon.yaml").unlink()
     said = problems(folder)
-    for part in ("scored_levels [9]", "template: must hold", "direct.yaml: not readable", 'recipe "vl_taxon" is not one of'):
+    for part in (
+        "scored_levels [9]",
+        "template: must hold",
+        "direct.yaml: not readable",
+        'recipe "vl_taxon" is not one of',
+    ):
         assert part in said
 
 
@@ -345,7 +548,10 @@ def test_data_sets_share_a_raw_file_only_if_they_agree_on_it(folder: Path) -> No
     path.write_text(yaml.safe_dump(spoil(yaml.safe_load(path.read_text()), "test.archive", given)))
     said = problems(folder)
     assert "demo_animals.yaml: test.archive: val.tar.gz from https://mirror/val.tar.gz" in said
-    assert "is not the file of config/datasets/demo_plants.yaml: test.archive, from https://x/2021/val.tar.gz" in said
+    assert (
+        "is not the file of config/datasets/demo_plants.yaml: test.archive, from https://x/2021/val.tar.gz"
+        in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -358,7 +564,9 @@ def test_data_sets_share_a_raw_file_only_if_they_agree_on_it(folder: Path) -> No
         ({"path": "/data/val.tar.gz"}, {}, "val.tar.gz"),
     ],
 )
-def test_a_raw_file_lies_in_one_place_whatever_its_source(source: dict[str, str], more: dict[str, str], name: str) -> None:
+def test_a_raw_file_lies_in_one_place_whatever_its_source(
+    source: dict[str, str], more: dict[str, str], name: str
+) -> None:
     file = RawFile.model_validate({"source": source, "md5": MD5.upper(), **more})
     assert (local(file), file.md5) == (Path("results/raw") / name, MD5)
     assert Split(archive=file).stem == name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
@@ -378,7 +586,9 @@ def _recipes(folder: Path, **files: dict[str, Any]) -> Experiment:
 
 def test_a_recipe_takes_the_steps_of_another_and_its_own_changes(folder: Path) -> None:
     found = _recipes(
-        folder, mild={"based_on": "vl_taxon", "changes": {"2-grpo": {"kl": 0.1}}}, odd={"based_on": "mild", "word": "organism"}
+        folder,
+        mild={"based_on": "vl_taxon", "changes": {"2-grpo": {"kl": 0.1}}},
+        odd={"based_on": "mild", "word": "organism"},
     )
     base, mild, odd = (found.recipes[name] for name in ("vl_taxon", "mild", "odd"))
     assert mild.steps == (base.steps[0], base.steps[1].model_copy(update={"kl": 0.1}))
@@ -394,7 +604,8 @@ def test_a_step_that_recipes_share_is_trained_once(folder: Path) -> None:
         first={"based_on": "vl_taxon", "changes": {"1-sft": {"epochs": 9}}},
     )
     owners = {
-        name: [found.step_recipe(name, step) for step in ("1-sft", "2-grpo")] for name in ("mild", "milder", "odd", "first")
+        name: [found.step_recipe(name, step) for step in ("1-sft", "2-grpo")]
+        for name in ("mild", "milder", "odd", "first")
     }
     assert owners["mild"] == ["vl_taxon", "mild"] and owners["milder"] == ["vl_taxon", "milder"]
     assert owners["odd"] == ["odd", "odd"], "other words are other samples"
@@ -415,7 +626,9 @@ def test_settings_of_the_experiment_come_last_and_the_narrower_wins(folder: Path
     base, mild = found.recipes["vl_taxon"], found.recipes["mild"]
     assert [step.epochs for step in base.steps] == [3, 4] and {step.lora.rank for step in base.steps} == {8}
     assert [step.epochs for step in mild.steps] == [5, 4] and mild.steps[1].temperature == 0.5
-    assert "temperature" not in mild.steps[0].model_fields_set, "what a kind of step has not is for the others"
+    assert "temperature" not in mild.steps[0].model_fields_set, (
+        "what a kind of step has not is for the others"
+    )
     assert base.steps[0].lora.alpha == 64, "what a setting does not name stays"
 
 
@@ -425,7 +638,10 @@ def test_settings_of_the_experiment_come_last_and_the_narrower_wins(folder: Path
         ({"based_on": "vl_taxons"}, 'recipe "vl_taxons" is not one of'),
         ({"based_on": "mine"}, "based_on: mine gives no steps"),
         ({"based_on": "vl_taxon", "steps": []}, "gives `changes` by step, and no `steps`"),
-        ({"based_on": "vl_taxon", "changes": {"3-grpo": {"kl": 1}}}, 'changes: "3-grpo" is not one of 1-sft, 2-grpo'),
+        (
+            {"based_on": "vl_taxon", "changes": {"3-grpo": {"kl": 1}}},
+            'changes: "3-grpo" is not one of 1-sft, 2-grpo',
+        ),
         ({"based_on": "vl_taxon", "changes": {"2-grpo": {"kll": 1}}}, "unknown key; legal is"),
         ({"based_on": "vl_taxon", "changes": {"2-grpo": {"group_size": 7}}}, "group_size 7 does not fit"),
     ],
@@ -455,16 +671,26 @@ def test_settings_for_what_is_not_there(folder: Path, key: str, said: str) -> No
         ({"main": ["base", "bse"]}, 'main: "bse" is not'),
         ({"main": ["base", "base"]}, "main: base stands twice"),
         ({"main": ["base", "chance"]}, 'report.system: "vl_taxon" is not one of base, chance'),
-        ({"tables": {"animal": "demo_animals", "plant": "plants", "bird": "demo_birds"}}, 'tables.plant: "plants" is not'),
+        (
+            {"tables": {"animal": "demo_animals", "plant": "plants", "bird": "demo_birds"}},
+            'tables.plant: "plants" is not',
+        ),
         ({"comparisons": {"c": ["base", "bse"]}}, 'comparisons.c: "bse" is not'),
         ({"sweeps": {"s": {"system": "bass"}}}, 'sweeps.s.system: "bass" is not'),
         ({"sweeps": {"s": {"system": "base", "variants": [0, 5]}}}, "sweeps.s.variants: 5 is out of range"),
         (
-            {"systems": BASE | {"base": {"model": "tiny_vlm", "protocol": "direct", "variant": {"demo_plant": 1}}}, "main": []},
+            {
+                "systems": BASE
+                | {"base": {"model": "tiny_vlm", "protocol": "direct", "variant": {"demo_plant": 1}}},
+                "main": [],
+            },
             'systems.base.variant: "demo_plant" is not one of',
         ),
         (
-            {"systems": BASE | {"base": {"model": "tiny_vlm", "protocol": "direct", "variant": 7}}, "main": []},
+            {
+                "systems": BASE | {"base": {"model": "tiny_vlm", "protocol": "direct", "variant": 7}},
+                "main": [],
+            },
             "systems.base.variant: 7 is out of range, inat21 has 5 wordings",
         ),
         ({"sweeps": {"s": {"system": "chance"}}}, "no question that a model answers"),
@@ -480,25 +706,36 @@ def test_what_the_tables_and_sweeps_name_is_there(folder: Path, changes: dict[st
 
 
 def test_a_sweep_is_a_system_for_each_wording_and_rotation(folder: Path) -> None:
-    edit(folder / "config.yaml", sweeps={"s": {"system": "vl_taxon", "variants": [0, 2], "rotations": [0, 3]}})
+    edit(
+        folder / "config.yaml", sweeps={"s": {"system": "vl_taxon", "variants": [0, 2], "rotations": [0, 3]}}
+    )
     found = load(folder / "config.yaml", folder)
     members = found.config.swept("s")
     assert list(members) == ["s.v0.r0", "s.v0.r3", "s.v2.r0", "s.v2.r3"]
-    assert (members["s.v2.r3"].variant, members["s.v2.r3"].rotation, members["s.v2.r3"].recipe) == (2, 3, "vl_taxon")
-    assert {found.leaf_systems()[name] for name in members} == {"vl_taxon"}, "stage 1 asks no question, so it is not asked again"
+    assert (members["s.v2.r3"].variant, members["s.v2.r3"].rotation, members["s.v2.r3"].recipe) == (
+        2,
+        3,
+        "vl_taxon",
+    )
+    assert {found.leaf_systems()[name] for name in members} == {"vl_taxon"}, (
+        "stage 1 asks no question, so it is not asked again"
+    )
 
 
 def test_a_repeat_asks_every_stage_anew_but_for_the_first_run(folder: Path) -> None:
     edit(folder / "config.yaml", repeats={"again": {"system": "vl_taxon_lookup", "times": 3}})
     found = load(folder / "config.yaml", folder)
     runs = found.config.repeated("again")
-    assert [(name, run.repeat, run.recipe) for name, run in runs.items()] == [(f"again.n{i}", i, "vl_taxon") for i in range(3)]
+    assert [(name, run.repeat, run.recipe) for name, run in runs.items()] == [
+        (f"again.n{i}", i, "vl_taxon") for i in range(3)
+    ]
     assert [found.leaf_systems()[name] for name in runs] == ["vl_taxon", "again.n1", "again.n2"]
     assert found.leaf_systems()["vl_taxon_open"] == "vl_taxon"
 
 
 def test_weights_of_several_devices_are_shared_where_several_processes_train(folder: Path) -> None:
     edit(folder / "models" / "tiny_vlm.yaml", gpus=4, train_gpus=8)
-    assert "train_gpus: with ddp each of 8 devices holds all weights, which take 4 (`gpus`); distributed: fsdp" in problems(
-        folder
+    assert (
+        "train_gpus: with ddp each of 8 devices holds all weights, which take 4 (`gpus`); distributed: fsdp"
+        in problems(folder)
     )

@@ -1,4 +1,5 @@
-"""A value that equals its default is no part of what makes a job run again, so a default that moves needs a decision.
+"""A value that equals its default is no part of what makes a job run again, so a default that moves needs a
+decision.
 
 After the decision: python -m tests.unit.test_defaults
 """
@@ -53,13 +54,19 @@ def defaults() -> dict[str, Any]:
 
 def test_no_default_has_moved_without_a_decision() -> None:
     recorded, now = json.loads(RECORD.read_text()), defaults()
-    moved = {name: (recorded[name], now[name]) for name in recorded.keys() & now.keys() if recorded[name] != now[name]}
+    moved = {
+        name: (recorded[name], now[name])
+        for name in recorded.keys() & now.keys()
+        if recorded[name] != now[name]
+    }
     assert not moved, (
         f"{moved}: results that were made with the old default would be taken for results of the new one. Raise the number "
         "in src/vltaxon/versions.py of what reads it (or keep the old default and write the new value where it is wanted); "
         "then record the defaults: python -m tests.unit.test_defaults"
     )
-    assert recorded.keys() == now.keys(), "fields came or went: record the defaults, python -m tests.unit.test_defaults"
+    assert recorded.keys() == now.keys(), (
+        "fields came or went: record the defaults, python -m tests.unit.test_defaults"
+    )
 
 
 def test_the_record_would_notice() -> None:

@@ -1,4 +1,6 @@
-"""The documents: links lead somewhere, commands name targets that exist, and no key of the config is left out."""
+"""The documents: links lead somewhere, commands name targets that exist, and no key of the config is left
+out.
+"""
 
 import re
 import shlex

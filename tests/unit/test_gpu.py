@@ -86,14 +86,18 @@ def test_no_device_is_leased_twice_and_a_killed_job_frees_its_own(leases: Path, 
     assert len(list(leases.iterdir())) < 8, "what nobody holds is swept away"
 
 
-def test_jobs_are_served_as_they_came_whatever_they_want_and_a_killed_one_holds_up_nobody(leases: Path, start: Start) -> None:
+def test_jobs_are_served_as_they_came_whatever_they_want_and_a_killed_one_holds_up_nobody(
+    leases: Path, start: Start
+) -> None:
     holders = [start(1) for _ in range(3)]
     free = {job: held(job) for job in holders}
     line = []
     for place, count in enumerate((1, 3, 2, 1)):
         line.append(start(count))
         first = said(line[-1])
-        assert ("first in line" if not place else f"behind {place} job") in first and "--resources gpu=3" in first
+        assert (
+            "first in line" if not place else f"behind {place} job"
+        ) in first and "--resources gpu=3" in first
     killed, all_three, two, one = line
     killed.kill()
     assert "first in line" in said(all_three)
@@ -134,14 +138,20 @@ def test_a_value_already_set_is_what_jobs_share(leases: Path, start: Start) -> N
 
 
 def test_a_scheduler_s_devices_are_those_of_its_allocation(leases: Path, start: Start) -> None:
-    """Each allocation may call its device 0, and each step that has devices of its own; the jobs of one share it."""
+    """Each allocation may call its device 0, and each step that has devices of its own; the jobs of one
+    share it.
+    """
     others = [start(1, CUDA_VISIBLE_DEVICES="0"), start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="7")]
-    steps = [start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="8", SLURM_STEP_GPUS=true) for true in ("5", "6")]
+    steps = [
+        start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="8", SLURM_STEP_GPUS=true) for true in ("5", "6")
+    ]
     assert [held(job) for job in (*others, *steps)] == [{"0"}] * 4
     shells = {"SLURM_JOB_ID": "8", "SLURM_STEP_GPUS": "5"}  # two steps that see the same
     assert "first in line" in said(start(1, CUDA_VISIBLE_DEVICES="0", SLURM_STEP_ID="9", **shells))
     assert "first in line" in said(start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="7"))
-    assert held(start(2, SLURM_JOB_ID="9")) == {"1", "2"}, "a node whose devices Slurm does not hand out: those of the machine"
+    assert held(start(2, SLURM_JOB_ID="9")) == {"1", "2"}, (
+        "a node whose devices Slurm does not hand out: those of the machine"
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +161,9 @@ def test_a_scheduler_s_devices_are_those_of_its_allocation(leases: Path, start: 
         ("5,6,-1,7", "wants 4 devices, CUDA_VISIBLE_DEVICES leaves it 2: 5, 6"),
     ],
 )
-def test_more_than_there_are_is_refused(leases: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, words: str) -> None:
+def test_more_than_there_are_is_refused(
+    leases: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, words: str
+) -> None:
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     with pytest.raises(UserError, match=words), gpu.lease(4):
@@ -160,7 +172,9 @@ def test_more_than_there_are_is_refused(leases: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
-def test_where_devices_are_hidden_the_cpu_is_used(leases: Path, monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+def test_where_devices_are_hidden_the_cpu_is_used(
+    leases: Path, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     with gpu.lease(1) as mine:
         assert mine == [] and os.environ["CUDA_VISIBLE_DEVICES"] == hidden
@@ -232,7 +246,9 @@ def test_a_folder_that_is_a_link_is_refused(leases: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
-def test_users_of_a_machine_queue_together(monkeypatch: pytest.MonkeyPatch, leases: Path, start: Start) -> None:
+def test_users_of_a_machine_queue_together(
+    monkeypatch: pytest.MonkeyPatch, leases: Path, start: Start
+) -> None:
     folder = Path(tempfile.mkdtemp())
     before = os.umask(0o077)
     try:

@@ -1,4 +1,6 @@
-"""The record of a GPU, rehearsed on the CPU: a script that nobody could run before a device is there would fail on it."""
+"""The record of a GPU, rehearsed on the CPU: a script that nobody could run before a device is there would
+fail on it.
+"""
 
 import json
 import os
@@ -23,7 +25,13 @@ def test_every_section_runs_on_the_cpu(tmp_path: Path) -> None:
     for by in ("plain batch", "engine"):
         held = sections["inference"][f"answers of {by} against one by one"]
         assert held["compared"] == 2 and held["differ beyond twice the rounding"] == 0
-    assert len({row["rows as the first way's"] for row in sections["decode"]["rows"]}) == 1, "all ways write alike"
+    assert len({row["rows as the first way's"] for row in sections["decode"]["rows"]}) == 1, (
+        "all ways write alike"
+    )
     assert [row["step"] for row in sections["grpo"]["rows"]][:2] == ["first step", "second step"]
-    assert float(sections["agreement"]["rows"][0]["largest gap"]) < 1e-4 < float(sections["agreement"]["rows"][1]["largest gap"])
+    assert (
+        float(sections["agreement"]["rows"][0]["largest gap"])
+        < 1e-4
+        < float(sections["agreement"]["rows"][1]["largest gap"])
+    )
     assert "**No GPU was had.**" in done.stdout

@@ -17,7 +17,9 @@ with job(sys.argv[1], 3):
 
 def run(tmp_path: Path, what: str) -> tuple[int, str, str]:
     log = tmp_path / "deep" / "job.log"
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(log), what], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(log), what], capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout + done.stderr, log.read_text()
 
 

@@ -17,7 +17,11 @@ BARE = [
     ("**D**", 3, "answered"),
     ("Answer: **D**", 3, "answered"),  # not the A of "Answer"
     ("Answer: C", 2, "answered"),
-    ("The correct answer is B. Here's why, unlike option D", 1, "answered"),  # one explicit cue; prose does not count
+    (
+        "The correct answer is B. Here's why, unlike option D",
+        1,
+        "answered",
+    ),  # one explicit cue; prose does not count
     ("B. Rosa canina", 1, "answered"),
     ("B. Quercus", None, "unparsed"),  # letter and name disagree
     ("Quercus", 2, "answered"),
@@ -64,7 +68,11 @@ TAGGED = [
     ("<think>x</think><answer>Acer</answer>", 3, "answered"),
     ("B", None, "unparsed"),  # the form was asked for
     ("<think>x</think>B", None, "unparsed"),
-    ("<think>x</think><answer></answer>", None, "unparsed"),  # an empty answer is not a substring of the truth
+    (
+        "<think>x</think><answer></answer>",
+        None,
+        "unparsed",
+    ),  # an empty answer is not a substring of the truth
     ("<think>x</think><answer>A</answer><answer>B</answer>", None, "unparsed"),
     ("<think>x</think><answer>A</answer><answer>A</answer>", None, "unparsed"),
     ("<think>x</think><answer>A, B, C or D</answer>", None, "unparsed"),
@@ -90,13 +98,17 @@ def test_a_letter_whose_option_s_text_was_cut_by_the_limit_is_an_answer() -> Non
     assert parsing.read_choice("B. Rosa can", OPTIONS, "bare", "stop").outcome == "unparsed"
     assert parsing.read_choice("B. Quer", OPTIONS, "bare", "length").outcome == "truncated"
     closed = "<think>x</think><answer>B. Rosa can</answer>"  # written so, and cut behind it if at all
-    assert {parsing.read_choice(closed, OPTIONS, "tagged", reason).index for reason in ("stop", "length")} == {None}
+    assert {
+        parsing.read_choice(closed, OPTIONS, "tagged", reason).index for reason in ("stop", "length")
+    } == {None}
 
 
 def test_truncation_is_an_outcome_of_its_own_unless_the_answer_was_complete() -> None:
     assert parsing.read_choice("<think>Kingdom: Yab", OPTIONS, "tagged", "length").outcome == "truncated"
     assert parsing.read_choice("", OPTIONS, "tagged", "length").outcome == "truncated"
-    assert parsing.read_choice("<think>x</think><answer>B</answer> and", OPTIONS, "tagged", "length").index == 1
+    assert (
+        parsing.read_choice("<think>x</think><answer>B</answer> and", OPTIONS, "tagged", "length").index == 1
+    )
     assert parsing.read_name("Rosa can", "bare", "length").outcome == "truncated"
 
 
@@ -117,7 +129,11 @@ def test_names(completion: str, name: str | None) -> None:
 
 def test_lineage_is_read_by_rank_and_a_contradiction_is_nothing() -> None:
     ranks = ["kingdom", "genus", "species"]
-    assert parsing.read_lineage("Kingdom: K; Genus: Rosa; Species: Rosa canina", ranks) == ["K", "Rosa", "Rosa canina"]
+    assert parsing.read_lineage("Kingdom: K; Genus: Rosa; Species: Rosa canina", ranks) == [
+        "K",
+        "Rosa",
+        "Rosa canina",
+    ]
     assert parsing.read_lineage("kingdom : K\nGenus: Rosa; Genus: Acer", ranks) == ["K", None, None]
     assert parsing.read_lineage("Genus: Rosa; genus: rosa", ranks) == [None, "rosa", None]
     for text in (

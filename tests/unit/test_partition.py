@@ -14,8 +14,13 @@ from vltaxon.provenance import read_parquet, write_parquet
 from vltaxon.tasks.questions import PartitionTask
 
 
-def _parts(folder: Path, species: int = 40, untrained: int = 0, seed: int = 0, **asked: float) -> dict[str, str]:
-    taxa = [{"leaf": f"s{n:02d}", "level": 1, "rank": "species", "taxon": f"s{n:02d}", "key": "k"} for n in range(species)]
+def _parts(
+    folder: Path, species: int = 40, untrained: int = 0, seed: int = 0, **asked: float
+) -> dict[str, str]:
+    taxa = [
+        {"leaf": f"s{n:02d}", "level": 1, "rank": "species", "taxon": f"s{n:02d}", "key": "k"}
+        for n in range(species)
+    ]
     images = [
         {"image_id": f"{split}{n}", "split": split, "leaf": f"s{n:02d}"}
         for n in range(species)
@@ -23,7 +28,9 @@ def _parts(folder: Path, species: int = 40, untrained: int = 0, seed: int = 0, *
         if split == "test" or n >= untrained
     ]
     write_parquet(pa.Table.from_pylist(taxa, schema=schemas.TAXA), folder / "taxa.parquet", schemas.TAXA)
-    write_parquet(pa.Table.from_pylist(images, schema=schemas.IMAGES), folder / "images.parquet", schemas.IMAGES)
+    write_parquet(
+        pa.Table.from_pylist(images, schema=schemas.IMAGES), folder / "images.parquet", schemas.IMAGES
+    )
     files = {name: folder / f"{name}.parquet" for name in ("taxa", "images", "parts")}
     partition(PartitionTask(partition=Partition(**asked), seed=seed, **files))
     table = read_parquet(folder / "parts.parquet", schemas.PARTS)
@@ -56,7 +63,9 @@ def test_species_without_training_images_are_held_out_beside(tmp_path: Path) -> 
     assert Counter(parts.values()) == {"held_out": 17, "sft": 12, "grpo": 11}
 
 
-@pytest.mark.parametrize("asked", [{"held_out": 39}, {"held_out": 40}, {"held_out": 99}, {"held_out": 30, "sft_share": 0.01}])
+@pytest.mark.parametrize(
+    "asked", [{"held_out": 39}, {"held_out": 40}, {"held_out": 99}, {"held_out": 30, "sft_share": 0.01}]
+)
 def test_a_part_without_species_is_refused(tmp_path: Path, asked: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"held_out .* of 40 with training images"):
         _parts(tmp_path, **asked)

@@ -39,7 +39,9 @@ def test_stage_1_runs_once_for_systems_that_share_it(plan: Plan) -> None:
 
 
 def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(plan: Plan) -> None:
-    """Whatever a model's speed, its batches, or how many devices Snakemake is told of: those must plan nothing anew."""
+    """Whatever a model's speed, its batches, or how many devices Snakemake is told of: those must plan
+    nothing anew.
+    """
     size = Size(leaves=4271, test=42_710, pixels=187_500)
     large = plan.experiment.datasets["demo_plants"].model_copy(update={"size": size})
     drawn = large.model_copy(update={"test": large.test.model_copy(update={"images_per_leaf": 1})})
@@ -48,8 +50,14 @@ def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(pl
     top = plan.experiment.config.model_copy(update={"devices": 4})
     given = Plan(plan.experiment.model_copy(update={"config": top, "datasets": datasets}))
     jobs = {name: len(files) for name, files in answers(given).items() if name[2] == "similar"}
-    assert [jobs["vl_taxon", data, "similar"] for data in ("demo_plants", "demo_animals", "demo_birds")] == [8, 4, 4]
-    assert [jobs[name, "demo_plants", "similar"] for name in ("base", "chance", "siglip", "vl_taxon_lookup")] == [4, 1, 1, 1]
+    assert [jobs["vl_taxon", data, "similar"] for data in ("demo_plants", "demo_animals", "demo_birds")] == [
+        8,
+        4,
+        4,
+    ]
+    assert [
+        jobs[name, "demo_plants", "similar"] for name in ("base", "chance", "siglip", "vl_taxon_lookup")
+    ] == [4, 1, 1, 1]
     at = SimpleNamespace(system="vl_taxon", dataset="demo_plants", choices="similar", shard="0")
     assert given.prediction.answer_questions(at).shards == 8
     assert len(given.prediction.leaf_shards("vl_taxon", "demo_plants")) == 4
@@ -59,7 +67,9 @@ def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(pl
 
 
 def test_many_shards_of_stage_2_depend_on_one_list_of_those_of_stage_1(plan: Plan) -> None:
-    many = Plan(plan.experiment.model_copy(update={"config": plan.experiment.config.model_copy(update={"shards": 3})}))
+    many = Plan(
+        plan.experiment.model_copy(update={"config": plan.experiment.config.model_copy(update={"shards": 3})})
+    )
     at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="2")
     read = many.prediction.answer_questions.reads(at)["leaves"]
     assert read == ["results/predictions/vl_taxon/demo_birds/leaf/shards.json"]
@@ -69,7 +79,12 @@ def test_many_shards_of_stage_2_depend_on_one_list_of_those_of_stage_1(plan: Pla
 def test_archives_are_read_by_ingest_alone(plan: Plan) -> None:
     """Snakemake reads every input whole after a job, for its checksum."""
     at = SimpleNamespace(
-        system="vl_taxon", dataset="demo_plants", choices="similar", shard="0", model="tiny_vlm", recipe="vl_taxon"
+        system="vl_taxon",
+        dataset="demo_plants",
+        choices="similar",
+        shard="0",
+        model="tiny_vlm",
+        recipe="vl_taxon",
     )
     at.step = "2-grpo"
     read = [plan.prediction.predict_leaf.reads(at), plan.prediction.answer_questions.reads(at)]
@@ -87,7 +102,10 @@ def test_a_step_continues_the_one_before(plan: Plan) -> None:
 def test_values_leave_out_what_must_not_change_results(plan: Plan) -> None:
     shaping = plan.training.train.shaping(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step="2-grpo"))
     assert not {"batch_size", "description", "threads", "gpus", "memory"} & shaping["model"].keys()
-    assert not {"device_batch_size", "checkpoint_minutes", "processes", "distributed", "gpu", "state"} & shaping.keys()
+    assert (
+        not {"device_batch_size", "checkpoint_minutes", "processes", "distributed", "gpu", "state"}
+        & shaping.keys()
+    )
     assert "device_batch_size" not in shaping["step"] and shaping["step"]["max_new_tokens"] == 40
 
 
@@ -111,7 +129,9 @@ def test_devices_of_a_training_are_no_part_of_the_model(plan: Plan) -> None:
 
     def having(**values: object) -> Plan:
         model = plan.models["tiny_vlm"].model_copy(update=values)
-        return Plan(plan.experiment.model_copy(update={"models": {**plan.experiment.models, "tiny_vlm": model}}))
+        return Plan(
+            plan.experiment.model_copy(update={"models": {**plan.experiment.models, "tiny_vlm": model}})
+        )
 
     for values, devices, processes in (
         ({}, 1, 1),
@@ -123,7 +143,11 @@ def test_devices_of_a_training_are_no_part_of_the_model(plan: Plan) -> None:
         assert given.models["tiny_vlm"].shaping() == plan.models["tiny_vlm"].shaping()
         assert given.training.train.shaping(at) == plan.training.train.shaping(at)
         task = given.training.train(at)
-        assert (task.gpu, given.models.train_gpus("tiny_vlm"), task.processes) == (devices, devices, processes)
+        assert (task.gpu, given.models.train_gpus("tiny_vlm"), task.processes) == (
+            devices,
+            devices,
+            processes,
+        )
         assert given.models.gpus("tiny_vlm") == values.get("gpus", 1), "a job that asks it is not meant"
 
 
@@ -143,7 +167,12 @@ def published(plan: Plan) -> Plan:
 
 
 def test_published_questions_are_asked_where_there_are_any(published: Plan) -> None:
-    pairs = [("demo_plants", "random"), ("demo_animals", "random"), ("demo_birds", "random"), ("demo_birds", "published")]
+    pairs = [
+        ("demo_plants", "random"),
+        ("demo_animals", "random"),
+        ("demo_birds", "random"),
+        ("demo_birds", "published"),
+    ]
     scope = published.scopes["main"]
     assert list(scope.asked) == pairs == list(published.scoring.questions(scope))
     assert {key[1:] for key in answers(published)} == set(pairs)
@@ -167,7 +196,10 @@ def test_what_an_import_reads(published: Plan) -> None:
 
 
 def test_an_export_of_published_questions_reads_their_records(published: Plan) -> None:
-    for choices, records in (("published", ["results/questions/demo_birds/published_records.parquet"]), ("random", [])):
+    for choices, records in (
+        ("published", ["results/questions/demo_birds/published_records.parquet"]),
+        ("random", []),
+    ):
         at = SimpleNamespace(dataset="demo_birds", choices=choices)
         assert published.questions.export_questions.reads(at)["records"] == records
 
@@ -205,12 +237,20 @@ def test_a_raw_file_with_a_source_is_fetched_once_and_then_a_path_like_any_other
 
 def test_a_mirror_or_a_local_copy_repeats_nothing(plan: Plan) -> None:
     at = SimpleNamespace(file="val.tar.gz", dataset="demo_animals")
-    plans = [_with_source(plan, **source) for source in ({"url": "https://x/val.tar.gz"}, {"url": "http://y/v"}, {"path": "/v"})]
-    values = [(one.data.ingest.shaping(at), one.data.download.shaping(at), one.data.ingest.reads(at)) for one in plans]
+    plans = [
+        _with_source(plan, **source)
+        for source in ({"url": "https://x/val.tar.gz"}, {"url": "http://y/v"}, {"path": "/v"})
+    ]
+    values = [
+        (one.data.ingest.shaping(at), one.data.download.shaping(at), one.data.ingest.reads(at))
+        for one in plans
+    ]
     assert len(set(map(str, values))) == 1
 
 
-@pytest.mark.parametrize(("name", "said"), [("a/val.tar.gz", "val"), ("CUB_200_2011.tgz", "CUB_200_2011"), ("x.tar", "x")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("a/val.tar.gz", "val"), ("CUB_200_2011.tgz", "CUB_200_2011"), ("x.tar", "x")]
+)
 def test_stem(name: str, said: str) -> None:
     assert Split(archive=Path(name)).stem == said
 
@@ -222,7 +262,9 @@ def test_data_that_is_no_archive_is_an_input_by_its_table(plan: Plan) -> None:
     others = {
         "birds": birds,
         "mine": Dataset(source="folder", train=table, test=table, **words),
-        "insects": Dataset(source="terra_incognita", subset="known", test=Split(folder=Path("terra")), **words),
+        "insects": Dataset(
+            source="terra_incognita", subset="known", test=Split(folder=Path("terra")), **words
+        ),
     }
     whole = Plan(plan.experiment.model_copy(update={"datasets": {**plan.experiment.datasets, **others}}))
 
@@ -241,15 +283,24 @@ def test_calibration_is_of_the_data_sets_with_published_questions(plan: Plan) ->
         plan.questions.calibrations()
     published = Published(annotations=Path("p.jsonl"))
     birds = plan.experiment.datasets["demo_birds"].model_copy(update={"published": published})
-    given = Plan(plan.experiment.model_copy(update={"datasets": plan.experiment.datasets | {"demo_birds": birds}}))
-    assert list(map(str, given.questions.calibrations())) == ["results/calibration/demo_birds/tiny_siglip.csv"]
-    inputs = given.questions.calibrate_templates.reads(SimpleNamespace(dataset="demo_birds", encoder="tiny_siglip"))
+    given = Plan(
+        plan.experiment.model_copy(update={"datasets": plan.experiment.datasets | {"demo_birds": birds}})
+    )
+    assert list(map(str, given.questions.calibrations())) == [
+        "results/calibration/demo_birds/tiny_siglip.csv"
+    ]
+    inputs = given.questions.calibrate_templates.reads(
+        SimpleNamespace(dataset="demo_birds", encoder="tiny_siglip")
+    )
     assert inputs["questions"] == "results/questions/demo_birds/published.parquet"
     assert inputs["image_vectors"] == "results/embeddings/tiny_siglip/demo_birds/images.parquet"
 
 
 def test_runs_of_a_repeated_system_differ_in_their_number_alone(plan: Plan) -> None:
-    at = [SimpleNamespace(system=name, dataset="demo_birds", choices="similar", shard="0") for name in ("base", "base_again.n0")]
+    at = [
+        SimpleNamespace(system=name, dataset="demo_birds", choices="similar", shard="0")
+        for name in ("base", "base_again.n0")
+    ]
     shaping = plan.prediction.answer_questions.shaping
     assert shaping(at[0]) == shaping(at[1])
     at[1].system = "base_again.n2"
@@ -267,7 +318,11 @@ ENDPOINT = Endpoint(
     budget=9, concurrency=7, system="Be brief.", temperature=0.2, seed=42, licence="theirs",
 )  # fmt: skip
 SERVED = Endpoint(
-    engine="server", managed={"model": "tiny_vlm", "environment": "/venv", "replicas": 2}, pixels=3136, threads=8, licence="MIT"
+    engine="server",
+    managed={"model": "tiny_vlm", "environment": "/venv", "replicas": 2},
+    pixels=3136,
+    threads=8,
+    licence="MIT",
 )
 
 
@@ -280,7 +335,9 @@ def serving(plan: Plan) -> Plan:
         "trained": System(model="served", recipe="vl_taxon", protocol="two_stage"),
         "lora": System(model="lora", recipe="vl_taxon", protocol="two_stage"),
     }
-    beside = SERVED.model_copy(update={"managed": SERVED.managed and SERVED.managed.model_copy(update={"lora": True})})
+    beside = SERVED.model_copy(
+        update={"managed": SERVED.managed and SERVED.managed.model_copy(update={"lora": True})}
+    )
     models = {**plan.experiment.models, "remote": ENDPOINT, "served": SERVED, "lora": beside}
     top = plan.experiment.config.model_copy(update={"systems": {**plan.experiment.config.systems, **systems}})
     return Plan(plan.experiment.model_copy(update={"config": top, "models": models}))
@@ -295,7 +352,11 @@ def test_how_to_reach_an_endpoint_repeats_nothing_what_it_is_asked_does(serving:
     assert shaping["asking"]["model"] == {
         "engine": "server", "model": "m-1", "system": "Be brief.", "pixels": 3136, "temperature": 0.2, "seed": 42
     }  # fmt: skip
-    assert "example.org" not in str(shaping) and "A_KEY" not in str(shaping) and "served" not in shaping["asking"]
+    assert (
+        "example.org" not in str(shaping)
+        and "A_KEY" not in str(shaping)
+        and "served" not in shaping["asking"]
+    )
     assert serving.prediction.answer_questions(at("remote")).settings == Path("config/models/remote.yaml")
 
 
@@ -310,7 +371,10 @@ def test_an_endpoint_wants_no_device_and_a_server_of_ours_those_of_its_replicas(
 
 def test_a_server_of_ours_serves_the_weights_of_its_base(serving: Plan) -> None:
     reads = serving.prediction.answer_questions.reads(at("served"))
-    assert "src/vltaxon/demo/base/model.safetensors" in reads["model"] and reads["adapter"] == reads["merged"] == []
+    assert (
+        "src/vltaxon/demo/base/model.safetensors" in reads["model"]
+        and reads["adapter"] == reads["merged"] == []
+    )
     asking = serving.prediction.answer_questions(at("served")).asking
     assert isinstance(asking, Asking) and asking.served == serving.models["tiny_vlm"]
     assert asking.model.max_new_tokens == 40, "the base's own cap"
@@ -318,7 +382,9 @@ def test_a_server_of_ours_serves_the_weights_of_its_base(serving: Plan) -> None:
     for system, merged in (("trained", ["results/merged/tiny_vlm/vl_taxon"]), ("lora", [])):
         reads = serving.prediction.predict_leaf.reads(at(system))
         assert (reads["adapter"], reads["merged"]) == ([adapter], merged)
-    assert "results/merged/tiny_vlm/vl_taxon" not in str(serving.prediction.predict_leaf.reads(at("vl_taxon")))
+    assert "results/merged/tiny_vlm/vl_taxon" not in str(
+        serving.prediction.predict_leaf.reads(at("vl_taxon"))
+    )
 
 
 def test_training_is_shown_once_whoever_serves_it(serving: Plan) -> None:

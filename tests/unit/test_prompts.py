@@ -7,7 +7,13 @@ STAGE2 = 'It is "{leaf}". {question}\n{options}'
 
 def test_render_fills_wording_and_options() -> None:
     text = prompts.render(
-        STAGE2, "Which {rank} of {word}?", "plant", ["order", "genus"], "genus", ["Rosa", "Acer"], "Rosa canina"
+        STAGE2,
+        "Which {rank} of {word}?",
+        "plant",
+        ["order", "genus"],
+        "genus",
+        ["Rosa", "Acer"],
+        "Rosa canina",
     )
     assert text == 'It is "Rosa canina". Which genus of plant?\nA. Rosa\nB. Acer'
 

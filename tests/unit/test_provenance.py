@@ -60,7 +60,10 @@ def test_tables_written_piece_by_piece_are_one_file_or_none(tmp_path: Path) -> N
     assert provenance.read_parquet(path, schema)["a"].to_pylist() == [0, 0, 1, 1, 2, 2]
     assert provenance.facts(path)["rule"] == "test"
     assert [len(batch) for batch in provenance.parquet_batches(path, schema, rows=4)] == [4, 2]
-    with pytest.raises(ValueError, match="columns differ"), provenance.parquet_writer(tmp_path / "b.parquet", schema) as write:
+    with (
+        pytest.raises(ValueError, match="columns differ"),
+        provenance.parquet_writer(tmp_path / "b.parquet", schema) as write,
+    ):
         write(pa.table({"a": [1]}))
         write(pa.table({"b": [1]}))
     assert [found.name for found in tmp_path.iterdir()] == ["a.parquet"]

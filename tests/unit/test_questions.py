@@ -23,7 +23,10 @@ TREE = Taxonomy(RANKS, PATHS)
 
 
 def _images(count: int = 90) -> pa.Table:
-    rows = [{"image_id": f"i{n:04d}", "split": "train" if n % 4 else "test", "leaf": f"s{n % 9}"} for n in range(count)]
+    rows = [
+        {"image_id": f"i{n:04d}", "split": "train" if n % 4 else "test", "leaf": f"s{n % 9}"}
+        for n in range(count)
+    ]
     return pa.Table.from_pylist(rows, schema=schemas.IMAGES)
 
 
@@ -39,7 +42,11 @@ def _taxa() -> pa.Table:
 def _drawn(folder: Path, images: pa.Table, seed: int = 0, scored: tuple[int, ...] = (1, 2, 3)) -> pa.Table:
     write_parquet(_taxa(), folder / "taxa.parquet", schemas.TAXA)
     write_parquet(images, folder / "images.parquet", schemas.IMAGES)
-    files = {"taxa": folder / "taxa.parquet", "images": folder / "images.parquet", "questions": folder / "q.parquet"}
+    files = {
+        "taxa": folder / "taxa.parquet",
+        "images": folder / "images.parquet",
+        "questions": folder / "q.parquet",
+    }
     draw(DrawTask(scored_levels=scored, seed=seed, **files))
     return read_parquet(folder / "q.parquet", schemas.QUESTIONS)
 
@@ -56,7 +63,12 @@ def test_every_question_is_sound(tmp_path: Path) -> None:
         assert q["options"][q["answer_index"]] == TREE.taxon(leaf[q["image_id"]], q["level"])
         assert len(set(q["options"])) == len(q["options"]) == {1: 1, 2: 3, 3: 4}[q["level"]]
         assert set(q["options"]) <= set(TREE.labels(q["level"]))
-        assert (q["rank"], q["source"], q["encoder"], q["similarity"]) == (RANKS[q["level"] - 1], "drawn", None, None)
+        assert (q["rank"], q["source"], q["encoder"], q["similarity"]) == (
+            RANKS[q["level"] - 1],
+            "drawn",
+            None,
+            None,
+        )
         assert q["scored"] == (q["level"] != 1)  # a question with one option is asked, and never scored
 
 
@@ -80,7 +92,9 @@ def test_rows_may_come_in_any_order_and_company(tmp_path: Path) -> None:
 
 
 def test_seed_changes_choices_and_order(tmp_path: Path) -> None:
-    first, again, other = (_drawn(tmp_path, _images(), seed).column("options").to_pylist() for seed in (0, 0, 1))
+    first, again, other = (
+        _drawn(tmp_path, _images(), seed).column("options").to_pylist() for seed in (0, 0, 1)
+    )
     assert first == again
     assert sum(a != b for a, b in zip(first, other, strict=True)) > 100
 
@@ -95,7 +109,9 @@ def test_draws_and_letters_are_uniform(tmp_path: Path) -> None:
 
 
 def test_random_choices_and_letters_are_uniform() -> None:
-    """All 336 ordered triples of eight wrong labels, as far from the right one; all 24 orders of four options."""
+    """All 336 ordered triples of eight wrong labels, as far from the right one; all 24 orders of four
+    options.
+    """
     count, tree = 33_600, Taxonomy(("species",), {f"s{n}": (f"s{n}",) for n in range(9)})
     images = pl.DataFrame({"image_id": [f"i{n}" for n in range(count)], "split": ["test"] * count})
     [level] = levels(tree, [f"s{n % 9}" for n in range(count)])
@@ -132,13 +148,18 @@ def test_small_label_sets(size: int) -> None:
 
 def test_similarities_follow_their_options() -> None:
     [level] = levels(Taxonomy(("species",), {f"s{n}": (f"s{n}",) for n in range(5)}), ["s2", "s0"])
-    chosen = Chosen(np.array([[4, 3, 1], [1, 2, 3]]), np.array([[0.2, 0.4, 0.3, 0.1], [0.0, 0.1, 0.2, 0.3]], np.float32))
+    chosen = Chosen(
+        np.array([[4, 3, 1], [1, 2, 3]]), np.array([[0.2, 0.4, 0.3, 0.1], [0.0, 0.1, 0.2, 0.3]], np.float32)
+    )
     images = pl.DataFrame({"image_id": ["b", "a"], "split": ["test", "train"]})
     table = assemble(images, [(level, chosen)], [1], 0, "mined", "enc", "a {}")
     one, two = table.to_dicts()
     assert (one["image_id"], one["split"], one["encoder"], one["template"]) == ("a", "train", "enc", "a {}")
     found = [{o: round(s, 3) for o, s in zip(q["options"], q["similarity"], strict=True)} for q in (one, two)]
-    assert found == [{"s0": 0.0, "s1": 0.1, "s2": 0.2, "s3": 0.3}, {"s1": 0.1, "s2": 0.2, "s3": 0.3, "s4": 0.4}]
+    assert found == [
+        {"s0": 0.0, "s1": 0.1, "s2": 0.2, "s3": 0.3},
+        {"s1": 0.1, "s2": 0.2, "s3": 0.3, "s4": 0.4},
+    ]
 
 
 def test_a_level_that_no_image_has() -> None:

@@ -28,7 +28,10 @@ def test_seed_and_purpose_matter() -> None:
 
 
 def test_uniform_and_independent() -> None:
-    units = np.column_stack([draw_numbers("x", 0, NAMES)[:, None], stretch(draw_numbers("x", 0, NAMES), 3)]) / 2.0**64
+    units = (
+        np.column_stack([draw_numbers("x", 0, NAMES)[:, None], stretch(draw_numbers("x", 0, NAMES), 3)])
+        / 2.0**64
+    )
     assert np.abs(units.mean(axis=0) - 0.5).max() < 0.02
     assert np.abs(np.corrcoef(units.T) - np.eye(4)).max() < 0.06
 

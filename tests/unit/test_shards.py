@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from vltaxon import shards
 from vltaxon.config.protocols import Prompt, Stage
 
-REASONED, LETTER = Prompt(source="test", text="<think> {question} {options}"), Prompt(source="test", text="{question} {options}")
+REASONED, LETTER = (
+    Prompt(source="test", text="<think> {question} {options}"),
+    Prompt(source="test", text="{question} {options}"),
+)
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=60), st.integers(1, 12))
@@ -33,7 +36,12 @@ def test_reasoning_and_questions_count() -> None:
 
 
 def test_auto_keeps_devices_busy_and_jobs_worth_their_while() -> None:
-    numbers = {images: [shards.auto(12_000, images, devices) for devices in (1, 4, 8)] for images in (100, 5_794, 42_710)}
-    assert numbers == {100: [1, 1, 1], 5_794: [2, 4, 8], 42_710: [11, 12, 16]}, "whole rounds, and none in vain"
+    numbers = {
+        images: [shards.auto(12_000, images, devices) for devices in (1, 4, 8)]
+        for images in (100, 5_794, 42_710)
+    }
+    assert numbers == {100: [1, 1, 1], 5_794: [2, 4, 8], 42_710: [11, 12, 16]}, (
+        "whole rounds, and none in vain"
+    )
     assert shards.auto(1e9, 3, 8) == 3 and shards.auto(0, 100, 8) == 1
     assert shards.auto(12_000, None, 4) == 4, "as many as devices where nothing is known"

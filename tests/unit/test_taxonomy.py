@@ -4,12 +4,17 @@ from vltaxon.taxonomy import Taxonomy, normalise
 
 TREE = Taxonomy(
     ("genus", "species"),
-    {"Rosa canina": ("Rosa", "Rosa canina"), "Acer rubrum": ("Acer", "Acer rubrum"), "Sayornis": ("Sayornis", None)},
+    {
+        "Rosa canina": ("Rosa", "Rosa canina"),
+        "Acer rubrum": ("Acer", "Acer rubrum"),
+        "Sayornis": ("Sayornis", None),
+    },
 )
 
 
 @pytest.mark.parametrize(
-    "spelt", ["Rosa canina", "rosa CANINA", "  Rosa \n canina ", "Rosa canina.", "Rosa\u00a0canina", "Rosa canina ."]
+    "spelt",
+    ["Rosa canina", "rosa CANINA", "  Rosa \n canina ", "Rosa canina.", "Rosa\u00a0canina", "Rosa canina ."],
 )
 def test_spellings_of_one_name(spelt: str) -> None:
     assert normalise(spelt) == "rosa canina"

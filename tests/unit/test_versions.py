@@ -1,4 +1,5 @@
-"""An edit that changes what an expensive step computes needs a decision: a new number, or a new recorded hash.
+"""An edit that changes what an expensive step computes needs a decision: a new number, or a new recorded
+hash.
 
 After the decision: python -m tests.unit.test_versions
 """

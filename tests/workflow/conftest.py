@@ -1,4 +1,6 @@
-"""A small but whole run of the workflow in a copy of the repository, shared by the tests that ask what would run again."""
+"""A small but whole run of the workflow in a copy of the repository, shared by the tests that ask what
+would run again.
+"""
 
 import os
 import re
@@ -19,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 FORKS = Forks()
 COPIED = ("Snakefile", "config", "profiles", "workflow", "src")
 
-# The embedded default with few images, few species to learn from, no mining and short answers: every kind of job but `mine`.
+# The embedded default with few images, few species to learn from, no mining and short answers: every kind of
+# job but `mine`.
 SMALL = {
     "datasets": ["demo_plants", "demo_birds"],
     "choices": ["random"],
@@ -29,7 +32,13 @@ SMALL = {
         "partition": {"held_out": 68},
         "settings": {
             # enough SFT to learn the form, or no reward would vary
-            "sft": {"learning_rate": 1e-3, "batch_size": 16, "device_batch_size": 16, "lora": {"dropout": 0}, "epochs": 10},
+            "sft": {
+                "learning_rate": 1e-3,
+                "batch_size": 16,
+                "device_batch_size": 16,
+                "lora": {"dropout": 0},
+                "epochs": 10,
+            },
             "grpo": {
                 "learning_rate": 3e-4,
                 "batch_size": 16,
@@ -51,7 +60,13 @@ SMALL = {
     "sweeps": {"asked": {"system": "base", "variants": [0, 1], "rotations": [0, 1]}},
     "repeats": {"again": {"system": "base", "times": 2}},
     "bootstrap": 50,
-    "report": {"dataset": "demo_plants", "choices": "random", "system": "vl_taxon", "baseline": "base", "examples": 2},
+    "report": {
+        "dataset": "demo_plants",
+        "choices": "random",
+        "system": "vl_taxon",
+        "baseline": "base",
+        "examples": 2,
+    },
     "demo": {"train": 2, "test": 1},
 }
 

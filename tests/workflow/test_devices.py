@@ -1,4 +1,6 @@
-"""Many jobs on few pretended devices: never two on one, none idle while a job waits, in the order in which they came."""
+"""Many jobs on few pretended devices: never two on one, none idle while a job waits, in the order in which
+they came.
+"""
 
 import json
 import os
@@ -38,7 +40,9 @@ with lease(int(sys.argv[1])):
 
 @dataclass(frozen=True)
 class Job:
-    """When a job came, got devices (None where it was killed before), and left them: at the earliest, and at the last."""
+    """When a job came, got devices (None where it was killed before), and left them: at the earliest, and
+    at the last.
+    """
 
     came: float
     got: float | None
@@ -70,8 +74,12 @@ def overlaps(jobs: Sequence[Job]) -> list[tuple[str, Job, Job]]:
 
 def idle(jobs: Sequence[Job]) -> list[float]:
     """The times for which a device was free while a job waited, in seconds; of jobs of one device each."""
-    changes = [(job.came, 1, 0) for job in jobs] + [(job.left if job.got is None else job.got, -1, 0) for job in jobs]
-    changes += [change for job in jobs if job.got is not None for change in ((job.got, 0, -1), (job.gone, 0, 1))]
+    changes = [(job.came, 1, 0) for job in jobs] + [
+        (job.left if job.got is None else job.got, -1, 0) for job in jobs
+    ]
+    changes += [
+        change for job in jobs if job.got is not None for change in ((job.got, 0, -1), (job.gone, 0, 1))
+    ]
     spells, waiting, free, since = [], 0, len(DEVICES), None
     for at, more, freed in sorted(changes):
         waiting, free = waiting + more, free + freed
@@ -84,7 +92,9 @@ def idle(jobs: Sequence[Job]) -> list[float]:
 
 
 def delays(jobs: Sequence[Job]) -> list[float]:
-    """How long each lease took once the job was there, a device was free, and the one before it was served; in seconds."""
+    """How long each lease took once the job was there, a device was free, and the one before it was
+    served; in seconds.
+    """
     changes = [(job.got, 0, job) for job in jobs if job.got is not None] + [
         (job.gone, 1, job) for job in jobs if job.got is not None
     ]
@@ -101,8 +111,8 @@ def delays(jobs: Sequence[Job]) -> list[float]:
 def checked(jobs: Sequence[Job], kills: int) -> str:
     """The figures, once they are right.
 
-    On a machine that is busy with other things a process may wait for a core longer than these jobs take, so the bounds on delays
-    are wide; see `test_no_device_is_idle_while_jobs_wait` for jobs that take longer.
+    On a machine that is busy with other things a process may wait for a core longer than these jobs take, so
+    the bounds on delays are wide; see `test_no_device_is_idle_while_jobs_wait` for jobs that take longer.
     """
     assert not overlaps(jobs)
     took, span = sorted(delays(jobs)), max(job.gone for job in jobs) - min(job.came for job in jobs)
@@ -119,11 +129,29 @@ class Storm:
     """As many processes as three Snakemakes with eight jobs each have, a new one for each that ends."""
 
     def __init__(
-        self, folder: Path, jobs: int, kills: int = 0, wanted: Sequence[int] = (1,), seconds: tuple[float, float] = (0.05, 0.2)
+        self,
+        folder: Path,
+        jobs: int,
+        kills: int = 0,
+        wanted: Sequence[int] = (1,),
+        seconds: tuple[float, float] = (0.05, 0.2),
     ) -> None:
-        self.folder, self.told, self.wanted, self.chance = folder, folder / "told.jsonl", wanted, random.Random(0)
-        self.jobs, self.kills, self.killed, self.seconds = jobs, kills, dict[str, tuple[float, float]](), seconds
-        self.environment = os.environ | {"VLTAXON_DEVICES": ",".join(DEVICES), "VLTAXON_LEASES": str(folder / "leases")}
+        self.folder, self.told, self.wanted, self.chance = (
+            folder,
+            folder / "told.jsonl",
+            wanted,
+            random.Random(0),
+        )
+        self.jobs, self.kills, self.killed, self.seconds = (
+            jobs,
+            kills,
+            dict[str, tuple[float, float]](),
+            seconds,
+        )
+        self.environment = os.environ | {
+            "VLTAXON_DEVICES": ",".join(DEVICES),
+            "VLTAXON_LEASES": str(folder / "leases"),
+        }
         self.environment |= {"TOLD": str(self.told), "PYTHONPATH": str(ROOT / "src")}
         self.environment.pop("CUDA_VISIBLE_DEVICES", None)
 
@@ -152,7 +180,9 @@ class Storm:
 
 
 def test_no_device_is_idle_while_jobs_wait(tmp_path: Path) -> None:
-    """All of 24 jobs come before the first is done: as long as one waits, all four devices are busy nearly all of the time."""
+    """All of 24 jobs come before the first is done: as long as one waits, all four devices are busy nearly
+    all of the time.
+    """
     jobs = Storm(tmp_path, jobs=24, seconds=(1.5, 2)).run()
     assert not overlaps(jobs)
     got = sorted(job.got for job in jobs if job.got is not None)
@@ -176,7 +206,9 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_hundred_kills_among_jobs_of_one_to_four_devices(tmp_path: Path) -> None:
-    """No bound on idle time here: a device is kept for the first in line. All are served, and none shares a device."""
+    """No bound on idle time here: a device is kept for the first in line. All are served, and none shares
+    a device.
+    """
     storm = Storm(tmp_path, jobs=700, kills=200, wanted=(1, 1, 1, 2, 3, 4))
     jobs = storm.run()
     assert not overlaps(jobs) and len(storm.killed) == 200
@@ -214,9 +246,14 @@ if __name__ == "__main__":
 
 
 def test_three_snakemakes_with_eight_jobs_each_and_no_limit_of_their_own(tmp_path: Path) -> None:
-    """Started without --resources; some jobs are killed while they hold a device, and Snakemake starts them again."""
+    """Started without --resources; some jobs are killed while they hold a device, and Snakemake starts
+    them again.
+    """
     told, chance, killed = tmp_path / "told.jsonl", random.Random(0), dict[str, tuple[float, float]]()
-    environment = os.environ | {"VLTAXON_DEVICES": ",".join(DEVICES), "VLTAXON_LEASES": str(tmp_path / "leases")}
+    environment = os.environ | {
+        "VLTAXON_DEVICES": ",".join(DEVICES),
+        "VLTAXON_LEASES": str(tmp_path / "leases"),
+    }
     environment |= {"TOLD": str(told), "PYTHONPATH": str(ROOT / "src")}
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     folders, running = [tmp_path / name for name in "abc"], []
@@ -230,13 +267,17 @@ def test_three_snakemakes_with_eight_jobs_each_and_no_limit_of_their_own(tmp_pat
     while any(snakemake.poll() is None for snakemake in running):
         time.sleep(0.1)
         lines = [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
-        holding = [line["job"] for line in lines if line["event"] == "got" and time.monotonic() - line["at"] < 0.3]
+        holding = [
+            line["job"] for line in lines if line["event"] == "got" and time.monotonic() - line["at"] < 0.3
+        ]
         if len(killed) < 4 and (alive := sorted(set(holding) - killed.keys())):
             victim, before = chance.choice(alive), time.monotonic()
             with suppress(ProcessLookupError):
                 os.kill(int(victim), signal.SIGKILL)
                 killed[victim] = before, time.monotonic()
-    assert [snakemake.returncode for snakemake in running] == [0, 0, 0], [(folder / "said").read_text() for folder in folders]
+    assert [snakemake.returncode for snakemake in running] == [0, 0, 0], [
+        (folder / "said").read_text() for folder in folders
+    ]
     jobs = history(told, killed)
     print(checked(jobs, len(killed)))
     assert sum(job.got is not None for job in jobs) == 24 + len(killed) == 28

@@ -20,7 +20,10 @@ def name(run: Run, source: dict[str, str], **more: Any) -> None:
     """Give the archive of demo_birds a source."""
     path = run.folder / "config" / "datasets" / "demo_birds.yaml"
     archive = {"source": source, "md5": hashlib.md5(CONTENT).hexdigest(), "file": "birds.tgz"} | more
-    dataset = yaml.safe_load(path.read_text()) | {"licence": LICENCE, "test": {"archive": archive, "images_per_leaf": 1}}
+    dataset = yaml.safe_load(path.read_text()) | {
+        "licence": LICENCE,
+        "test": {"archive": archive, "images_per_leaf": 1},
+    }
     path.write_text(yaml.safe_dump(dataset))
 
 

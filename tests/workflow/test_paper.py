@@ -91,7 +91,9 @@ def test_a_target_without_its_config_ends_in_one_clear_error(
 
 
 def test_a_paper_is_a_folder(run: Run) -> None:
-    """Its tables and figures are targets, of the systems and data sets that they need, and tables of another go on."""
+    """Its tables and figures are targets, of the systems and data sets that they need, and tables of
+    another go on.
+    """
     folder = run.folder / "src/vltaxon/papers/tara"
     folder.mkdir()
     (folder / "paper.yaml").write_text(

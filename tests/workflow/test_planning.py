@@ -1,4 +1,6 @@
-"""Planning a large experiment takes work that grows with its jobs and no faster; counted, since seconds depend on the machine."""
+"""Planning a large experiment takes work that grows with its jobs and no faster; counted, since seconds
+depend on the machine.
+"""
 
 import subprocess
 import sys
@@ -31,6 +33,8 @@ def test_a_plan_grows_with_its_jobs(tmp_path: Path) -> None:
     assert middle[0] - small[0] == large[0] - middle[0] == 4 * 2 * (8 + 3), (
         "a job for each shard; three stages 1 serve the systems"
     )
-    assert middle[1] - small[1] == large[1] - middle[1], "between two stages lie no edges from all shards to all shards"
+    assert middle[1] - small[1] == large[1] - middle[1], (
+        "between two stages lie no edges from all shards to all shards"
+    )
     first, second = middle[2] - small[2], large[2] - middle[2]
     assert second < 1.2 * first, "calls would double the increase of a step if they grew with the square"

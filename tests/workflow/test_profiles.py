@@ -11,7 +11,10 @@ from tests.workflow.conftest import ROOT, Run
 
 def test_the_profile_of_slurm_repeats_the_default_s_keys() -> None:
     """For `--workflow-profile profiles/slurm`, in whose place Snakemake does not read the default."""
-    default, slurm = (yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text()) for name in ("default", "slurm"))
+    default, slurm = (
+        yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
+        for name in ("default", "slurm")
+    )
     assert {key: slurm.get(key) for key in default} == default
 
 
@@ -51,6 +54,8 @@ def test_memory_and_the_figures_of_what_jobs_took_plan_nothing(finished: Run) ->
 def test_what_the_jobs_took_is_told_by_rule(finished: Run) -> None:
     status, said = finished.snakemake("--cores", "1", "usage")
     assert status == 0, said
-    assert {"train", "predict_leaf", "answer_questions", "score"} <= set(re.findall(r"^\| (\w+) ", said, re.MULTILINE))
+    assert {"train", "predict_leaf", "answer_questions", "score"} <= set(
+        re.findall(r"^\| (\w+) ", said, re.MULTILINE)
+    )
     page = (finished.folder / "results/report/index.html").read_text()  # which says what had ended until then
     assert re.search(r'<th scope="row">train</th><td>2</td><td>[\d.]+ (s|min)</td>', page)

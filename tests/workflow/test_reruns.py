@@ -15,7 +15,8 @@ import yaml
 from tests.workflow.conftest import SMALL, Run
 
 SCORING = {"score": 1, "tabulate": 1, "plot": 1, "report": 1}
-# The small run has four systems on two data sets: `base` answers directly, `vl_taxon` and `lookup` share stage 1, `chance` draws.
+# The small run has four systems on two data sets: `base` answers directly, `vl_taxon` and `lookup` share
+# stage 1, `chance` draws.
 PREDICTION = {"predict_leaf": 2, "answer_questions": 8}
 TRAINED = {"predict_leaf": 2, "answer_questions": 4} | SCORING  # what hangs on the adapter
 TRAINING = {"train": 2, "name_training": 1} | TRAINED
@@ -70,7 +71,15 @@ def touch_everything(folder: Path) -> None:
 
 def document(folder: Path) -> None:
     """Add comments and docstrings to modules of every step."""
-    names = ("train/step", "train/rewards/accuracy", "inference/stages/leaf", "metrics/score", "report/tables", "data/ingest", "questions")
+    names = (
+        "train/step",
+        "train/rewards/accuracy",
+        "inference/stages/leaf",
+        "metrics/score",
+        "report/tables",
+        "data/ingest",
+        "questions",
+    )
     for name in names:
         path = folder / "src" / "vltaxon" / f"{name}.py"
         path.write_text(re.sub(r'^"""', '"""Once more: ', path.read_text(), count=1) + "\n# a remark\n")
@@ -82,14 +91,18 @@ def system(name: str, **values: object) -> Change:
 
 
 def systems(*names: str) -> Change:
-    """Leave these systems, in this order; those that are not in the small run are asked for the leaf alone."""
+    """Leave these systems, in this order; those that are not in the small run are asked for the leaf
+    alone.
+    """
     given = SMALL["systems"]
     opened = {"model": "tiny_vlm", "recipe": "vl_taxon", "protocol": "open_set"}
 
     def change(folder: Path) -> None:
         path = folder / "config/config.yaml"
         chosen = {name: given.get(name, opened) for name in names}
-        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"systems": chosen}, sort_keys=False))
+        path.write_text(
+            yaml.safe_dump(yaml.safe_load(path.read_text()) | {"systems": chosen}, sort_keys=False)
+        )
 
     return change
 
@@ -172,13 +185,20 @@ CASES: list[tuple[str, Change, dict[str, int]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(
+    ("change", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
 def test_a_change_plans_exactly(finished: Run, change: Change, expected: dict[str, int]) -> None:
     folder = finished.folder
     tops = [folder / top for top in ("config", "src", "workflow")]
 
     def files() -> list[Path]:
-        return [path for top in tops for path in top.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        return [
+            path
+            for top in tops
+            for path in top.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        ]
 
     kept = {path: path.read_bytes() for path in files()}
     try:
@@ -196,7 +216,16 @@ def test_a_change_plans_exactly(finished: Run, change: Change, expected: dict[st
     "arguments",
     [
         ("--cores", "1"),
-        ("--cores", "7", "--resources", "gpu=4", "--set-threads", "train=3", "--set-resources", "predict_leaf:batch_size=5"),
+        (
+            "--cores",
+            "7",
+            "--resources",
+            "gpu=4",
+            "--set-threads",
+            "train=3",
+            "--set-resources",
+            "predict_leaf:batch_size=5",
+        ),
         ("--profile", "elsewhere"),
     ],
     ids=["cores", "threads and resources", "a profile"],
@@ -204,7 +233,9 @@ def test_a_change_plans_exactly(finished: Run, change: Change, expected: dict[st
 def test_how_it_is_run_plans_nothing(finished: Run, arguments: tuple[str, ...]) -> None:
     profile = finished.folder / "elsewhere"
     profile.mkdir(exist_ok=True)
-    (profile / "config.yaml").write_text("cores: 3\nlatency-wait: 60\nretries: 2\nkeep-going: true\nresources: [gpu=2]\n")
+    (profile / "config.yaml").write_text(
+        "cores: 3\nlatency-wait: 60\nretries: 2\nkeep-going: true\nresources: [gpu=2]\n"
+    )
     assert finished.planned(*arguments) == {}
 
 
@@ -241,7 +272,10 @@ def test_why_hears_another_config(finished: Run) -> None:
     other = finished.folder / "config/other.yaml"
     given = yaml.safe_load((finished.folder / "config/config.yaml").read_text())
     other.write_text(yaml.safe_dump(given | {"seed": 1}))
-    for how in (["--configfile", "config/config.yaml", "--config", "bootstrap=60"], ["--configfile", "config/other.yaml"]):
+    for how in (
+        ["--configfile", "config/config.yaml", "--config", "bootstrap=60"],
+        ["--configfile", "config/other.yaml"],
+    ):
         said = finished.snakemake("why", "--cores", "1", *how)[1]
         assert re.search(r"^score +1 ", said, re.MULTILINE), said
         assert ("ingest" in said) == ("config/other.yaml" in how) and max(map(len, said.splitlines())) < 1000
@@ -253,7 +287,9 @@ def test_results_moved_with_snakemakes_records_are_finished_there(moved: Run) ->
 
 
 def test_results_moved_alone_are_adopted_by_touching_them(moved: Run) -> None:
-    """Without .snakemake nothing tells what they were made of, so the times count; `--touch` says that they are right."""
+    """Without .snakemake nothing tells what they were made of, so the times count; `--touch` says that
+    they are right.
+    """
     shutil.rmtree(moved.folder / ".snakemake")
     assert moved.planned() != {}, "times alone, in no order"
     status, said = moved.snakemake("--cores", "1", "--touch", "--forceall")
@@ -294,5 +330,8 @@ def test_deleting_the_state_loses_only_time(moved: Run) -> None:
     before = [pq.read_table(moved.folder / file).drop(["seconds"]) for file in files]
     status, said = moved.snakemake("--cores", "2", "--force", *files)
     assert status == 0, said
-    assert "answered there" not in (moved.folder / "results/logs/answer_questions/base/demo_birds/random/0.log").read_text()
+    assert (
+        "answered there"
+        not in (moved.folder / "results/logs/answer_questions/base/demo_birds/random/0.log").read_text()
+    )
     assert [pq.read_table(moved.folder / file).drop(["seconds"]) for file in files] == before

@@ -1,4 +1,6 @@
-"""The whole workflow, small: it is reproducible, it says what is wrong before any job, and its outputs hang together."""
+"""The whole workflow, small: it is reproducible, it says what is wrong before any job, and its outputs
+hang together.
+"""
 
 import csv
 import json
@@ -17,7 +19,11 @@ from tests.workflow.conftest import ROOT, Run
 
 
 def tables(folder: Path, *tops: str) -> dict[str, Path]:
-    return {str(p.relative_to(folder)): p for top in tops for p in sorted((folder / "results" / top).rglob("*.parquet"))}
+    return {
+        str(p.relative_to(folder)): p
+        for top in tops
+        for p in sorted((folder / "results" / top).rglob("*.parquet"))
+    }
 
 
 def test_same_seed_twice_gives_the_same_tables(finished: Run, tmp_path: Path) -> None:
@@ -45,17 +51,28 @@ def test_parts_are_disjoint_and_only_training_images_were_learned_from(finished:
     results = finished.folder / "results"
     parts = pq.read_table(results / "splits/demo_plants.parquet").to_pydict()
     assert len(set(parts["leaf"])) == len(parts["leaf"]) == 72
-    assert {part: parts["part"].count(part) for part in set(parts["part"])} == {"held_out": 68, "sft": 2, "grpo": 2}
-    sha = {row["sha256"]: row["split"] for row in pq.read_table(results / "data/demo_plants/images.parquet").to_pylist()}
+    assert {part: parts["part"].count(part) for part in set(parts["part"])} == {
+        "held_out": 68,
+        "sft": 2,
+        "grpo": 2,
+    }
+    sha = {
+        row["sha256"]: row["split"]
+        for row in pq.read_table(results / "data/demo_plants/images.parquet").to_pylist()
+    }
     assert set(sha.values()) == {"train", "test"} and len(sha) == 72 * 3
-    records = [json.loads(p.read_text()) for p in sorted(results.glob("adapters/tiny_vlm/vl_taxon/*/record.json"))]
+    records = [
+        json.loads(p.read_text()) for p in sorted(results.glob("adapters/tiny_vlm/vl_taxon/*/record.json"))
+    ]
     assert len(records) == 2
 
 
 def test_the_database_answers_sql(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished.folder)
     with duckdb.connect("results/benchmark.duckdb", read_only=True) as database:
-        rows = database.sql("SELECT system, count(*) FROM scores WHERE metric = 'hca' AND subset = 'all' GROUP BY ALL").fetchall()
+        rows = database.sql(
+            "SELECT system, count(*) FROM scores WHERE metric = 'hca' AND subset = 'all' GROUP BY ALL"
+        ).fetchall()
     assert dict(rows) == {"base": 2, "vl_taxon": 2, "lookup": 2, "chance": 2}
 
 
@@ -72,9 +89,13 @@ def test_deleted_predictions_come_back_from_the_journal_without_a_model(finished
     assert len(files) == 10
     for path in files:
         path.unlink()
-    (weights := finished.folder / "src/vltaxon/inference/transformers_engine.py").rename(finished.folder / "aside.py")
+    (weights := finished.folder / "src/vltaxon/inference/transformers_engine.py").rename(
+        finished.folder / "aside.py"
+    )
     try:
-        status, said = finished.snakemake("--cores", "2", *(str(path.relative_to(finished.folder)) for path in files))
+        status, said = finished.snakemake(
+            "--cores", "2", *(str(path.relative_to(finished.folder)) for path in files)
+        )
     finally:
         (finished.folder / "aside.py").rename(weights)
     assert status == 0, said
@@ -85,7 +106,9 @@ def test_deleted_predictions_come_back_from_the_journal_without_a_model(finished
     assert len(table) == 3 and sum("results/adapters" in row[1] for row in table) == 2, said
 
 
-def test_another_number_of_shards_is_written_from_the_journal_without_a_model(finished: Run, tmp_path: Path) -> None:
+def test_another_number_of_shards_is_written_from_the_journal_without_a_model(
+    finished: Run, tmp_path: Path
+) -> None:
     run = finished.copy(tmp_path / "run")
     config = run.folder / "config/config.yaml"
     config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"shards": 3}))
@@ -93,11 +116,17 @@ def test_another_number_of_shards_is_written_from_the_journal_without_a_model(fi
     folder = "results/predictions/vl_taxon/demo_birds/random"
     status, said = run.snakemake("--cores", "2", *(f"{folder}/{shard}.parquet" for shard in range(3)))
     assert status == 0 and run.planned()["answer_questions"] > 0, said
-    (leaves,) = (path.relative_to(finished.folder) for path in finished.folder.glob("results/predictions/*/demo_birds/leaf"))
+    (leaves,) = (
+        path.relative_to(finished.folder)
+        for path in finished.folder.glob("results/predictions/*/demo_birds/leaf")
+    )
     for name in (folder, leaves):
         whole = pq.read_table(finished.folder / name / "0.parquet")
         parts = [pq.read_table(run.folder / name / f"{shard}.parquet") for shard in range(3)]
-        assert pa.concat_tables(parts).to_pylist() == whole.to_pylist() and min(map(len, parts)) > len(whole) // 4
+        assert (
+            pa.concat_tables(parts).to_pylist() == whole.to_pylist()
+            and min(map(len, parts)) > len(whole) // 4
+        )
     parsing, before = run.folder / "src/vltaxon/parsing.py", run.planned()
     parsing.write_text(parsing.read_text() + "\n\nUNUSED = 1\n")
     asked = [{rule: jobs[rule] for rule in jobs if rule in ("predict_leaf", "list_leaves", "answer_questions")}
@@ -127,7 +156,12 @@ def test_the_readme_targets_exist(finished: Run) -> None:
 
 
 WRONG = [
-    ("config.yaml", "systems", {"base": {"model": "tiny_vml", "protocol": "direct"}}, 'Did you mean "tiny_vlm"?'),
+    (
+        "config.yaml",
+        "systems",
+        {"base": {"model": "tiny_vml", "protocol": "direct"}},
+        'Did you mean "tiny_vlm"?',
+    ),
     ("config.yaml", "bootstraps", 10, 'Did you mean "bootstrap"?'),
     ("datasets/demo_plants.yaml", "scored_levels", [8], "out of range"),
     ("models/tiny_siglip.yaml", "template", "a photo", 'must hold "{}" once'),
@@ -141,7 +175,9 @@ def test_a_wrong_config_stops_before_any_job_with_all_its_errors(tmp_path: Path)
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {key: value}))
     started = time.monotonic()
     status, said = run.snakemake("--cores", "2")
-    assert time.monotonic() - started < 20  # 5 s on a free machine; this only catches torch being imported on the way
+    assert (
+        time.monotonic() - started < 20
+    )  # 5 s on a free machine; this only catches torch being imported on the way
     assert status != 0
     for *_, sentence in WRONG:
         assert sentence in said
@@ -167,8 +203,12 @@ def test_parsing_the_snakefile_imports_nothing_heavy() -> None:
 
 
 def test_all_of_the_papers_tables_are_made_on_request(finished: Run) -> None:
-    """Of the systems that the small run has: those lines are filled, and the others say that they are not in this experiment."""
-    status, said = finished.snakemake("--cores", "2", "table3", "table7", "figure4", "sweep", "results/merged/tiny_vlm/vl_taxon")
+    """Of the systems that the small run has: those lines are filled, and the others say that they are not
+    in this experiment.
+    """
+    status, said = finished.snakemake(
+        "--cores", "2", "table3", "table7", "figure4", "sweep", "results/merged/tiny_vlm/vl_taxon"
+    )
     assert status == 0, said
     tables = finished.folder / "results" / "tables"
     third = (tables / "table3.md").read_text()

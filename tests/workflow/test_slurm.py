@@ -16,7 +16,14 @@ from tests.workflow.conftest import Run
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = ("--profile", "profiles/slurm", "--latency-wait", "10", "--slurm-init-seconds-before-status-checks", "2")
+OPTIONS = (
+    "--profile",
+    "profiles/slurm",
+    "--latency-wait",
+    "10",
+    "--slurm-init-seconds-before-status-checks",
+    "2",
+)
 MODEL_JOB = re.compile(r"rule_(train|name_training|predict_leaf|answer_questions)")
 
 
@@ -38,7 +45,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 class Watch:
-    """Which devices the processes of jobs see, looked up in /proc twice a second, and whether two jobs ever saw the same."""
+    """Which devices the processes of jobs see, looked up in /proc twice a second, and whether two jobs
+    ever saw the same.
+    """
 
     def __init__(self, slurm: Slurm) -> None:
         self.conf = f"SLURM_CONF={slurm.folder / 'slurm.conf'}".encode()
@@ -94,14 +103,20 @@ def same(one: Run, other: Run, *patterns: str) -> None:
     """That two runs have the same tables and weights under these patterns of results."""
     tops = [(pattern, top) for pattern in patterns for top in (other.folder / "results").glob(pattern)]
     files = [path for _, top in tops for path in ([top] if top.is_file() else top.rglob("*"))]
-    files = [path.relative_to(other.folder) for path in files if path.suffix in (".parquet", ".safetensors", ".csv")]
+    files = [
+        path.relative_to(other.folder)
+        for path in files
+        if path.suffix in (".parquet", ".safetensors", ".csv")
+    ]
     assert {pattern for pattern, _ in tops} == set(patterns) and files
     for name in files:
         if name.suffix != ".parquet":
             assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes(), name
             continue
         tables = [pq.read_table(run.folder / name) for run in (one, other)]
-        first, second = (table.drop(["seconds"]) if "seconds" in table.column_names else table for table in tables)
+        first, second = (
+            table.drop(["seconds"]) if "seconds" in table.column_names else table for table in tables
+        )
         assert first.equals(second), name
 
 
@@ -118,7 +133,9 @@ def test_jobs_keep_to_their_devices_and_a_cancelled_one_is_told_and_done_by_the_
     error = said[said.index("Error in rule answer_questions:") :]
     assert f"SLURM-job '{cancelled}' failed, SLURM status is: 'CANCELLED'" in error, said
     assert re.search(r"results/logs/answer_questions/asked\S+\.log", error), "which log to look into"
-    assert len(list(run.folder.glob("results/predictions/asked*/*/random/0.parquet"))) == 7, "the others went on"
+    assert len(list(run.folder.glob("results/predictions/asked*/*/random/0.parquet"))) == 7, (
+        "the others went on"
+    )
     at_once = [list(seen.values()) for seen in watch.at_once]
     assert all(len(set(devices)) == len(devices) for devices in at_once), "two jobs on a device"
     assert {"0", "1", "2", "3"} in map(set, at_once)
@@ -128,7 +145,9 @@ def test_jobs_keep_to_their_devices_and_a_cancelled_one_is_told_and_done_by_the_
     same(finished, run, "predictions/asked.v*", "metrics/sweep.parquet", "tables/sweep.csv")
 
 
-def test_a_run_survives_what_befalls_a_cluster_and_gives_the_same(finished: Run, slurm: Slurm, run: Run) -> None:
+def test_a_run_survives_what_befalls_a_cluster_and_gives_the_same(
+    finished: Run, slurm: Slurm, run: Run
+) -> None:
     node = ("scontrol", "update", f"nodename={os.uname().nodename.split('.')[0]}")
     process = run.start(*OPTIONS)
     waited(lambda: running(slurm), process)
@@ -153,5 +172,15 @@ def test_a_run_survives_what_befalls_a_cluster_and_gives_the_same(finished: Run,
     said = process.communicate(timeout=900)[0]
     assert process.returncode == 0, said
     assert said.count("Trying to restart job") == 1, "once for scancel; the rest is Slurm's to do again"
-    same(finished, run, "data", "questions", "splits", "predictions", "adapters", "metrics/scores.parquet", "tables/main.csv")
+    same(
+        finished,
+        run,
+        "data",
+        "questions",
+        "splits",
+        "predictions",
+        "adapters",
+        "metrics/scores.parquet",
+        "tables/main.csv",
+    )
     assert run.planned("--profile", "profiles/slurm") == run.planned() == {}

@@ -1,4 +1,6 @@
-"""What every file of the config is made of: closed models, names, raw files, and which fields shape a result."""
+"""What every file of the config is made of: closed models, names, raw files, and which fields shape a
+result.
+"""
 
 import re
 from collections.abc import Mapping
@@ -55,9 +57,9 @@ class Closed(BaseModel):
     def shaping(self) -> dict[str, Any]:
         """Return what of it shapes a result, as plain values.
 
-        Left out are fields that are marked as something else (HOW, for one), and values that equal their default: so a new
-        field with a default runs nothing again. tests/data/defaults.json records the defaults, and a test asks for a decision
-        when one of them changes.
+        Left out are fields that are marked as something else (HOW, for one), and values that equal their
+        default: so a new field with a default runs nothing again. tests/data/defaults.json records the
+        defaults, and a test asks for a decision when one of them changes.
         """
         return {
             name: plain(value)
@@ -109,7 +111,9 @@ class Source(Closed):
 
 
 class RawFile(Closed):
-    """A raw file with its checksum, verified before anything reads it: downloaded, or linked where it is here already."""
+    """A raw file with its checksum, verified before anything reads it: downloaded, or linked where it is
+    here already.
+    """
 
     source: Source
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)] | None = None

@@ -1,4 +1,6 @@
-"""Checks of the pieces of a config against each other. What is wrong is added to the problems of its files, in words."""
+"""Checks of the pieces of a config against each other. What is wrong is added to the problems of its
+files, in words.
+"""
 
 from collections.abc import Iterable, Iterator
 
@@ -53,7 +55,9 @@ def _check_datasets(top: Config, files: ConfigFiles) -> None:
 
 
 def _unlike_files(dataset: Dataset, where: str, known: dict[str, tuple[RawFile, str]]) -> Iterator[str]:
-    """Tell which raw files of a data set are not those that others know: one name, one source, one checksum."""
+    """Tell which raw files of a data set are not those that others know: one name, one source, one
+    checksum.
+    """
     raw = [(split, key, file) for split, part in dataset.splits.items() for key, file in part.raw.items()]
     for split, key, file in raw:
         other, place = known.setdefault(file.name, (file, f"{where}: {split}.{key}"))

@@ -68,7 +68,9 @@ class Repeats(Closed):
 
 
 class Tables(Closed):
-    """Which data sets of the experiment stand for those of the papers' tables and figures: a data set by role."""
+    """Which data sets of the experiment stand for those of the papers' tables and figures: a data set by
+    role.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, Name]
@@ -199,7 +201,9 @@ class Config(Closed):
         }
 
     def repeated(self, name: str) -> dict[str, System]:
-        """The runs of a system that is asked several times, by name; the first is the same run as the system's own."""
+        """The runs of a system that is asked several times, by name; the first is the same run as the
+        system's own.
+        """
         given = self.repeats[name]
         system = self.systems[given.system]
         return {
@@ -236,10 +240,11 @@ class Experiment(Closed):
         return next((path for path in paths if path.exists()), paths[0])
 
     def leaf_systems(self) -> dict[str, str]:
-        """Whose stage 1 serves each system: of those alike in model, recipe, word, repeat and leaf stage the first by name.
+        """Whose stage 1 serves each system: of those alike in model, recipe, word, repeat and leaf stage the
+        first by name.
 
-        By name, so that their order in the config moves no table, and a variant `vl_taxon_open` does not take that of `vl_taxon`.
-        Those of sweeps and repeats come last.
+        By name, so that their order in the config moves no table, and a variant `vl_taxon_open` does not take
+        that of `vl_taxon`. Those of sweeps and repeats come last.
         """
         first: dict[tuple[Any, ...], str] = {}
         found: dict[str, str] = {}
@@ -253,7 +258,9 @@ class Experiment(Closed):
         return found
 
     def step_recipe(self, recipe: str, step: str) -> str:
-        """The recipe that trains a step: the furthest that `recipe` is based on with the same steps up to it, so it runs once."""
+        """The recipe that trains a step: the furthest that `recipe` is based on with the same steps up to
+        it, so it runs once.
+        """
         mine = self.recipes[recipe]
         upto = mine.step_names.index(step) + 1
         if mine.based_on is None:

@@ -168,7 +168,9 @@ class ConfigFiles:
         return check(model, content, at, self.problems)
 
     def _whole_recipe(self, name: str, given: Mapping[str, Any], at: str) -> Mapping[str, Any] | None:
-        """Return a recipe with the steps of the one it is based on, its changes, and the experiment's settings."""
+        """Return a recipe with the steps of the one it is based on, its changes, and the experiment's
+        settings.
+        """
         if given.get("based_on") is None:
             steps = given.get("steps")
             if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
@@ -198,8 +200,8 @@ class ConfigFiles:
 def _beside(content: Any, path: Path) -> Any:
     """Return a model's content with a local checkpoint found from the config's own folder.
 
-    Paths are those of the working directory; where a checkpoint is not there, but beside the folder of the config
-    that names it, that is meant: so the workflow's own models can be used from any directory.
+    Paths are those of the working directory; where a checkpoint is not there, but beside the folder of the
+    config that names it, that is meant: so the workflow's own models can be used from any directory.
     """
     if not isinstance(content, Mapping) or not isinstance(checkpoint := content.get("checkpoint"), str):
         return content

@@ -1,4 +1,6 @@
-"""Reading a config: every file that is named, checked one by one and against each other, all errors at once."""
+"""Reading a config: every file that is named, checked one by one and against each other, all errors at
+once.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +42,9 @@ def load(
     else:  # look at what it names all the same, so that all errors come at once
         _check_named(data, small)
     if problems or top is None:
-        raise UserError("The config has errors:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(problems)))
+        raise UserError(
+            "The config has errors:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(problems))
+        )
     models = {name: item.spec for name, item in small.found["models"].items()}
     return Experiment(config=top, **(small.found | {"models": models}), folders=tuple(folders))
 
@@ -60,7 +64,9 @@ def _check_named(data: Any, files: ConfigFiles) -> None:
 
 
 def json_schema() -> str:
-    """Return the JSON schema of config.yaml and of the files beside it, for editors; config/schema.json holds it."""
+    """Return the JSON schema of config.yaml and of the files beside it, for editors; config/schema.json
+    holds it.
+    """
     kinds: dict[str, type[Closed]] = {"config": Config, **KINDS}
     definitions = {kind: model.model_json_schema() for kind, model in kinds.items()}
     return json.dumps(definitions, indent=1, sort_keys=True) + "\n"

@@ -1,4 +1,6 @@
-"""How values of steps are put together: a recipe's own, its changes of another, and what the experiment sets."""
+"""How values of steps are put together: a recipe's own, its changes of another, and what the experiment
+sets.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +13,9 @@ Values = Mapping[str, Any]
 
 
 def merge(old: Values, new: Values) -> dict[str, Any]:
-    """Return `old` with the values of `new`; mappings in both are merged in turn, everything else is replaced."""
+    """Return `old` with the values of `new`; mappings in both are merged in turn, everything else is
+    replaced.
+    """
     both = {
         key: merge(old[key], value)
         for key, value in new.items()
@@ -47,8 +51,8 @@ def set_for_recipe(
     """Return the steps of a recipe with what the experiment sets in them.
 
     Args:
-        settings: `training: settings:` of the experiment, by kind of step, by recipe, or by `RECIPE/STEP`; the later
-            wins.
+        settings: `training: settings:` of the experiment, by kind of step, by recipe, or by `RECIPE/STEP`;
+            the later wins.
         recipe: its name.
         steps: values by the name of the step.
         by_kind: whether settings by kind count; a recipe based on another has them from that one.
@@ -63,7 +67,9 @@ def set_for_recipe(
 
 
 def _for_step(settings: Values, step: Values, steps: Iterable[Values]) -> dict[str, Any]:
-    """Return what of a recipe's settings is for a step: fields of its kind, and what no step of the recipe has."""
+    """Return what of a recipe's settings is for a step: fields of its kind, and what no step of the recipe
+    has.
+    """
     kinds = [STEPS.get(str(each.get("kind")), Step).model_fields for each in steps]
     mine = STEPS.get(str(step.get("kind")), Step).model_fields
     return {

@@ -226,5 +226,7 @@ def declared_in(objective: ModuleType) -> type[Step]:
     return next(
         declared
         for declared in vars(objective).values()
-        if isinstance(declared, type) and issubclass(declared, Step) and declared.__module__ == objective.__name__
+        if isinstance(declared, type)
+        and issubclass(declared, Step)
+        and declared.__module__ == objective.__name__
     )

@@ -1,7 +1,9 @@
-"""What an experiment will cost, before it is paid: requests, tokens, device hours, money, disk and licences, by target and stage.
+"""What an experiment will cost, before it is paid: requests, tokens, device hours, money, disk and licences,
+by target and stage.
 
-What has been run is measured: images are counted in the tables that are there, a system's seconds a request are those of its own
-answers. The rest is an estimate from what the files of data sets and models say, and each line tells which.
+What has been run is measured: images are counted in the tables that are there, a system's seconds a request
+are those of its own answers. The rest is an estimate from what the files of data sets and models say, and
+each line tells which.
 """
 
 import re
@@ -28,7 +30,9 @@ _MEMBER = re.compile(r"\.(v\d+\.r\d+|n\d+)$")
 
 
 class Work(NamedTuple):
-    """Jobs of a kind. Totals; device seconds are None where nothing is known of the speed, money where none is paid."""
+    """Jobs of a kind. Totals; device seconds are None where nothing is known of the speed, money where
+    none is paid.
+    """
 
     target: str
     what: str
@@ -51,7 +55,9 @@ class Estimate:
     work: Sequence[Work]
     disk: Sequence[tuple[str, float]]
     licences: Sequence[tuple[str, str]]
-    chains: Mapping[str, float]  # seconds of the longest chain of jobs: of the target `all`, and of everything
+    chains: Mapping[
+        str, float
+    ]  # seconds of the longest chain of jobs: of the target `all`, and of everything
 
 
 def estimate(experiment: Experiment, root: Path) -> Estimate:
@@ -63,7 +69,10 @@ def estimate(experiment: Experiment, root: Path) -> Estimate:
     """
     costs = CostModel(experiment, root)
     work = list(costs.work())
-    chains = {"all": costs.chain(experiment.config.shown), "everything": costs.chain(experiment.config.systems)}
+    chains = {
+        "all": costs.chain(experiment.config.shown),
+        "everything": costs.chain(experiment.config.systems),
+    }
     return Estimate(work, list(costs.disk(work)), costs.licences(), chains)
 
 
@@ -81,8 +90,13 @@ class CostModel:
         """Images of a split, and whether they were counted or said; none where nothing is known."""
         table = self.root / layout.fill(layout.IMAGES, dataset=dataset)
         if table.exists():
-            return pq.read_table(table, columns=["split"], filters=[("split", "=", split)]).num_rows, "counted"
-        part, size = self.experiment.datasets[dataset].splits.get(split), self.experiment.datasets[dataset].size
+            return pq.read_table(
+                table, columns=["split"], filters=[("split", "=", split)]
+            ).num_rows, "counted"
+        part, size = (
+            self.experiment.datasets[dataset].splits.get(split),
+            self.experiment.datasets[dataset].size,
+        )
         if part is None or size is None or (split == "train" and part.images_per_leaf is None):
             return 0, "unknown: give `size` in the data set's file"
         return (size.test if part.images_per_leaf is None else part.images_per_leaf * size.leaves), "said"
@@ -106,7 +120,9 @@ class CostModel:
     # -- lines ---------------------------------------------------------------------------------------------------------------
 
     def work(self) -> Iterator[Work]:
-        """Training steps, stage 1 and the questions that a model answers, each under the first target that needs it."""
+        """Training steps, stage 1 and the questions that a model answers, each under the first target that
+        needs it.
+        """
         seen: set[tuple[str, ...]] = set()
         for scope in self.scopes:
             for key, work in (*self._training(scope.target, scope), *self._prediction(scope.target, scope)):
@@ -115,9 +131,17 @@ class CostModel:
                     yield work
 
     def _prediction(self, target: str, scope: Scope) -> Iterator[tuple[tuple[str, ...], Work]]:
-        jobs = [(system, dataset, "leaf", "leaf", files) for (system, dataset), files in self.scoring.leaves(scope).items()]
-        jobs += [(system, data, "answer", choices, files) for (system, data, choices), files in self.scoring.answers(scope).items()]
-        first = {f"{name}.n0": repeats.system for name, repeats in self.config.repeats.items()}  # its own run, from the journal
+        jobs = [
+            (system, dataset, "leaf", "leaf", files)
+            for (system, dataset), files in self.scoring.leaves(scope).items()
+        ]
+        jobs += [
+            (system, data, "answer", choices, files)
+            for (system, data, choices), files in self.scoring.answers(scope).items()
+        ]
+        first = {
+            f"{name}.n0": repeats.system for name, repeats in self.config.repeats.items()
+        }  # its own run, from the journal
         for system, dataset, name, folder, files in jobs:
             stage, given = self.plan.prediction.stage(system, name), self.config.asked[system].model
             model, devices = self.models[given], self.models.gpus(given)
@@ -126,30 +150,41 @@ class CostModel:
             images, basis = self.images(dataset, "test")
             prompts = images * (1 if name == "leaf" else len(self.experiment.datasets[dataset].ranks))
             requests = prompts * stage.samples
-            # the engine reads an image once for its prompts, and a prompt once for its samples; an endpoint bills all
+            # the engine reads an image once for its prompts, and a prompt once for its samples; an endpoint
+            # bills all
             shown, read = (images, prompts) if model.shares_images else (requests, requests)
             image = shown * self.image_tokens(model, dataset)
             prompt = read * self.text_tokens(stage.prompt) + image
-            new = float(requests * new_tokens(stage, self.experiment.prompts[stage.prompt], model.max_new_tokens))
+            new = float(
+                requests * new_tokens(stage, self.experiment.prompts[stage.prompt], model.max_new_tokens)
+            )
             seconds, how = None, "unknown: give `speed` in the model's file"
             if model.remote:
                 seconds, how = 0.0, "no device of ours"
             elif (each := self.timed(system, folder)) is not None:
                 seconds, how = each * requests * devices, "timed"
             elif model.speed is not None:
-                seconds, how = (prompt / model.speed.prompt + new / model.speed.new) * devices, model.speed.source
+                seconds, how = (
+                    (prompt / model.speed.prompt + new / model.speed.new) * devices,
+                    model.speed.source,
+                )
             what = "stage 1" if name == "leaf" else f"{folder} questions"
             done = all((self.root / file).exists() for file in files)
-            who = system if system in self.config.systems else _MEMBER.sub("", system)  # of a sweep, or a run: all together
+            who = (
+                system if system in self.config.systems else _MEMBER.sub("", system)
+            )  # of a sweep, or a run: all together
             basis = f"images {basis}; speed {how}"
             tokens = (image, prompt, new)
-            work = Work(target, what, who, dataset, requests, *tokens, seconds, basis, done, model.money(prompt, new))
+            work = Work(
+                target, what, who, dataset, requests, *tokens, seconds, basis, done, model.money(prompt, new)
+            )
             yield (first.get(system, system), dataset, folder), work
 
     def chain(self, systems: Iterable[str]) -> float:
         """Seconds of the longest chain of jobs, below which no number of devices goes.
 
-        It is a system's training steps one after the other, then a shard of each stage. Work of unknown speed counts as nothing.
+        It is a system's training steps one after the other, then a shard of each stage. Work of unknown speed
+        counts as nothing.
         """
         longest = 0.0
         for name in systems:
@@ -172,7 +207,11 @@ class CostModel:
             if system.recipe is not None:
                 recipe = self.experiment.recipes[system.recipe]
                 for name, step in zip(recipe.step_names, recipe.steps, strict=True):
-                    key = (self.models.base(system.model), self.experiment.step_recipe(system.recipe, name), name)
+                    key = (
+                        self.models.base(system.model),
+                        self.experiment.step_recipe(system.recipe, name),
+                        name,
+                    )
                     if step.own:
                         yield ("own", *key), self._own(target, *key, step)
                     yield key, self._trained(target, *key, step)
@@ -182,14 +221,19 @@ class CostModel:
         model, data = self.models.vlm(model_name), self.config.training.dataset
         number, basis = self._part(step)
         leaf = next(sample for sample in step.samples if sample.task == "leaf")
-        image, new = number * self.image_tokens(model, data), number * float(min(EXPECTED[leaf.form], step.max_new_tokens))
+        image, new = (
+            number * self.image_tokens(model, data),
+            number * float(min(EXPECTED[leaf.form], step.max_new_tokens)),
+        )
         prompt = number * self.text_tokens(leaf.prompt) + image
         seconds = None
         if model.speed is not None:
             seconds = (prompt / model.speed.prompt + new / model.speed.new) * self.models.gpus(model_name)
         done = (self.root / layout.fill(layout.OWN, model=model_name, recipe=recipe, step=name)).exists()
         said = f"images {basis}; speed {model.speed.source if model.speed is not None else 'unknown'}"
-        return Work(target, f"naming for {name}", recipe, data, round(number), image, prompt, new, seconds, said, done)
+        return Work(
+            target, f"naming for {name}", recipe, data, round(number), image, prompt, new, seconds, said, done
+        )
 
     def _part(self, step: Step) -> tuple[float, str]:
         """Training images of a step's part of the species, and whether they were counted or said."""
@@ -197,7 +241,9 @@ class CostModel:
         images, basis = self.images(data, "train")
         size = self.experiment.datasets[data].size
         held_out = parts.held_out / size.leaves if size is not None else 0.0
-        return images * (1 - held_out) * {"all": 1.0, "sft": parts.sft_share, "grpo": 1 - parts.sft_share}[step.part], basis
+        return images * (1 - held_out) * {"all": 1.0, "sft": parts.sft_share, "grpo": 1 - parts.sft_share}[
+            step.part
+        ], basis
 
     def _trained(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
         model, data = self.models.vlm(model_name), self.config.training.dataset
@@ -207,14 +253,30 @@ class CostModel:
         requests = rollouts * sum(number for _, number in drawn)
         image = requests * self.image_tokens(model, data)
         turns = {"single": 1, "multi": len(given.scored_levels)}
-        prompt = rollouts * sum(number * turns[spec.turns] * self.text_tokens(spec.prompt) for spec, number in drawn) + image
+        prompt = (
+            rollouts
+            * sum(number * turns[spec.turns] * self.text_tokens(spec.prompt) for spec, number in drawn)
+            + image
+        )
         new = rollouts * sum(number * turns[spec.turns] * _target_tokens(spec) for spec, number in drawn)
         seconds = None
         if model.speed is not None:
             seconds = step.seconds(prompt, new, model.speed) * self.models.gpus(model_name)
         done = (self.root / self.plan.training.adapter(model_name, recipe, name)).exists()
         basis = f"images {basis}; speed {model.speed.source if model.speed is not None else 'unknown'}"
-        return Work(target, f"training {name}", recipe, data, round(requests), image, prompt, new, seconds, basis, done)
+        return Work(
+            target,
+            f"training {name}",
+            recipe,
+            data,
+            round(requests),
+            image,
+            prompt,
+            new,
+            seconds,
+            basis,
+            done,
+        )
 
     def disk(self, work: Sequence[Work]) -> Iterator[tuple[str, float]]:
         """Bytes of what will lie on the disk, by kind; nothing for raw files whose size is not said."""
@@ -223,7 +285,9 @@ class CostModel:
             yield f"{name}, downloaded", size
             if raw.path in self.plan.data.archives.values():
                 yield f"{name}, unpacked", size
-        images = sum(self.images(name, split)[0] for name in self.config.datasets for split in ("train", "test"))
+        images = sum(
+            self.images(name, split)[0] for name in self.config.datasets for split in ("train", "test")
+        )
         yield "embeddings", 2.0 * _WIDTH * images
         rows = sum(each.requests for each in work if "training" not in each.what)
         yield "predictions", float(_ROW * rows)

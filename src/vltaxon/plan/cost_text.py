@@ -11,14 +11,20 @@ _DEVICES = (1, 4, 32)  # for which the hours until the end are told
 
 
 def describe(estimate: Estimate) -> str:
-    """Return an estimate for a reader: a line per kind of job, totals by target, disk, and the licences to accept."""
+    """Return an estimate for a reader: a line per kind of job, totals by target, disk, and the licences to
+    accept.
+    """
     rows: list[list[str]] = []
     together: dict[tuple[str, str, str], list[Work]] = defaultdict(list)
     for work in estimate.work:
         together[work.target, work.what, work.who].append(work)
     for key, some in together.items():
-        datasets, bases = (", ".join(dict.fromkeys(said)) for said in zip(*((w.data, w.basis) for w in some), strict=True))
-        state = "done" if all(work.done for work in some) else "partly" if any(work.done for work in some) else ""
+        datasets, bases = (
+            ", ".join(dict.fromkeys(said)) for said in zip(*((w.data, w.basis) for w in some), strict=True)
+        )
+        state = (
+            "done" if all(work.done for work in some) else "partly" if any(work.done for work in some) else ""
+        )
         rows.append([state, *key, datasets, *_figures(some), bases])
     for target in (*dict.fromkeys(work.target for work in estimate.work), ""):
         some = [work for work in estimate.work if target in ("", work.target)]
@@ -42,10 +48,19 @@ def describe(estimate: Estimate) -> str:
     ]
     disk = [[what, f"{size / 1e9:,.1f}" if size else "size not said"] for what, size in estimate.disk]
     parts = [
-        tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 5 + ["right"] * 7 + ["left"]),
+        tabulate(
+            rows,
+            heads,
+            tablefmt="github",
+            disable_numparse=True,
+            colalign=["left"] * 5 + ["right"] * 7 + ["left"],
+        ),
         tabulate(disk, ["disk", "GB"], tablefmt="github", disable_numparse=True, colalign=["left", "right"]),
         tabulate(
-            list(_waiting(estimate)), ["target", "devices", "hours, at least", "at most"], tablefmt="github", disable_numparse=True
+            list(_waiting(estimate)),
+            ["target", "devices", "hours, at least", "at most"],
+            tablefmt="github",
+            disable_numparse=True,
         ),
         "Licences that you accept by running this:",
         tabulate(estimate.licences, ["data set or model", "terms"], tablefmt="github"),
@@ -57,7 +72,10 @@ def describe(estimate: Estimate) -> str:
 
 
 def _figures(works: Sequence[Work]) -> list[str]:
-    tokens = [sum(amounts) for amounts in zip(*((w.image_tokens, w.prompt_tokens, w.new_tokens) for w in works), strict=True)]
+    tokens = [
+        sum(amounts)
+        for amounts in zip(*((w.image_tokens, w.prompt_tokens, w.new_tokens) for w in works), strict=True)
+    ]
     hours = sum(work.seconds or 0.0 for work in works) / 3600
     known = not works or any(work.seconds is not None for work in works)
     millions = [f"{amount / 1e6:,.2f}" for amount in tokens or [0.0] * 3]
@@ -70,10 +88,11 @@ def _figures(works: Sequence[Work]) -> list[str]:
 
 
 def _waiting(estimate: Estimate) -> Iterator[tuple[str, int, str, str]]:
-    """Hours from start to end on some devices that are never idle while a job waits (Graham 1966), none of it done before.
+    """Hours from start to end on some devices that are never idle while a job waits (Graham 1966), none of it
+    done before.
 
-    No fewer than the longest chain of jobs takes, nor than all of the work takes when it is spread evenly; and no more than both,
-    as long as each job wants one device.
+    No fewer than the longest chain of jobs takes, nor than all of the work takes when it is spread evenly;
+    and no more than both, as long as each job wants one device.
     """
     for target, chain in estimate.chains.items():
         total = sum(work.seconds or 0.0 for work in estimate.work if target in ("everything", work.target))

@@ -16,14 +16,18 @@ class Wildcards(Protocol):
 
 
 class Planned(Generic[T]):
-    """The tasks of a rule: called with wildcards, the task itself; its methods are what the directives of the rule take."""
+    """The tasks of a rule: called with wildcards, the task itself; its methods are what the directives of
+    the rule take.
+    """
 
     def __init__(self, build: Callable[[Wildcards], T]) -> None:
         self._build = build
         self._built: dict[tuple[tuple[str, str], ...], T] = {}
 
     def __call__(self, wildcards: Wildcards) -> T:
-        """Return the task of a job (`params: task=...`; Snakemake compares no objects, so it runs nothing again)."""
+        """Return the task of a job (`params: task=...`; Snakemake compares no objects, so it runs nothing
+        again).
+        """
         parts: Any = wildcards
         key = tuple(parts.items() if hasattr(parts, "items") else vars(parts).items())
         if key not in self._built:

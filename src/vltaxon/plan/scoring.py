@@ -85,9 +85,13 @@ class ScoringPlan:
         }
 
     def leaves(self, scope: Scope) -> dict[tuple[str, str], tuple[Path, ...]]:
-        """Return the tables of stage 1 by (system that ran it, dataset); a table may serve several systems."""
+        """Return the tables of stage 1 by (system that ran it, dataset); a table may serve several
+        systems.
+        """
         owners = dict.fromkeys(self._prediction.leaf_systems[system] for system in self._with(scope, "leaf"))
-        return {(owner, dataset): self._leaves(owner, dataset) for owner in owners for dataset in scope.datasets}
+        return {
+            (owner, dataset): self._leaves(owner, dataset) for owner in owners for dataset in scope.datasets
+        }
 
     def _leaves(self, system: str, dataset: str) -> tuple[Path, ...]:
         return self._prediction.leaf_shards(system, dataset)
@@ -105,7 +109,9 @@ class ScoringPlan:
             taxa={name: layout.fill(layout.TAXA, dataset=name) for name in scope.datasets},
             answers=dict(sorted(self.answers(scope).items())),
             leaves=dict(sorted(self.leaves(scope).items())),
-            leaf_systems={name: self._prediction.leaf_systems[name] for name in sorted(self._with(scope, "leaf"))},
+            leaf_systems={
+                name: self._prediction.leaf_systems[name] for name in sorted(self._with(scope, "leaf"))
+            },
             partition=layout.fill(layout.PARTS, dataset=training),
             training=training,
         )

@@ -1,4 +1,6 @@
-"""What one tells Snakemake to make on demand: papers, their tables and figures, comparisons, sweeps, repeats."""
+"""What one tells Snakemake to make on demand: papers, their tables and figures, comparisons, sweeps,
+repeats.
+"""
 
 from pathlib import Path
 

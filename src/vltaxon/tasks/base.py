@@ -1,7 +1,7 @@
 """What all tasks have in common: a frozen record that the plan builds and that a job's function takes.
 
-A field is what its mark says: READS and WRITES are files, which Snakemake watches itself; HOW says how a job runs; all
-others shape the result, and a change of them runs the job again.
+A field is what its mark says: READS and WRITES are files, which Snakemake watches itself; HOW says how a job
+runs; all others shape the result, and a change of them runs the job again.
 """
 
 from pathlib import Path
@@ -23,14 +23,16 @@ WriteMany = Annotated[tuple[Path, ...], WRITES]
 class Task(Closed):
     """What one job reads, writes and needs.
 
-    `module` is where its function stands: its code, or its number in `versions.py` where it has one, shapes the
-    result too. None where it makes the same file whatever its code.
+    `module` is where its function stands: its code, or its number in `versions.py` where it has one, shapes
+    the result too. None where it makes the same file whatever its code.
     """
 
     module: ClassVar[str | None]
 
     def shaping(self) -> dict[str, Any]:
-        """Return what makes the job run again when it changes, files aside: values, and the version of the code."""
+        """Return what makes the job run again when it changes, files aside: values, and the version of the
+        code.
+        """
         return self.version() | super().shaping()
 
     @classmethod
@@ -53,7 +55,8 @@ class Task(Closed):
 
     @classmethod
     def of(cls, snakemake: Any) -> Self:
-        """Return the task of a running job: files, devices and threads as Snakemake gives them, all else as planned.
+        """Return the task of a running job: files, devices and threads as Snakemake gives them, all else as
+        planned.
 
         Args:
             snakemake: the object of a script, whose params have the planned `task`.

@@ -132,9 +132,7 @@ def _set_up(task: "TrainTask", drawn: Sequence[samples.Sample], world: int) -> _
         "version": VERSIONS["vltaxon.train.step"],
     }
     common = arguments.common_arguments(task, world, torch.cuda.is_available())
-    return _Setup(
-        Prepared(policy, processor, rows, common, measured, task.files), identity, modules
-    )
+    return _Setup(Prepared(policy, processor, rows, common, measured, task.files), identity, modules)
 
 
 def _train(task: "TrainTask", trainer: Any, identity: Mapping[str, Any], world: int) -> None:

@@ -45,8 +45,15 @@ def _unpacked(raw: Path) -> Archive:
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_members_read_back(tmp_path: Path, form: int) -> None:
-    contents = {"a/one.jpg": b"1" * 700, "a/empty": b"", "b/" + "long" * 60 + "/ü.jpg": bytes(range(256)) * 5000}
-    members = [(_special("a/", tarfile.DIRTYPE), b""), *((_file(name), content) for name, content in contents.items())]
+    contents = {
+        "a/one.jpg": b"1" * 700,
+        "a/empty": b"",
+        "b/" + "long" * 60 + "/ü.jpg": bytes(range(256)) * 5000,
+    }
+    members = [
+        (_special("a/", tarfile.DIRTYPE), b""),
+        *((_file(name), content) for name, content in contents.items()),
+    ]
     archive = _unpacked(_tgz(tmp_path / "x.tar.gz", members, form))
     assert archive.members["member"].to_list() == list(contents)
     assert {name: archive.read(name) for name in contents} == contents
@@ -103,7 +110,16 @@ def _damaged_header(data: bytes) -> bytes:
         lambda data: gzip.compress(gzip.decompress(data)[:700]),
         _damaged_header,
     ],
-    ids=["cut in half", "cut at the end", "wrong checksum", "no gzip", "empty", "no tar", "tar cut within", "damaged header"],
+    ids=[
+        "cut in half",
+        "cut at the end",
+        "wrong checksum",
+        "no gzip",
+        "empty",
+        "no tar",
+        "tar cut within",
+        "damaged header",
+    ],
 )
 def test_damaged_archives_are_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     raw = _tgz(tmp_path / "x.tar.gz", [(_file("a"), b"1" * 300), (_file("b"), b"2" * 300)])
@@ -126,7 +142,8 @@ def test_same_archive_same_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "short"), [("val.tar.gz", "val"), ("val.json.tar.gz", "val.json"), ("CUB_200_2011.tgz", "CUB_200_2011")]
+    ("name", "short"),
+    [("val.tar.gz", "val"), ("val.json.tar.gz", "val.json"), ("CUB_200_2011.tgz", "CUB_200_2011")],
 )
 def test_stem(name: str, short: str) -> None:
     assert Split(archive=Path("raw") / name).stem == short
@@ -144,7 +161,9 @@ def test_no_room_is_said_before_and_while_unpacking(tmp_path: Path, monkeypatch:
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-        with pytest.raises(UserError, match=r"x\.tar\.gz: cannot be unpacked to .*a\.tar, at member 'a': File too large"):
+        with pytest.raises(
+            UserError, match=r"x\.tar\.gz: cannot be unpacked to .*a\.tar, at member 'a': File too large"
+        ):
             _unpacked(raw)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

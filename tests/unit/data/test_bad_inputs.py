@@ -1,4 +1,6 @@
-"""What bad archives, images, JSON and CSV get: read right, rejected with a reason, or one clear error. One row each."""
+"""What bad archives, images, JSON and CSV get: read right, rejected with a reason, or one clear error. One
+row each.
+"""
 
 import gzip
 import io
@@ -41,7 +43,9 @@ def _tar(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.GNU_FORMAT
     return buffer.getvalue()
 
 
-def _member(name: str, content: bytes = b"x", kind: bytes = tarfile.REGTYPE, **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+def _member(
+    name: str, content: bytes = b"x", kind: bytes = tarfile.REGTYPE, **fields: Any
+) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.type = kind
     for key, value in fields.items():
@@ -165,7 +169,10 @@ def _png(width: int, height: int) -> bytes:
         (b"IDAT", zlib.compress(bytes(9))),
         (b"IEND", b""),
     ]
-    parts = [struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -175,7 +182,10 @@ def _deep(values: Any, kind: str) -> bytes:
     width = len(values) // (3 if kind == "RGB" else 1)
     head = struct.pack(">IIBBBBB", width, 1, 16, 2 if kind == "RGB" else 0, 0, 0, 0)
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    parts = [struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks]
+    parts = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -211,9 +221,17 @@ IMAGES: list[tuple[str, bytes | Callable[[], bytes], str]] = [
     ("grey JPEG", _saved(Image.new("L", (30, 20), 77), "JPEG"), "read 30x20, 77,77,77"),
     ("16-bit grey PNG", _deep([0x4D00] * 5, "L"), "read 5x1, 77,77,77"),
     ("16-bit colour PNG", _deep([0x4D00, 0x8000, 0xFFFF] * 4, "RGB"), "read 4x1, 77,128,255"),
-    ("32-bit float TIFF", _saved(Image.new("F", (5, 5), 0.5), "TIFF"), "rejected: ValueError: pixels of 32 bits"),
+    (
+        "32-bit float TIFF",
+        _saved(Image.new("F", (5, 5), 0.5), "TIFF"),
+        "rejected: ValueError: pixels of 32 bits",
+    ),
     ("one pixel", _saved(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG"), "read 1x1, 9,8,7"),
-    ("30,000 x 30,000 pixels", _png(30_000, 30_000), r"rejected: DecompressionBombError: Image size \(900000000 pixels\)"),
+    (
+        "30,000 x 30,000 pixels",
+        _png(30_000, 30_000),
+        r"rejected: DecompressionBombError: Image size \(900000000 pixels\)",
+    ),
     ("PNG without any pixel", _png(0, 5), "rejected: "),
     ("turned by EXIF", _saved(Image.new("RGB", (20, 30), (200, 30, 30)), "JPEG", exif=_exif(6)), FINE),
     ("mirrored by EXIF", _saved(ImageOps.mirror(RED), "JPEG", exif=_exif(2)), FINE),
@@ -222,13 +240,19 @@ IMAGES: list[tuple[str, bytes | Callable[[], bytes], str]] = [
     ("zero bytes", b"", NO_IMAGE),
     ("a web page", b"<!doctype html><title>404 Not Found</title>", NO_IMAGE),
     ("an SVG", b'<svg xmlns="http://www.w3.org/2000/svg"/>', NO_IMAGE),
-    ("PostScript, a program", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", NO_IMAGE),
+    (
+        "PostScript, a program",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+        NO_IMAGE,
+    ),
     ("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", NO_IMAGE),
 ]
 
 
 def _collection(folder: Path, **options: Any) -> Dataset:
-    return Dataset(source="folder", ranks=("genus", "species"), test=Split(table=folder / "t.csv"), **(WORDS | options))
+    return Dataset(
+        source="folder", ranks=("genus", "species"), test=Split(table=folder / "t.csv"), **(WORDS | options)
+    )
 
 
 def _ingested(folder: Path, data: bytes) -> str:
@@ -274,21 +298,45 @@ JSONS: list[tuple[str, object, str]] = [
     ("images no list", DOCUMENT | {"images": {"a": 1}}, f"images: .*list.*{NOT_IT}"),
     ("an image no object", DOCUMENT | {"images": [3]}, f"images.0: .*{NOT_IT}"),
     ("an image without file_name", DOCUMENT | {"images": [{"id": 1}]}, f"images.0.file_name: .*{NOT_IT}"),
-    ("a file_name of a number", DOCUMENT | {"images": [{"id": 1, "file_name": 3}]}, "images.0.file_name: .*string"),
+    (
+        "a file_name of a number",
+        DOCUMENT | {"images": [{"id": 1, "file_name": 3}]},
+        "images.0.file_name: .*string",
+    ),
     (
         "a file_name of half a letter",
         DOCUMENT | {"images": [{"id": 1, "file_name": "val/\ud800/a.jpg"}]},
         "file_name: .*surrogates",
     ),
-    ("an empty file_name", DOCUMENT | {"images": [{"id": 1, "file_name": ""}]}, 'file_name "", not split/folder/file'),
+    (
+        "an empty file_name",
+        DOCUMENT | {"images": [{"id": 1, "file_name": ""}]},
+        'file_name "", not split/folder/file',
+    ),
     ("an image without label", DOCUMENT | {"annotations": []}, "val/0/a.jpg has no annotation"),
-    ("an id of a list", DOCUMENT | {"images": [{"id": [], "file_name": "val/0/a.jpg"}]}, "images.0.id: .*integer"),
+    (
+        "an id of a list",
+        DOCUMENT | {"images": [{"id": [], "file_name": "val/0/a.jpg"}]},
+        "images.0.id: .*integer",
+    ),
     ("a category without id", DOCUMENT | {"categories": [{"name": "G x"}]}, "category None .*no number"),
-    ("two categories of one id", DOCUMENT | {"categories": [PLANT, PLANT | {"name": "G y"}]}, "category 0 .*occurs twice"),
-    ("a category without name", DOCUMENT | {"categories": [PLANT | {"name": None}]}, "category 0: the leaf has no name"),
+    (
+        "two categories of one id",
+        DOCUMENT | {"categories": [PLANT, PLANT | {"name": "G y"}]},
+        "category 0 .*occurs twice",
+    ),
+    (
+        "a category without name",
+        DOCUMENT | {"categories": [PLANT | {"name": None}]},
+        "category 0: the leaf has no name",
+    ),
     ("a category without genus", DOCUMENT | {"categories": [{"id": 0, "name": "G x"}]}, 'no rank "genus"'),
     ("a genus of an object", DOCUMENT | {"categories": [PLANT | {"genus": {"x": 1}}]}, "categories.0.genus"),
-    ("packed far too well", lambda: b" " * (30 << 20), "claims 31457280 bytes, far more than text is packed to"),
+    (
+        "packed far too well",
+        lambda: b" " * (30 << 20),
+        "claims 31457280 bytes, far more than text is packed to",
+    ),
 ]
 
 
@@ -354,7 +402,9 @@ TABLE = [
 
 @pytest.mark.parametrize(("reader", "what", "gets"), TABLE)
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_what_bad_input_gets(tmp_path: Path, reader: Callable[[Path, Any], str], what: Any, gets: str) -> None:
+def test_what_bad_input_gets(
+    tmp_path: Path, reader: Callable[[Path, Any], str], what: Any, gets: str
+) -> None:
     said = reader(tmp_path, what() if callable(what) else what)
     assert re.search(gets, said, re.DOTALL), said
 

@@ -1,4 +1,6 @@
-"""Downloads from a real server that fails in every way: each ends in the right file or in words, never in another file."""
+"""Downloads from a real server that fails in every way: each ends in the right file or in words, never in
+another file.
+"""
 
 import hashlib
 import json
@@ -18,7 +20,18 @@ from typing import Any
 
 import pytest
 
-from tests.data.server import Fault, Served, becomes, bent, hang, in_a_moment, in_chunks, scrawl, serving, status
+from tests.data.server import (
+    Fault,
+    Served,
+    becomes,
+    bent,
+    hang,
+    in_a_moment,
+    in_chunks,
+    scrawl,
+    serving,
+    status,
+)
 from vltaxon.config.base import RawFile, Source
 from vltaxon.data.download import demand_unchanged, download
 from vltaxon.data.transfer import Patience, Transfer
@@ -65,7 +78,9 @@ CASES = {
     "dropped once": Case([bent(stop=100_000)], asks=2),
     "dropped five times": Case([bent(stop=50_000)] * 5, asks=6),
     "dropped before the first byte": Case([bent(stop=0)], asks=2),
-    "dropped always": Case([bent(stop=100_000)], "gave up after 4 attempts.*100,000 bytes are kept", bent(stop=0)),
+    "dropped always": Case(
+        [bent(stop=100_000)], "gave up after 4 attempts.*100,000 bytes are kept", bent(stop=0)
+    ),
     "dropped before the headers": Case([lambda handler: handler.connection.close()], asks=2),
     "chunked, without length": Case([in_chunks(CONTENT)], asks=1),
     "chunked, cut off": Case([in_chunks(CONTENT, whole=False)], asks=2),
@@ -74,8 +89,12 @@ CASES = {
     # ranges
     "ranges ignored": Case([bent(stop=100_000), bent(ranges=False)], asks=2),
     "ranges ignored, always dropped": Case([], "gave up", bent(ranges=False, stop=100_000)),
-    "a range from elsewhere": Case([bent(stop=100_000), bent(Content_Range="bytes 90000-299999/300000")], asks=3),
-    "a range of a file of another size": Case([bent(stop=100_000), bent(Content_Range="bytes 100000-299998/299999")], asks=3),
+    "a range from elsewhere": Case(
+        [bent(stop=100_000), bent(Content_Range="bytes 90000-299999/300000")], asks=3
+    ),
+    "a range of a file of another size": Case(
+        [bent(stop=100_000), bent(Content_Range="bytes 100000-299998/299999")], asks=3
+    ),
     "a range of no sense": Case([bent(stop=100_000), bent(Content_Range="pages 1-2")], asks=3),
     "a range with too many bytes": Case(
         [bent(stop=100_000), status(206, CONTENT[90_000:], Content_Range="bytes 100000-299999/300000")],
@@ -85,14 +104,21 @@ CASES = {
     "416 at the end: a length that was a lie": Case([bent(Content_Length=300_500)], asks=2),
     "206 unasked": Case([], r"cannot be fetched.*206", status(206, CONTENT)),
     # a file that changes between two requests
-    "changed, then the right one": Case([becomes(OTHER, '"old"', bent(stop=100_000)), becomes(CONTENT, '"new"', bent())], asks=2),
+    "changed, then the right one": Case(
+        [becomes(OTHER, '"old"', bent(stop=100_000)), becomes(CONTENT, '"new"', bent())], asks=2
+    ),
     "changed, and the server ignores If-Range": Case(
-        [becomes(OTHER, '"old"', bent(stop=100_000)), becomes(CONTENT, '"new"', bent(conditional=False))], asks=3
+        [becomes(OTHER, '"old"', bent(stop=100_000)), becomes(CONTENT, '"new"', bent(conditional=False))],
+        asks=3,
     ),
     "changed, and nothing says so": Case(
-        [becomes(OTHER, "", bent(stop=100_000, ETag=None)), becomes(CONTENT, "", bent(ETag=None))], "not the one.*md5 is", asks=2
+        [becomes(OTHER, "", bent(stop=100_000, ETag=None)), becomes(CONTENT, "", bent(ETag=None))],
+        "not the one.*md5 is",
+        asks=2,
     ),
-    "changed to the wrong one": Case([bent(stop=100_000), becomes(OTHER, '"v2"', bent())], "not the one.*md5 is", asks=2),
+    "changed to the wrong one": Case(
+        [bent(stop=100_000), becomes(OTHER, '"v2"', bent())], "not the one.*md5 is", asks=2
+    ),
     "a weak ETag": Case([bent(stop=100_000, ETag='W/"v1"')], asks=2),
     # lengths
     "a length too large, always": Case([], "gave up after", bent(ranges=False, Content_Length=300_500)),
@@ -100,23 +126,37 @@ CASES = {
     "a length of no sense": Case([bent(Content_Length="many")], asks=1),
     "no length, dropped": Case([bent(Content_Length=None, stop=100_000)], "not the one.*100,000 bytes"),
     "no length, dropped, size known": Case([bent(Content_Length=None, stop=100_000)], asks=2, file=SIZED),
-    "longer than the config says": Case([], "has 300,004 bytes; .* has 300,000", status(200, SURPLUS), 1, SIZED),
+    "longer than the config says": Case(
+        [], "has 300,004 bytes; .* has 300,000", status(200, SURPLUS), 1, SIZED
+    ),
     "longer than the config says, unannounced": Case(
         [], "sends more than 300,000", status(200, SURPLUS, Content_Length=None), 1, SIZED
     ),
-    "larger than any disk": Case([], "needed.*this file 1.00EB.*too small", bent(Content_Length=10**18, stop=0), 1),
+    "larger than any disk": Case(
+        [], "needed.*this file 1.00EB.*too small", bent(Content_Length=10**18, stop=0), 1
+    ),
     # another file
     "the wrong file": Case([], "not the one.*md5 is .*, expected is", status(200, OTHER), 1),
     "nothing at all": Case([], "not the one.*it has 0 bytes", status(200), 1),
-    "a web page": Case([], "answers with a web page", status(200, PAGE, Content_Type="text/html; charset=utf-8"), 1),
-    "a web page in disguise": Case([], "not the one.*it is a web page", status(200, PAGE, Content_Type="application/gzip"), 1),
-    "a web page instead of the rest": Case([bent(stop=100_000)], "a web page", status(200, PAGE, Content_Type="text/html"), 2),
+    "a web page": Case(
+        [], "answers with a web page", status(200, PAGE, Content_Type="text/html; charset=utf-8"), 1
+    ),
+    "a web page in disguise": Case(
+        [], "not the one.*it is a web page", status(200, PAGE, Content_Type="application/gzip"), 1
+    ),
+    "a web page instead of the rest": Case(
+        [bent(stop=100_000)], "a web page", status(200, PAGE, Content_Type="text/html"), 2
+    ),
     "called an encoding": Case([bent(Content_Encoding="gzip")], asks=1),
     # statuses
     "429, wait a second": Case([status(429, Retry_After=1)], asks=2),
-    "429, wait until": Case([lambda handler: handler.answer(429, b"", {"Retry-After": in_a_moment(1)})], asks=2),
+    "429, wait until": Case(
+        [lambda handler: handler.answer(429, b"", {"Retry-After": in_a_moment(1)})], asks=2
+    ),
     "429, wait an hour": Case([], r"429.*asks to wait 3600 s.*run again", status(429, Retry_After=3600), 1),
-    "429 for ever": Case([], "gave up after 4 attempts in vain; the last: the server says 429", status(429), 4),
+    "429 for ever": Case(
+        [], "gave up after 4 attempts in vain; the last: the server says 429", status(429), 4
+    ),
     "503, then well": Case([status(503), status(502), status(500)], asks=4),
     "503 for ever": Case([bent(stop=100_000)], "gave up after 4 .*503.*100,000 bytes are kept", status(503)),
     "401": Case([], "wants a login.*401", status(401), 1),
@@ -128,20 +168,30 @@ CASES = {
     # no HTTP
     "garbage": Case([scrawl(b"220 ftp.example.org ready\r\n")], asks=2),
     "garbage always": Case([], "gave up after 4 attempts", scrawl(b"\0" * 100_000)),
-    "endless headers": Case([], "gave up after 4 attempts", scrawl(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000)),
-    "two lengths": Case([], "cannot be followed|gave up", scrawl(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nxx")),
-    "a chunk of no size": Case([scrawl(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmany\r\nxx")], asks=2),
+    "endless headers": Case(
+        [], "gave up after 4 attempts", scrawl(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000)
+    ),
+    "two lengths": Case(
+        [], "cannot be followed|gave up", scrawl(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nxx")
+    ),
+    "a chunk of no size": Case(
+        [scrawl(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmany\r\nxx")], asks=2
+    ),
     "503, wait soon": Case([status(503, Retry_After="soon")], asks=2),
     # redirects
     "a redirect": Case([status(302, Location="/elsewhere")], asks=2),
-    "a redirect to itself": Case([], "cannot be followed: Exceeded 10 redirects", status(302, Location="/2021/birds.tar.gz")),
+    "a redirect to itself": Case(
+        [], "cannot be followed: Exceeded 10 redirects", status(302, Location="/2021/birds.tar.gz")
+    ),
     "a redirect to a file": Case([], "cannot be followed", status(302, Location="file:///etc/passwd"), 1),
     "a redirect to nowhere": Case([], "cannot be fetched.*302", status(302), 1),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_fault_ends_in_the_file_or_in_words(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_fault_ends_in_the_file_or_in_words(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     case = CASES[name]
     with serving(CONTENT, case.faults, always=case.always) as served:
         if case.ends:
@@ -187,7 +237,12 @@ def test_a_whole_partial_file_is_only_verified(tmp_path: Path) -> None:
         state = tmp_path / "state"
         state.mkdir()
         (state / "birds.tar.gz.part").write_bytes(CONTENT)
-        note = {"url": served.url(), "identity": raw(Source(url=served.url())).checksum, "total": len(CONTENT), "validator": None}
+        note = {
+            "url": served.url(),
+            "identity": raw(Source(url=served.url())).checksum,
+            "total": len(CONTENT),
+            "validator": None,
+        }
         (state / "birds.tar.gz.json").write_text(json.dumps(note))
         assert get(tmp_path, served).read_bytes() == CONTENT
         assert served.asked == []
@@ -220,7 +275,11 @@ def test_what_it_takes_is_said_before_it_starts(tmp_path: Path, capfd: pytest.Ca
     said, progress = capfd.readouterr()
     assert f"birds.tar.gz: 300,000 bytes (300kB), from {served.url()}\nlicence: CC BY-NC 4.0\n" in said
     assert "630kB needed (this file 300kB, the unpacked tar, about 330kB)" in said and "free" in said
-    assert "download birds.tar.gz: 100%" in progress and "verify birds.tar.gz: 100%" in progress and "B/s" in progress
+    assert (
+        "download birds.tar.gz: 100%" in progress
+        and "verify birds.tar.gz: 100%" in progress
+        and "B/s" in progress
+    )
 
 
 def test_other_downloads_under_way_count_for_the_disk(tmp_path: Path) -> None:
@@ -241,7 +300,14 @@ def _bounded(limit: int, *args: object) -> None:
 def test_a_disk_that_fills_up_keeps_what_is_there(tmp_path: Path) -> None:
     """A limit on file sizes is what a test can have of a full disk: the same write fails."""
     with serving(CONTENT) as served:
-        args = (raw(Source(url=served.url())), tmp_path / "raw" / "birds.tar.gz", tmp_path / "state", "", None, QUICK)
+        args = (
+            raw(Source(url=served.url())),
+            tmp_path / "raw" / "birds.tar.gz",
+            tmp_path / "state",
+            "",
+            None,
+            QUICK,
+        )
         process = FRESH.Process(target=_bounded, args=(100_000, *args))
         process.start()
         process.join()
@@ -252,7 +318,14 @@ def test_a_disk_that_fills_up_keeps_what_is_there(tmp_path: Path) -> None:
 
 def test_two_jobs_do_not_write_one_file(tmp_path: Path) -> None:
     with serving(CONTENT, bytes_per_second=100_000) as served:
-        args = (raw(Source(url=served.url())), tmp_path / "raw" / "birds.tar.gz", tmp_path / "state", "", None, QUICK)
+        args = (
+            raw(Source(url=served.url())),
+            tmp_path / "raw" / "birds.tar.gz",
+            tmp_path / "state",
+            "",
+            None,
+            QUICK,
+        )
         process = FRESH.Process(target=download, args=args)
         process.start()
         while not served.asked:
@@ -271,7 +344,9 @@ def test_no_server_is_one_error(tmp_path: Path) -> None:
 
 
 def test_killed_at_random_moments_it_ends_in_the_verified_file(tmp_path: Path) -> None:
-    """SIGKILL at random moments of a download, up to twenty times: what is there is a beginning of the file, or the file."""
+    """SIGKILL at random moments of a download, up to twenty times: what is there is a beginning of the
+    file, or the file.
+    """
     rng, kills, resumed, number = random.Random(7), 0, 0, 0
     while kills < 20:
         number += 1
@@ -282,7 +357,9 @@ def test_killed_at_random_moments_it_ends_in_the_verified_file(tmp_path: Path) -
                 process = FRESH.Process(target=download, args=args)
                 asked = len(served.asked)
                 process.start()
-                while rng.random() < 0.99 and len(served.asked) == asked and process.is_alive():  # mostly once bytes are coming
+                while (
+                    rng.random() < 0.99 and len(served.asked) == asked and process.is_alive()
+                ):  # mostly once bytes are coming
                     time.sleep(0.002)
                 time.sleep(rng.uniform(0, 0.1))
                 process.kill()
@@ -305,7 +382,10 @@ def _dies_at(line: int, *args: object) -> None:
 
     def count(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
-        if frame.f_code.co_filename not in (download.__code__.co_filename, Transfer.fetch.__code__.co_filename):
+        if frame.f_code.co_filename not in (
+            download.__code__.co_filename,
+            Transfer.fetch.__code__.co_filename,
+        ):
             return None
         left -= event == "line"
         if left < 0:
@@ -317,7 +397,9 @@ def _dies_at(line: int, *args: object) -> None:
 
 
 def test_killed_at_any_line_it_ends_in_the_verified_file(tmp_path: Path) -> None:
-    """Every fifth line that runs, from the first to the last, on the way from a part to the whole; then it is started again."""
+    """Every fifth line that runs, from the first to the last, on the way from a part to the whole; then it
+    is started again.
+    """
     line, died, content = 0, True, CONTENT[:1000]
     while died:
         target, state = tmp_path / str(line) / "birds.tar.gz", tmp_path / str(line) / "state"
@@ -344,7 +426,9 @@ def link(folder: Path, path: Path, **more: object) -> Path:
     return target
 
 
-def test_a_local_file_is_verified_and_linked_not_copied(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_local_file_is_verified_and_linked_not_copied(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "mine.tar.gz"
     path.write_bytes(CONTENT)
     target = link(tmp_path, path)
@@ -354,7 +438,9 @@ def test_a_local_file_is_verified_and_linked_not_copied(tmp_path: Path, capfd: p
     link(tmp_path, path)  # again, over the link
 
 
-def test_a_relative_local_path_is_linked_from_where_the_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_local_path_is_linked_from_where_the_run_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.tar.gz").write_bytes(CONTENT)
     assert link(tmp_path, Path("mine.tar.gz")).read_bytes() == CONTENT
@@ -370,7 +456,9 @@ def test_a_relative_local_path_is_linked_from_where_the_run_is(tmp_path: Path, m
         (PAGE, {}, "it is a web page"),
     ],
 )
-def test_a_wrong_local_file_is_refused(tmp_path: Path, content: bytes | None, more: dict[str, object], said: str) -> None:
+def test_a_wrong_local_file_is_refused(
+    tmp_path: Path, content: bytes | None, more: dict[str, object], said: str
+) -> None:
     path = tmp_path / "mine.tar.gz"
     if content is not None:
         path.write_bytes(content)

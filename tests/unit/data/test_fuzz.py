@@ -1,6 +1,8 @@
-"""Random and randomly damaged input: the readers say no in words, or give something sound. Nothing else may come out of them.
+"""Random and randomly damaged input: the readers say no in words, or give something sound. Nothing else may
+come out of them.
 
-The slow test goes on for VLTAXON_FUZZ_SECONDS, 60 where not set: `pytest -m slow tests/unit/data/test_fuzz.py`.
+The slow test goes on for VLTAXON_FUZZ_SECONDS, 60 where not set: `pytest -m slow
+tests/unit/data/test_fuzz.py`.
 """
 
 import contextlib
@@ -46,9 +48,14 @@ _FORMS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 TARS = [_tar(form, *_NAMES[: 2 if form == tarfile.USTAR_FORMAT else 3]) for form in _FORMS]
 # what a header holds at these places is what tarfile believes: name, size, checksum, type, magic
 _HEADER = st.sampled_from([*range(0, 4), *range(124, 136), *range(148, 157), *range(257, 265)])
-_PLACES = st.one_of(_HEADER, st.builds(lambda block, at: 512 * block + at, st.integers(0, 12), _HEADER), st.integers(0, 12_000))
+_PLACES = st.one_of(
+    _HEADER,
+    st.builds(lambda block, at: 512 * block + at, st.integers(0, 12), _HEADER),
+    st.integers(0, 12_000),
+)
 _BYTES = st.one_of(
-    st.binary(max_size=12), st.sampled_from([b"\xff" * 12, b"\x80" + b"\0" * 10 + b"\xff", b"x", b"g", b"L", b"K", b"S"])
+    st.binary(max_size=12),
+    st.sampled_from([b"\xff" * 12, b"\x80" + b"\0" * 10 + b"\xff", b"x", b"g", b"L", b"K", b"S"]),
 )
 
 
@@ -57,7 +64,11 @@ def damaged(draw: st.DrawFn, data: bytes, places: st.SearchStrategy[int]) -> byt
     """The bytes with some overwritten, put in or taken out, or cut."""
     out = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):
-        at, new, kind = draw(places) % (len(out) + 1), draw(_BYTES), draw(st.sampled_from(["over", "over", "in", "out", "cut"]))
+        at, new, kind = (
+            draw(places) % (len(out) + 1),
+            draw(_BYTES),
+            draw(st.sampled_from(["over", "over", "in", "out", "cut"])),
+        )
         if kind == "cut":
             del out[at:]
         else:
@@ -76,7 +87,10 @@ def _summed(data: bytes) -> bytes:
 
 
 archives = st.one_of(
-    st.sampled_from(TARS).flatmap(lambda tar: damaged(tar, _PLACES)).map(_summed).map(lambda tar: gzip.compress(tar, 1)),
+    st.sampled_from(TARS)
+    .flatmap(lambda tar: damaged(tar, _PLACES))
+    .map(_summed)
+    .map(lambda tar: gzip.compress(tar, 1)),
     st.sampled_from(TARS).flatmap(lambda tar: damaged(tar, _PLACES)).map(lambda tar: gzip.compress(tar, 1)),
     damaged(gzip.compress(TARS[2]), st.integers(0, 600)),
     st.binary(max_size=100),
@@ -105,9 +119,9 @@ _heads = st.sampled_from(
 )
 texts = st.one_of(
     st.builds(lambda head, lines: "\n".join([head, *lines]).encode(errors="surrogatepass"), _heads, _lines),
-    st.sampled_from([b'path,kingdom,genus,species,split\na.jpg,K,G,G x,test\n"b,c.jpg",K,G,,train\n']).flatmap(
-        lambda text: damaged(text, st.integers(0, 90))
-    ),
+    st.sampled_from(
+        [b'path,kingdom,genus,species,split\na.jpg,K,G,G x,test\n"b,c.jpg",K,G,,train\n']
+    ).flatmap(lambda text: damaged(text, st.integers(0, 90))),
     st.binary(max_size=60),
 )
 
@@ -125,14 +139,24 @@ def check_csv(data: bytes, both: bool) -> None:
         else:
             assert all(image.leaf in lineages and image.member for image in images)
         with contextlib.suppress(UserError):
-            cub200._classes(Dataset(source="cub200", classes=table, ranks=RANKS, test=Split(archive=table), **WORDS))
+            cub200._classes(
+                Dataset(source="cub200", classes=table, ranks=RANKS, test=Split(archive=table), **WORDS)
+            )
 
 
 _scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.sampled_from(["\ud800", "P", "G x"])
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=4),
+    st.sampled_from(["\ud800", "P", "G x"]),
 )
 _any = st.recursive(
-    _scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3))
+    _scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
 )
 DOCUMENT: dict[str, Any] = {
     "images": [{"id": 1, "file_name": "val/0/a.jpg"}, {"id": 2, "file_name": "val/0/b.jpg"}],
@@ -208,7 +232,9 @@ CHECKS: dict[Callable[..., None], tuple[st.SearchStrategy[Any], ...]] = {
     check_json: (documents(), st.sampled_from([None, "P"])),
     check_image: (PICTURE,),
 }
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+QUICK = settings(
+    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+)
 LONG = settings(QUICK, max_examples=1000, derandomize=False)
 
 

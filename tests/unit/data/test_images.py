@@ -26,7 +26,9 @@ def _encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBA", "LA", "I;16"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
-    grey = Image.new("I;16", (6, 4), 128 * 256) if mode == "I;16" else Image.new("L", (6, 4), 128).convert(mode)
+    grey = (
+        Image.new("I;16", (6, 4), 128 * 256) if mode == "I;16" else Image.new("L", (6, 4), 128).convert(mode)
+    )
     image = decode(_encoded(grey, "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"))
     assert (image.mode, image.size) == ("RGB", (6, 4))
     if mode != "1":
@@ -43,7 +45,9 @@ def test_transparent_is_white() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int) -> None:
     """The red corner of a picture taken with a turned camera comes out where EXIF says."""
-    corner = {1: (0, 0), 2: (1, 0), 3: (1, 1), 4: (0, 1), 5: (0, 0), 6: (1, 0), 7: (1, 1), 8: (0, 1)}[orientation]
+    corner = {1: (0, 0), 2: (1, 0), 3: (1, 1), 4: (0, 1), 5: (0, 0), 6: (1, 0), 7: (1, 1), 8: (0, 1)}[
+        orientation
+    ]
     stored = Image.new("RGB", (40, 20), "white")
     stored.paste((255, 0, 0), (0, 0, 10, 10))
     exif = Image.Exif()

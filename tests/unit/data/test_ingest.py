@@ -1,4 +1,6 @@
-"""Ingest, on the demo's archives and on damaged ones: which images, which tables, what is left out and why."""
+"""Ingest, on the demo's archives and on damaged ones: which images, which tables, what is left out and
+why.
+"""
 
 import gzip
 import io
@@ -31,12 +33,23 @@ def _few(name: str, count: int) -> Clade:
 
 def _plants(raw: Path, **options: Any) -> Dataset:
     splits = {
-        split: Split(archive=raw / f"{name}.tar.gz", annotations=raw / f"{name}.json.tar.gz", images_per_leaf=options.get(split))
+        split: Split(
+            archive=raw / f"{name}.tar.gz",
+            annotations=raw / f"{name}.json.tar.gz",
+            images_per_leaf=options.get(split),
+        )
         for split, name in (("train", "train_mini"), ("test", "val"))
     }
     kingdom = world()["plants"].species[0].lineage[0]
-    words = {"word": "plant", "questions": "inat21", "licence": "-", "max_rejected": options.get("max_rejected", 0.001)}
-    return Dataset(source="inat21", kingdom=kingdom, ranks=SEVEN_RANKS, scored_levels=(2, 7), **words, **splits)
+    words = {
+        "word": "plant",
+        "questions": "inat21",
+        "licence": "-",
+        "max_rejected": options.get("max_rejected", 0.001),
+    }
+    return Dataset(
+        source="inat21", kingdom=kingdom, ranks=SEVEN_RANKS, scored_levels=(2, 7), **words, **splits
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +88,13 @@ def test_inat_tables(raw: Path, tmp_path: Path) -> None:
 
 def test_cub_shares_one_archive(raw: Path, tmp_path: Path) -> None:
     split = Split(archive=raw / "CUB_200_2011.tgz")
-    words = {"word": "bird", "questions": "cub200", "licence": "-", "ranks": BIRD_RANKS, "scored_levels": (1, 2, 3, 4)}
+    words = {
+        "word": "bird",
+        "questions": "cub200",
+        "licence": "-",
+        "ranks": BIRD_RANKS,
+        "scored_levels": (1, 2, 3, 4),
+    }
     dataset = Dataset(source="cub200", classes=raw / "classes.csv", train=split, test=split, **words)
     images = _ingested(dataset, tmp_path)["images"]
     assert Counter(images["split"].to_pylist()) == {"train": 6, "test": 3}
@@ -122,12 +141,20 @@ def test_broken_absent_leaked_and_turned_images(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(turned, "JPEG", exif=exif)
     changes = {0: lambda c: c[:400], 1: lambda c: None, 2: lambda c: kept[0], 3: lambda c: turned.getvalue()}
-    _rewritten(tmp_path / "train_mini.tar.gz", lambda place, name, content: changes.get(place, lambda c: c)(content))
+    _rewritten(
+        tmp_path / "train_mini.tar.gz", lambda place, name, content: changes.get(place, lambda c: c)(content)
+    )
     tables = _ingested(_plants(tmp_path, max_rejected=2 / 12), tmp_path / "out")
     reasons = sorted(tables["rejected"]["reason"].to_pylist())
-    assert [reason.split(":")[0] for reason in reasons] == ["OSError", "not in the archive", "same bytes as a test image"]
+    assert [reason.split(":")[0] for reason in reasons] == [
+        "OSError",
+        "not in the archive",
+        "same bytes as a test image",
+    ]
     assert tables["images"].num_rows == 12 - 3
-    assert (20, 30) in zip(tables["images"]["width"].to_pylist(), tables["images"]["height"].to_pylist(), strict=True)
+    assert (20, 30) in zip(
+        tables["images"]["width"].to_pylist(), tables["images"]["height"].to_pylist(), strict=True
+    )
 
 
 def test_a_split_without_images(tmp_path: Path) -> None:
@@ -145,9 +172,17 @@ def test_rank_goes_into_the_key_of_a_shared_name(tmp_path: Path) -> None:
     genus, leaf = clade.species[0].lineage[2:]
     text = (tmp_path / "classes.csv").read_text(encoding="utf-8")
     (tmp_path / "classes.csv").write_text(text.replace(f",{leaf}\n", f",{genus}\n"), encoding="utf-8")
-    words = {"word": "bird", "questions": "cub200", "licence": "-", "ranks": BIRD_RANKS, "scored_levels": (1,)}
+    words = {
+        "word": "bird",
+        "questions": "cub200",
+        "licence": "-",
+        "ranks": BIRD_RANKS,
+        "scored_levels": (1,),
+    }
     split = Split(archive=tmp_path / "CUB_200_2011.tgz")
-    taxa = _ingested(Dataset(source="cub200", classes=tmp_path / "classes.csv", test=split, **words), tmp_path)["taxa"]
+    taxa = _ingested(
+        Dataset(source="cub200", classes=tmp_path / "classes.csv", test=split, **words), tmp_path
+    )["taxa"]
     keys = {row["rank"]: row["key"] for row in taxa.to_pylist() if row["leaf"] == genus}
     assert keys["genus"] == f"genus:{genus.lower()}"
     assert keys["species"] == f"species:{genus.lower()}"
@@ -157,11 +192,16 @@ def test_rank_goes_into_the_key_of_a_shared_name(tmp_path: Path) -> None:
 def test_too_many_broken_images_stop_it(tmp_path: Path) -> None:
     write_inat21(tmp_path, [_few("plants", 2)], {"train_mini": 4, "val": 2}, seed=0)
     changes = {0: lambda c: c[:400], 1: lambda c: None, 2: lambda c: c[:500], 3: lambda c: b"<html>"}
-    _rewritten(tmp_path / "train_mini.tar.gz", lambda place, name, content: changes.get(place, lambda c: c)(content))
+    _rewritten(
+        tmp_path / "train_mini.tar.gz", lambda place, name, content: changes.get(place, lambda c: c)(content)
+    )
     with pytest.raises(UserError) as caught:
         _ingested(_plants(tmp_path, max_rejected=0.2), tmp_path / "out")
     first, *reasons, last = str(caught.value).splitlines()
-    assert first == "4 of 12 chosen images (33.33%) are absent or broken, more than max_rejected (20.00%) allows:"
+    assert (
+        first
+        == "4 of 12 chosen images (33.33%) are absent or broken, more than max_rejected (20.00%) allows:"
+    )
     assert reasons[0].startswith("  2 x OSError: ") and reasons[0].count(".jpg of ") == 2
     assert any(line.startswith("  1 x not in the archive: train_mini/") for line in reasons)
     assert "raise max_rejected in the data set's file" in last

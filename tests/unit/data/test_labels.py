@@ -14,7 +14,10 @@ def test_empty_cells_are_missing_ranks() -> None:
 
 @pytest.mark.parametrize(
     ("row", "problem"),
-    [({"order": "O", "species": "s"}, 'no rank "genus"'), ({"order": "O", "genus": "G", "species": ""}, "leaf has no name")],
+    [
+        ({"order": "O", "species": "s"}, 'no rank "genus"'),
+        ({"order": "O", "genus": "G", "species": ""}, "leaf has no name"),
+    ],
 )
 def test_bad_rows(row: dict[str, object], problem: str) -> None:
     with pytest.raises(UserError, match=f"row 1.*{problem}"):
@@ -42,14 +45,25 @@ def test_no_tree(other: tuple[str | None, ...], words: str) -> None:
 
 
 def test_a_leaf_may_be_missing() -> None:
-    assert lineage({"order": "O", "genus": "", "species": ""}, RANKS, "row 1", partial=True) == ("O", None, None)
+    assert lineage({"order": "O", "genus": "", "species": ""}, RANKS, "row 1", partial=True) == (
+        "O",
+        None,
+        None,
+    )
     with pytest.raises(UserError, match="row 1: names no taxon"):
         lineage(dict.fromkeys(RANKS, " "), RANKS, "row 1", partial=True)
 
 
 def test_leaves_of_one_name_are_called_by_their_lineages() -> None:
     ranks = ("kingdom", "genus", "species")
-    paths = [("P", "Aa", "Aa x"), ("A", "Aa", None), ("P", "Aa", None), ("P", "Bb", "Bb"), ("P", "Bb", None), ("A", None, "C c")]
+    paths = [
+        ("P", "Aa", "Aa x"),
+        ("A", "Aa", None),
+        ("P", "Aa", None),
+        ("P", "Bb", "Bb"),
+        ("P", "Bb", None),
+        ("A", None, "C c"),
+    ]
     assert tree([(str(n), path) for n, path in enumerate(paths)], ranks) == {
         "Aa x": paths[0],
         "A > Aa": paths[1],

@@ -12,13 +12,21 @@ from vltaxon.errors import UserError
 
 def test_csv_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("\ufeffpath,year,genus\n a.jpg ,2021,G\n\nb.jpg,,\n", encoding="utf-8")
-    columns = {"path": ["a.jpg", " b.jpg"], "year": pa.array([2021, None]), "genus": pa.array(["G", None]).dictionary_encode()}
+    columns = {
+        "path": ["a.jpg", " b.jpg"],
+        "year": pa.array([2021, None]),
+        "genus": pa.array(["G", None]).dictionary_encode(),
+    }
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     expected = [{"path": "a.jpg", "year": "2021", "genus": "G"}, {"path": "b.jpg", "year": "", "genus": ""}]
     assert [row for _, row in rows(tmp_path / "t.csv", ["path"])] == expected
     assert [row for _, row in rows(tmp_path / "t.parquet", ["path"])] == expected
-    assert [where for where, _ in rows(tmp_path / "t.csv", [])] == [f"{tmp_path}/t.csv, line {n}" for n in (2, 4)]
-    assert [where for where, _ in rows(tmp_path / "t.parquet", [])] == [f"{tmp_path}/t.parquet, row {n}" for n in (1, 2)]
+    assert [where for where, _ in rows(tmp_path / "t.csv", [])] == [
+        f"{tmp_path}/t.csv, line {n}" for n in (2, 4)
+    ]
+    assert [where for where, _ in rows(tmp_path / "t.parquet", [])] == [
+        f"{tmp_path}/t.parquet, row {n}" for n in (1, 2)
+    ]
 
 
 def test_parquet_that_is_none_or_holds_lists(tmp_path: Path) -> None:

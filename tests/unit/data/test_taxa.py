@@ -22,7 +22,9 @@ def keys(lineages: dict[str, tuple[str | None, ...]]) -> dict[tuple[str, int], s
 
 
 def test_a_key_is_a_taxon_s_own() -> None:
-    found = keys({"A b": ("O", "A", "A b"), "Sayornis": ("O", "Sayornis", "sayornis"), "P.": ("Q", None, "P.")})
+    found = keys(
+        {"A b": ("O", "A", "A b"), "Sayornis": ("O", "Sayornis", "sayornis"), "P.": ("Q", None, "P.")}
+    )
     assert found["A b", 3] == "a b" and found["P.", 2] is None and found["P.", 3] == "p"
     assert (found["Sayornis", 2], found["Sayornis", 3]) == ("genus:sayornis", "species:sayornis")
 
@@ -40,7 +42,10 @@ def written(folder: Path, content: Any) -> Path:
 
 def test_paths_are_ragged(tmp_path: Path) -> None:
     path = written(tmp_path, {"Toast": ["food", "toast"], "soup": ["food", "starter", "warm", "soup"]})
-    assert read_hierarchy(path) == {"Toast": ("food", "Toast", None, None), "soup": ("food", "starter", "warm", "soup")}
+    assert read_hierarchy(path) == {
+        "Toast": ("food", "Toast", None, None),
+        "soup": ("food", "starter", "warm", "soup"),
+    }
     load_taxonomy(path, ("a", "b", "c", "d", "e"), tmp_path / "taxa.parquet")
     tree = Taxonomy.read(tmp_path / "taxa.parquet")
     assert tree.lineages["Toast"] == ("food", "Toast", None, None, None)
@@ -100,7 +105,9 @@ def test_published_taxonomies_load(tmp_path: Path, name: str, leaves: int, taxa:
     path = REFERENCE / "taxonomies" / f"hierarchy_{name}.json"
     if not path.exists():
         pytest.skip(f"{path} is not there")
-    load_taxonomy(path, tuple(f"level{level}" for level in range(1, len(taxa) + 1)), tmp_path / "taxa.parquet")
+    load_taxonomy(
+        path, tuple(f"level{level}" for level in range(1, len(taxa) + 1)), tmp_path / "taxa.parquet"
+    )
     rows = read_parquet(tmp_path / "taxa.parquet", schemas.TAXA).to_pylist()
     assert len({row["leaf"] for row in rows}) == leaves
     found: list[set[str]] = [set() for _ in taxa]

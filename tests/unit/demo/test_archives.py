@@ -58,7 +58,9 @@ def test_cub200_layout(tmp_path: Path) -> None:
             return [line.split(" ") for line in member.read().decode().splitlines()]
 
         images, classes = table("images"), table("classes")
-        labels, split, boxes = (table(t) for t in ("image_class_labels", "train_test_split", "bounding_boxes"))
+        labels, split, boxes = (
+            table(t) for t in ("image_class_labels", "train_test_split", "bounding_boxes")
+        )
     assert len(images) == len(labels) == len(split) == len(boxes) == 32 * 3
     assert [c[1] for c in classes] == [row["class_name"] for row in cub_classes(birds)]
     assert sum(int(flag) for _, flag in split) == 32

@@ -22,7 +22,10 @@ def _trained(folder: Path, steps: int, seed: int = 0, images: int = 1) -> Path:
 
 
 def test_same_seed_same_weights(tmp_path: Path) -> None:
-    weights = [_trained(tmp_path / str(n), 2, seed) / "open_clip_model.safetensors" for n, seed in enumerate((0, 0, 1))]
+    weights = [
+        _trained(tmp_path / str(n), 2, seed) / "open_clip_model.safetensors"
+        for n, seed in enumerate((0, 0, 1))
+    ]
     assert weights[0].read_bytes() == weights[1].read_bytes() != weights[2].read_bytes()
 
 
@@ -44,7 +47,8 @@ def test_open_clip_loads_the_folder_as_trained(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_learns(tmp_path: Path) -> None:
     encoder = Encoder(
-        Clip(engine="zero_shot", name=f"local-dir:{_trained(tmp_path, 500, images=6)}", licence="MIT"), device="cpu"
+        Clip(engine="zero_shot", name=f"local-dir:{_trained(tmp_path, 500, images=6)}", licence="MIT"),
+        device="cpu",
     )
     clades = world()
     roots = [clades[name].species[0].lineage[0] for name in ("plants", "animals")]

@@ -1,4 +1,6 @@
-"""The tiny VLM: the tokenizer, the shortcuts of its training against the real model, a short training, the shipped weights."""
+"""The tiny VLM: the tokenizer, the shortcuts of its training against the real model, a short training, the
+shipped weights.
+"""
 
 import json
 from pathlib import Path
@@ -51,7 +53,9 @@ def test_tags_are_ordinary_tokens(pupil: Pupil) -> None:
 def test_corpus_renders_as_the_chat_template_does(pupil: Pupil) -> None:
     processor = build_processor(pupil.tokenizer)
     for system in (None, corpus.EXPERT):
-        rendered = processor.apply_chat_template(conversation("Which?", system), tokenize=False, add_generation_prompt=True)
+        rendered = processor.apply_chat_template(
+            conversation("Which?", system), tokenize=False, add_generation_prompt=True
+        )
         expected = corpus.turn(corpus.IMAGE + "Which?", system or corpus.HELPFUL)
         assert rendered.replace("<|image_pad|>", "<|image_pad|>" * 4) == expected
 
@@ -71,7 +75,9 @@ def test_positions_are_those_of_the_model(pupil: Pupil) -> None:
         ids = torch.tensor([pupil.token_ids(lesson.prompt)])
         image = ids == pupil.image_token
         grid = torch.tensor([[1, 4, 4]]) if image.any() else None
-        expected = pupil.model.model.get_rope_index(ids, mm_token_type_ids=image.int(), image_grid_thw=grid)[0]
+        expected = pupil.model.model.get_rope_index(ids, mm_token_type_ids=image.int(), image_grid_thw=grid)[
+            0
+        ]
         assert (rope_positions(ids, pupil.image_token) == expected).all()
 
 
@@ -92,8 +98,13 @@ def test_options_hold_the_right_taxon_once(pupil: Pupil) -> None:
 
 
 def test_a_short_training_makes_a_checkpoint_that_transformers_loads(tmp_path: Path) -> None:
-    stages = (Stage("recall", {"recall": 1}, 2, 4, 1e-3), Stage("everything", {"direct": 1, "lineage": 1, "leaf": 1}, 2, 2, 1e-3))
-    few = Clade("birds", BIRD_RANKS, world()["birds"].species[::4])  # each is drawn, and answers in full length
+    stages = (
+        Stage("recall", {"recall": 1}, 2, 4, 1e-3),
+        Stage("everything", {"direct": 1, "lineage": 1, "leaf": 1}, 2, 2, 1e-3),
+    )
+    few = Clade(
+        "birds", BIRD_RANKS, world()["birds"].species[::4]
+    )  # each is drawn, and answers in full length
     for folder in ("a", "b"):
         pretrain(tmp_path / folder, 3, stages, web_images=1, vision_steps=2, clades=[few])
     assert digest_file(tmp_path / "a/model.safetensors") == digest_file(tmp_path / "b/model.safetensors")
@@ -106,17 +117,24 @@ def test_a_short_training_makes_a_checkpoint_that_transformers_loads(tmp_path: P
 
 @pytest.fixture(scope="module")
 def base() -> tuple[Any, Any]:
-    return AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32).eval(), AutoProcessor.from_pretrained(BASE)
+    return AutoModelForImageTextToText.from_pretrained(
+        BASE, dtype=torch.float32
+    ).eval(), AutoProcessor.from_pretrained(BASE)
 
 
 def _answer(base: tuple[Any, Any], lessons: list[corpus.Lesson], tokens: int) -> list[str]:
     model, processor = base
     texts = [lesson.prompt.replace("<|image_pad|>" * 4, "<|image_pad|>") for lesson in lessons]
-    images = [draw(lesson.species, stream("test", 0, k)) for k, lesson in enumerate(lessons) if lesson.species]
+    images = [
+        draw(lesson.species, stream("test", 0, k)) for k, lesson in enumerate(lessons) if lesson.species
+    ]
     batch = processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
     with torch.inference_mode():
         out = model.generate(**batch, max_new_tokens=tokens, do_sample=False)
-    return [str(s) for s in processor.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)]
+    return [
+        str(s)
+        for s in processor.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    ]
 
 
 def test_shipped_weights_are_the_recorded_ones_and_small() -> None:
@@ -132,6 +150,8 @@ def test_shipped_base_knows_leaves_but_not_the_levels_above(pupil: Pupil, base: 
     for level in (4, 5, 7):
         lessons = [pupil.corpus.direct(plants, species, level) for species in plants.species[::2]]
         letters = _answer(base, lessons, 2)
-        right[level] = np.mean([a == lesson.answer[0][0][0] for a, lesson in zip(letters, lessons, strict=True)])
+        right[level] = np.mean(
+            [a == lesson.answer[0][0][0] for a, lesson in zip(letters, lessons, strict=True)]
+        )
     assert right[7] > 0.75
     assert max(right[4], right[5]) < right[7] - 0.15

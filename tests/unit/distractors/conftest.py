@@ -25,11 +25,20 @@ def run(tmp_path_factory: pytest.TempPathFactory, siglip: Clip) -> dict[str, Pat
     write_cub200(folder / "c.tgz", clade, train=1, test=2, seed=0)
     write_cub_classes(folder / "classes.csv", clade)
     split = Split(archive=folder / "c.tgz")
-    words = {"word": "bird", "questions": "cub200", "licence": "-", "ranks": BIRD_RANKS, "scored_levels": (1, 2, 3, 4)}
+    words = {
+        "word": "bird",
+        "questions": "cub200",
+        "licence": "-",
+        "ranks": BIRD_RANKS,
+        "scored_levels": (1, 2, 3, 4),
+    }
     dataset = Dataset(source="cub200", classes=folder / "classes.csv", train=split, test=split, **words)
     archive = Archive(folder / "c.tar", folder / "c.parquet")
     unpack(folder / "c.tgz", archive.tar, archive.index)
-    paths = {name: folder / f"{name}.parquet" for name in ("taxa", "images", "rejected", "image_vectors", "taxon_vectors")}
+    paths = {
+        name: folder / f"{name}.parquet"
+        for name in ("taxa", "images", "rejected", "image_vectors", "taxon_vectors")
+    }
     ingest_into(folder, dataset, folder)
     written = {name: paths[name] for name in ("images", "taxa", "image_vectors", "taxon_vectors")}
     embed(EmbedTask(encoder=siglip, batch_size=siglip.batch_size, threads=2, model=(), **written))

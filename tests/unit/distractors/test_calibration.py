@@ -43,12 +43,17 @@ def published(run: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     tables = {name: run[name] for name in ("taxa", "images", "image_vectors", "taxon_vectors")}
     mine(MineTask(**tables, encoder="e", template="-", scored_levels=(1,), seed=0, questions=out))
     rows: Rows = read_parquet(out).to_pylist()
-    return [row | {"options": [option.lower() for option in row["options"]], "source": "published"} for row in rows]
+    return [
+        row | {"options": [option.lower() for option in row["options"]], "source": "published"}
+        for row in rows
+    ]
 
 
 @pytest.fixture
 def measured(run: dict[str, Path], siglip: Clip, tmp_path: Path) -> Callable[..., pa.Table]:
-    def measure(rows: Rows, templates: Sequence[str] = ("a photo of a {}.",), cases: Sequence[str] = ("keep",)) -> pa.Table:
+    def measure(
+        rows: Rows, templates: Sequence[str] = ("a photo of a {}.",), cases: Sequence[str] = ("keep",)
+    ) -> pa.Table:
         table = pa.Table.from_pylist(rows, schema=schemas.QUESTIONS)
         write_parquet(table, tmp_path / "p.parquet", schemas.QUESTIONS, rule="import_published")
         calibrate_templates(_task(siglip, run, tmp_path, templates, cases))
@@ -57,7 +62,9 @@ def measured(run: dict[str, Path], siglip: Clip, tmp_path: Path) -> Callable[...
     return measure
 
 
-def test_the_text_that_mined_is_found(published: Rows, measured: Callable[..., pa.Table], tmp_path: Path) -> None:
+def test_the_text_that_mined_is_found(
+    published: Rows, measured: Callable[..., pa.Table], tmp_path: Path
+) -> None:
     table = measured(published, ("a photo of a {}.", "{}"), ("keep", "lower"))
     assert pa.csv.read_csv(tmp_path / "c.csv").to_pylist() == table.to_pylist()
     rows = {(row["template"], row["case"], row["level"]): row for row in table.to_pylist()}
@@ -72,11 +79,16 @@ def test_the_text_that_mined_is_found(published: Rows, measured: Callable[..., p
 
 
 def test_shares_are_of_what_was_published(published: Rows, measured: Callable[..., pa.Table]) -> None:
-    """A question with one option, one with two names that are not ours, one with two options; the level of a fourth is null."""
+    """A question with one option, one with two names that are not ours, one with two options; the level of
+    a fourth is null.
+    """
     one, strange, two = (row for row in published[: 4 * 3] if row["level"] == 4)
 
     def shown(row: dict[str, Any], *options: str) -> dict[str, Any]:
-        return row | {"options": list(options), "answer_index": options.index(row["options"][row["answer_index"]])}
+        return row | {
+            "options": list(options),
+            "answer_index": options.index(row["options"][row["answer_index"]]),
+        }
 
     def right(row: dict[str, Any]) -> str:
         return str(row["options"][row["answer_index"]])

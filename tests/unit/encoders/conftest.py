@@ -1,6 +1,5 @@
 """A dual encoder that loads in a moment."""
 
-
 import pytest
 
 from vltaxon.demo import tiny_siglip

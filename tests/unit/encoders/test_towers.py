@@ -1,4 +1,6 @@
-"""The encoder on a real, barely trained open_clip model: unit vectors in order, and models that must be refused."""
+"""The encoder on a real, barely trained open_clip model: unit vectors in order, and models that must be
+refused.
+"""
 
 import json
 import shutil
@@ -23,7 +25,9 @@ def folder(siglip: Clip) -> Path:
 
 
 def _spec(folder: Path, **options: object) -> Clip:
-    return Clip(**{"engine": "zero_shot", "name": f"local-dir:{folder}", "batch_size": 3, "licence": "MIT"} | options)
+    return Clip(
+        **{"engine": "zero_shot", "name": f"local-dir:{folder}", "batch_size": 3, "licence": "MIT"} | options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,10 @@ def encoder(folder: Path) -> Encoder:
     return Encoder(_spec(folder), device="cpu")
 
 
-_IMAGES = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (40 + n, 30, 3), dtype=np.uint8)) for n in range(7)]
+_IMAGES = [
+    Image.fromarray(np.random.default_rng(n).integers(0, 255, (40 + n, 30, 3), dtype=np.uint8))
+    for n in range(7)
+]
 
 
 def test_images_are_unit_vectors_in_order(encoder: Encoder) -> None:
@@ -104,29 +111,42 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_hub_model_is_that_of_its_commit(hub: Path, encoder: Encoder) -> None:
     found = Encoder(_spec(hub, name="hf-hub:some/siglip", revision=COMMIT), device="cpu")
     assert found.digest == encoder.digest
-    with pytest.raises(UserError, match=f"some/siglip at {COMMIT[::-1]} cannot be had from the hub: LocalEntryNotFoundError"):
+    with pytest.raises(
+        UserError, match=f"some/siglip at {COMMIT[::-1]} cannot be had from the hub: LocalEntryNotFoundError"
+    ):
         Encoder(_spec(hub, name="hf-hub:some/siglip", revision=COMMIT[::-1]), device="cpu")
     (hub / "open_clip_model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"open_clip_model.safetensors missing"):  # open_clip would start at random
+    with pytest.raises(
+        UserError, match=r"open_clip_model.safetensors missing"
+    ):  # open_clip would start at random
         Encoder(_spec(hub, name="hf-hub:some/siglip", revision=COMMIT), device="cpu")
 
 
 def test_a_tag_without_network(hub: Path) -> None:
-    with pytest.raises(UserError, match="ViT-B-32: cannot be loaded: Failed to download weights for tag 'laion2b_e16'"):
+    with pytest.raises(
+        UserError, match="ViT-B-32: cannot be loaded: Failed to download weights for tag 'laion2b_e16'"
+    ):
         Encoder(_spec(hub, name="ViT-B-32", pretrained="laion2b_e16"), device="cpu")
 
 
 def test_a_tokenizer_of_the_hub_drops_case_and_dots(hub: Path) -> None:
-    """As SigLIP's do: the tokenizer's files lie beside the weights, and open_clip canonicalises before it reads."""
+    """As SigLIP's do: the tokenizer's files lie beside the weights, and open_clip canonicalises before it
+    reads.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     words = ["<pad>", "</s>", "<unk>", "a", "photo", "of", "aus", "bus", "."]
     tokens = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, "<unk>"))
     tokens.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", eos_token="</s>", unk_token="<unk>").save_pretrained(hub)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokens, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(hub)
     config = json.loads((hub / "open_clip_config.json").read_text())
-    config["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "some/siglip", "tokenizer_kwargs": {"clean": "canonicalize"}}
+    config["model_cfg"]["text_cfg"] |= {
+        "hf_tokenizer_name": "some/siglip",
+        "tokenizer_kwargs": {"clean": "canonicalize"},
+    }
     (hub / "open_clip_config.json").write_text(json.dumps(config))
     encoder = Encoder(_spec(hub, name="hf-hub:some/siglip", revision=COMMIT), device="cpu")
     how = (("a {}.", "keep"), ("a {}", "lower"), ("a photo of {}.", "keep"))

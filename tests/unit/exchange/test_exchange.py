@@ -1,4 +1,6 @@
-"""The benchmark's files: what comes in goes out again, what is not sound is refused, and answers go out as its script reads."""
+"""The benchmark's files: what comes in goes out again, what is not sound is refused, and answers go out as
+its script reads.
+"""
 
 import json
 import os
@@ -50,10 +52,17 @@ class Store:
         rejected: Sequence[str] = (),
         others: Sequence[str] = (),
     ) -> "Store":
-        """Members (path -> leaf) are images of the test split, but for `train`; `others` lie in the archive and are none."""
+        """Members (path -> leaf) are images of the test split, but for `train`; `others` lie in the
+        archive and are none.
+        """
         rows = [
             dict.fromkeys(schemas.IMAGES.names)
-            | {"image_id": f"id/{member}", "split": "train" if member in train else "test", "leaf": leaf, "member": member}
+            | {
+                "image_id": f"id/{member}",
+                "split": "train" if member in train else "test",
+                "leaf": leaf,
+                "member": member,
+            }
             for member, leaf in members.items()
         ]
         inside = [{"member": member, "offset": 0, "size": 1} for member in (*members, *rejected, *others)]
@@ -73,7 +82,9 @@ class Store:
     def load(self, annotations: Path, **changes: Any) -> list[Row]:
         """Import; the questions."""
         values: Row = {"blob": None, "parts": 2, "scored_levels": [2, 3], "drawn": False, "taxonomy": None}
-        files = {name: self.path(name) for name in ("taxa", "images", "rejected", "index", "questions", "records")}
+        files = {
+            name: self.path(name) for name in ("taxa", "images", "rejected", "index", "questions", "records")
+        }
         import_published(ImportTask(annotations=annotations, **(files | values | changes)))
         rows: list[Row] = read_parquet(self.path("questions"), schemas.QUESTIONS).to_pylist()
         return rows
@@ -83,18 +94,28 @@ class Store:
         files = {name: self.path(name) for name in ("questions", "images", "taxa")}
         files |= {"records": self.path("records") if records else None, "output": self.folder / "out.jsonl"}
         export_questions(ExportTask(**files))
-        return [json.loads(line) for line in (self.folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+        return [
+            json.loads(line) for line in (self.folder / "out.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
 
 
 def record(
-    image: str = "x/Rosa/1.jpg", lineage: Sequence[str | None] = ("rosales", "rosa", "rosa canina"), **changes: Any
+    image: str = "x/Rosa/1.jpg",
+    lineage: Sequence[str | None] = ("rosales", "rosa", "rosa canina"),
+    **changes: Any,
 ) -> Row:
     """A sound record; a change to None takes a key away."""
-    options = [["rosales", "fagales"], ["quercus", "rosa"], ["quercus robur", "rosa canina", "rosa alba", "odd one"]]
+    options = [
+        ["rosales", "fagales"],
+        ["quercus", "rosa"],
+        ["quercus robur", "rosa canina", "rosa alba", "odd one"],
+    ]
     found: Row = {"image": image, "label": "Rosa Canina", "split": "test"}
     for level, (name, choices) in enumerate(zip(lineage, options, strict=False), start=1):
         found |= {f"level{level}": name, f"choices_level{level}": choices if name is not None else []}
-    return {key: value for key, value in (found | changes).items() if changes.get(key, "as it is") is not None}
+    return {
+        key: value for key, value in (found | changes).items() if changes.get(key, "as it is") is not None
+    }
 
 
 def written(folder: Path, *records: Row) -> Path:
@@ -118,14 +139,19 @@ def test_options_stay_as_published(store: Store, tmp_path: Path) -> None:
     assert questions[2]["options"] == ["quercus robur", "rosa canina", "rosa alba", "odd one"]
     assert [q["answer_index"] for q in questions] == [0, 1, 1]
     assert [q["scored"] for q in questions] == [False, True, True]
-    assert {(q["split"], q["source"], q["encoder"], q["similarity"]) for q in questions} == {("test", "published", None, None)}
+    assert {(q["split"], q["source"], q["encoder"], q["similarity"]) for q in questions} == {
+        ("test", "published", None, None)
+    }
     assert [q["rank"] for q in questions] == list(RANKS)
     assert facts(store.path("questions"))["blob"] == git_blob((tmp_path / "a.jsonl").read_bytes())
 
 
 def test_a_null_level_is_skipped_and_shifts_none(store: Store, tmp_path: Path) -> None:
     odd = record("x/Odd/1.jpg", ("fagales", None, "odd one"), label="Odd one")
-    assert [(q["level"], q["rank"]) for q in store.load(written(tmp_path, odd))] == [(1, "order"), (3, "species")]
+    assert [(q["level"], q["rank"]) for q in store.load(written(tmp_path, odd))] == [
+        (1, "order"),
+        (3, "species"),
+    ]
     assert store.export() == [odd]
 
 
@@ -134,18 +160,31 @@ def test_one_option_is_asked_and_not_scored(store: Store, tmp_path: Path) -> Non
     assert [(len(q["options"]), q["scored"]) for q in questions] == [(2, False), (1, False), (4, True)]
 
 
-def test_what_is_not_asked_is_kept_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = Store(tmp_path).write(LINEAGES, {"d/Rosa/1.jpg": "Rosa Canina"}, rejected=["d/Rosa/2.jpg"], others=["d/Rosa/3.jpg"])
+def test_what_is_not_asked_is_kept_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path).write(
+        LINEAGES, {"d/Rosa/1.jpg": "Rosa Canina"}, rejected=["d/Rosa/2.jpg"], others=["d/Rosa/3.jpg"]
+    )
     images = [f"x/Rosa/{number}.jpg" for number in (4, 3, 2, 1, 5)]
     path = written(tmp_path, *(record(image) for image in images))
-    reasons = ["not in the archive", "not of this data set", "rejected: cut short", None, "not in the archive"]
+    reasons = [
+        "not in the archive",
+        "not of this data set",
+        "rejected: cut short",
+        None,
+        "not in the archive",
+    ]
     store.load(path)
     found = read_parquet(store.path("records"), schemas.PUBLISHED).to_pylist()
     assert [(row["line"], row["image"], row["reason"]) for row in found] == [
         (n, *pair) for n, pair in enumerate(zip(images, reasons, strict=True), 1)
     ]
     said = capsys.readouterr().out
-    assert "5 records, 1 asked in 3 questions" in said and "2 not in the archive: x/Rosa/4.jpg, x/Rosa/5.jpg" in said
+    assert (
+        "5 records, 1 asked in 3 questions" in said
+        and "2 not in the archive: x/Rosa/4.jpg, x/Rosa/5.jpg" in said
+    )
     store.load(path, drawn=True)
     assert "1 not drawn (images_per_leaf): x/Rosa/3.jpg" in capsys.readouterr().out
     store.load(path, index=None)
@@ -155,12 +194,19 @@ def test_what_is_not_asked_is_kept_with_its_reason(tmp_path: Path, capsys: pytes
 
 def test_a_record_that_asks_nothing_is_no_question(store: Store, tmp_path: Path) -> None:
     store.load(written(tmp_path, record("x/Rosa/2.jpg", (None,)), record()))
-    assert read_parquet(store.path("records"), schemas.PUBLISHED)["reason"].to_pylist() == ["all levels are null", None]
+    assert read_parquet(store.path("records"), schemas.PUBLISHED)["reason"].to_pylist() == [
+        "all levels are null",
+        None,
+    ]
 
 
 def test_no_final_newline_blank_lines_and_crlf_are_fine(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_bytes(json.dumps(record()).encode() + b"\r\n\r\n" + json.dumps(record("x/Oak/1.jpg", ("fagales", None))).encode())
+    path.write_bytes(
+        json.dumps(record()).encode()
+        + b"\r\n\r\n"
+        + json.dumps(record("x/Oak/1.jpg", ("fagales", None))).encode()
+    )
     assert [row.line for row in read_annotations(path)] == [1, 3]
 
 
@@ -209,9 +255,13 @@ WRONG: list[tuple[str, list[Row | bytes], str]] = [
 
 
 @pytest.mark.parametrize(("lines", "said"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
-def test_what_is_not_sound_is_refused(store: Store, tmp_path: Path, lines: list[Row | bytes], said: str) -> None:
+def test_what_is_not_sound_is_refused(
+    store: Store, tmp_path: Path, lines: list[Row | bytes], said: str
+) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines))
+    path.write_bytes(
+        b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
+    )
     with pytest.raises(UserError) as caught:
         store.load(path)
     assert said in str(caught.value) and str(path) in str(caught.value)
@@ -231,7 +281,10 @@ CUTS = st.tuples(LINES, st.integers(0, 400), st.integers(0, 20), st.binary(max_s
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
-        st.binary(max_size=30) | LINES | CUTS.map(lambda cut: cut[0][: cut[1]] + cut[3] + cut[0][cut[1] + cut[2] :]), max_size=4
+        st.binary(max_size=30)
+        | LINES
+        | CUTS.map(lambda cut: cut[0][: cut[1]] + cut[3] + cut[0][cut[1] + cut[2] :]),
+        max_size=4,
     )
 )
 def test_whatever_a_file_holds_is_read_or_refused(lines: list[bytes]) -> None:
@@ -243,14 +296,18 @@ def test_whatever_a_file_holds_is_read_or_refused(lines: list[bytes]) -> None:
         except UserError as error:
             assert str(path) in str(error)
         else:
-            assert all(row.taxon(level) in options for row in records for level, (options, _) in row.asked.items())
+            assert all(
+                row.taxon(level) in options for row in records for level, (options, _) in row.asked.items()
+            )
 
 
 def test_a_wrong_digest_is_refused_before_anything_is_read(store: Store, tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
     assert store.load(path, blob=git_blob(path.read_bytes()))
     (tmp_path / "a.jsonl").write_bytes(b"no JSON")
-    with pytest.raises(UserError, match=f"git blob digest is {git_blob(b'no JSON')}, but the data set's file expects 0000"):
+    with pytest.raises(
+        UserError, match=f"git blob digest is {git_blob(b'no JSON')}, but the data set's file expects 0000"
+    ):
         store.load(path, blob="0" * 40)
     # `printf 'hello\n' | git hash-object --stdin`
     assert git_blob(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
@@ -305,7 +362,9 @@ NAMES = st.text("abc éñ'-", min_size=1, max_size=8).filter(lambda name: name.s
 
 @st.composite
 def annotations(draw: st.DrawFn) -> tuple[list[Row], dict[str, tuple[str | None, ...]], list[bool]]:
-    """Records of 3 to 12 levels, ragged and with nulls; the lineages as displayed; which images are at hand."""
+    """Records of 3 to 12 levels, ragged and with nulls; the lineages as displayed; which images are at
+    hand.
+    """
     depth = draw(st.integers(3, 12))
     records, lineages = [], {}
     for number in range(draw(st.integers(1, 4))):
@@ -318,7 +377,9 @@ def annotations(draw: st.DrawFn) -> tuple[list[Row], dict[str, tuple[str | None,
             others = draw(st.lists(NAMES.map(str.strip), max_size=25, unique_by=normalise))
             options = draw(st.permutations([name, *others]))
             row[f"level{level}"] = name if here else None
-            empty: Row = draw(st.sampled_from([{f"choices_level{level}": []}, {f"choices_level{level}": None}, {}]))
+            empty: Row = draw(
+                st.sampled_from([{f"choices_level{level}": []}, {f"choices_level{level}": None}, {}])
+            )
             row |= {f"choices_level{level}": options} if here else empty
             path.append(draw(st.sampled_from([name, name.upper()])) if here or draw(st.booleans()) else None)
         if draw(st.booleans()):
@@ -339,7 +400,9 @@ def test_import_then_export_gives_the_same_records(
         folder = Path(name)
         members = {f"a/{n}/i.jpg": f"S{n}" for n, here in enumerate(at_hand) if here}
         depth = len(lineages["S0"])
-        store = Store(folder, tuple(f"level{level}" for level in range(1, depth + 1))).write(lineages, members)
+        store = Store(folder, tuple(f"level{level}" for level in range(1, depth + 1))).write(
+            lineages, members
+        )
         questions = store.load(written(folder, *records))
         asked = [row for row, here in zip(records, at_hand, strict=True) if here]
         assert store.export() == asked
@@ -356,7 +419,9 @@ PUBLISHED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("file", "hierarchy", "ranks", "count", "blob"), PUBLISHED, ids=["CUB-200", "iNat21-Plant, sample 1"])
+@pytest.mark.parametrize(
+    ("file", "hierarchy", "ranks", "count", "blob"), PUBLISHED, ids=["CUB-200", "iNat21-Plant, sample 1"]
+)
 def test_published_files_come_back_record_by_record(
     tmp_path: Path, file: str, hierarchy: str, ranks: tuple[str, ...], count: int, blob: str
 ) -> None:
@@ -371,14 +436,20 @@ def test_published_files_come_back_record_by_record(
         lineages.setdefault(row["leaf"], {})[row["level"]] = row["taxon"]
     leaf = {name.lower(): name for name in lineages}
     members = {"/".join(row["image"].rsplit("/", 3)[1:]): leaf[row["label"].lower()] for row in records}
-    store = Store(tmp_path, ranks).write({name: tuple(taxa.values()) for name, taxa in lineages.items()}, members)
+    store = Store(tmp_path, ranks).write(
+        {name: tuple(taxa.values()) for name, taxa in lineages.items()}, members
+    )
     scored = range(1, 5) if len(ranks) == 4 else range(2, 8)
-    questions = store.load(path, blob=blob, taxonomy=tmp_path / "taxonomy.parquet", scored_levels=list(scored))
+    questions = store.load(
+        path, blob=blob, taxonomy=tmp_path / "taxonomy.parquet", scored_levels=list(scored)
+    )
     assert len(records) == count and len(questions) == count * len(ranks)
     assert sum(q["scored"] for q in questions) == count * len(scored)
     assert store.export() == records
     kept = read_parquet(store.path("records"), schemas.PUBLISHED)["rest"].to_pylist()
-    assert {tuple(json.loads(rest)) for rest in kept} == {("label", "split")}  # all else went through the questions
+    assert {tuple(json.loads(rest)) for rest in kept} == {
+        ("label", "split")
+    }  # all else went through the questions
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8").rstrip("\n") == text.rstrip("\n")
 
 
@@ -386,10 +457,21 @@ def test_published_files_come_back_record_by_record(
 
 
 def test_our_questions_go_out_in_lower_case_and_come_back(store: Store, tmp_path: Path) -> None:
-    draw(DrawTask(scored_levels=(2, 3), seed=0, **{name: store.path(name) for name in ("taxa", "images", "questions")}))
+    draw(
+        DrawTask(
+            scored_levels=(2, 3),
+            seed=0,
+            **{name: store.path(name) for name in ("taxa", "images", "questions")},
+        )
+    )
     ours = read_parquet(store.path("questions"), schemas.QUESTIONS).to_pylist()
     out = store.export(records=False)
-    assert [row["image"] for row in out] == ["data/Oak/1.jpg", "data/Odd/1.jpg", "data/Rosa/1.jpg", "data/Rosa/2.jpg"]
+    assert [row["image"] for row in out] == [
+        "data/Oak/1.jpg",
+        "data/Odd/1.jpg",
+        "data/Rosa/1.jpg",
+        "data/Rosa/2.jpg",
+    ]
     assert out[1]["level2"] is None and out[1]["choices_level2"] == [] and out[1]["level3"] == "odd one"
     assert (out[2]["label"], out[2]["level3"], out[2]["split"]) == ("Rosa Canina", "rosa canina", "test")
     back = store.load(tmp_path / "out.jsonl")
@@ -403,7 +485,13 @@ def test_our_questions_go_out_in_lower_case_and_come_back(store: Store, tmp_path
 def test_training_questions_stay_here(tmp_path: Path) -> None:
     images = {"d/Rosa/1.jpg": "Rosa Canina", "d/Oak/1.jpg": "Quercus robur"}
     store = Store(tmp_path).write(LINEAGES, images, train=["d/Rosa/1.jpg"])
-    draw(DrawTask(scored_levels=(2, 3), seed=0, **{name: store.path(name) for name in ("taxa", "images", "questions")}))
+    draw(
+        DrawTask(
+            scored_levels=(2, 3),
+            seed=0,
+            **{name: store.path(name) for name in ("taxa", "images", "questions")},
+        )
+    )
     assert [row["image"] for row in store.export(records=False)] == ["d/Oak/1.jpg"]
 
 
@@ -411,7 +499,13 @@ def answers(store: Store, given: Mapping[tuple[str, int], int | str], **changes:
     """A table of answers: an index, or an outcome that is none."""
     rows = [
         dict.fromkeys(schemas.PREDICTIONS.names)
-        | {"question_id": f"{image}:{level}", "image_id": image, "level": level, "stage": "answer", "completion": "said"}
+        | {
+            "question_id": f"{image}:{level}",
+            "image_id": image,
+            "level": level,
+            "stage": "answer",
+            "completion": "said",
+        }
         | ({"answer_index": mark, "outcome": "answered"} if isinstance(mark, int) else {"outcome": mark})
         | changes
         for (image, level), mark in given.items()
@@ -450,7 +544,9 @@ def test_an_entry_has_what_the_benchmark_s_script_reads(store: Store, tmp_path: 
             "choices_level3": {"A": "quercus robur", "B": "rosa canina", "C": "rosa alba", "D": "odd one"},
         }
     ]
-    [left_open] = predictions(store, answers(store, {(image, 1): 1, (image, 3): 3}, answer_index=None))  # looked up, no option
+    [left_open] = predictions(
+        store, answers(store, {(image, 1): 1, (image, 3): 3}, answer_index=None)
+    )  # looked up, no option
     assert left_open["predicted_level1"] == "Unknown"
 
 

@@ -1,4 +1,6 @@
-"""A model of another family is one YAML file: six families, each by the same engine and the same training step."""
+"""A model of another family is one YAML file: six families, each by the same engine and the same training
+step.
+"""
 
 import json
 from typing import Any
@@ -22,15 +24,28 @@ from vltaxon.train import adapter, guards
 
 pytestmark = pytest.mark.numeric
 
-SHAPES = ((64, 60), (120, 40), (40, 120), (112, 112), (57, 90), (30, 30), (100, 50), (64, 60))  # width, height
+SHAPES = (
+    (64, 60),
+    (120, 40),
+    (40, 120),
+    (112, 112),
+    (57, 90),
+    (30, 30),
+    (100, 50),
+    (64, 60),
+)  # width, height
 TEXTS = [" ".join(["Name it."] * (1 + 5 * (i % 3))) for i in range(len(SHAPES))]  # of very different length
 ASKED = [Request(str(i), text, "Be brief." if i % 2 else None) for i, text in enumerate(TEXTS)]
-LANGUAGE = {"idefics3": r".*text_model.*\.(q|k|v|o|gate|up|down)_proj"}  # where it is not called language_model
+LANGUAGE = {
+    "idefics3": r".*text_model.*\.(q|k|v|o|gate|up|down)_proj"
+}  # where it is not called language_model
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
-    """Eight images of noise, the first dark and the last bright, of shapes that are cut into tiles differently."""
+    """Eight images of noise, the first dark and the last bright, of shapes that are cut into tiles
+    differently.
+    """
     folder, rng, rows = tmp_path_factory.mktemp("images"), np.random.default_rng(0), []
     for i, (wide, high) in enumerate(SHAPES):
         path = folder / f"{i}.png"
@@ -60,7 +75,9 @@ def lora(model: Vlm) -> Lora:
     return LORA.model_copy(update={"targets": LANGUAGE.get(model.description, Lora().targets)})
 
 
-def answers(engine: TransformersEngine, asked: list[Request] = ASKED, max_new_tokens: int = 8) -> list[Response]:
+def answers(
+    engine: TransformersEngine, asked: list[Request] = ASKED, max_new_tokens: int = 8
+) -> list[Response]:
     given = dict(engine.generate(asked, Decoding(max_new_tokens)))
     return [given[i] for i in range(len(asked))]
 
@@ -68,7 +85,9 @@ def answers(engine: TransformersEngine, asked: list[Request] = ASKED, max_new_to
 def canonical(engine: TransformersEngine, request: Request) -> torch.Tensor:
     """Ids of one prompt as the family's own processor makes them, chat template and image in one call."""
     messages = prompts.conversation(request.text, request.system)
-    messages[-1]["content"][0]["image"] = engine._images.resized(request.image_id, engine._spec.pixels, engine._spec.min_pixels)
+    messages[-1]["content"][0]["image"] = engine._images.resized(
+        request.image_id, engine._spec.pixels, engine._spec.min_pixels
+    )
     made: Any = engine._processor.apply_chat_template(
         messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )
@@ -93,7 +112,9 @@ def test_tokens_are_counted_as_the_processor_makes_them(engine: TransformersEngi
         ids = canonical(engine, request)
         assert response.prompt_tokens == len(ids)  # so there is one start token, where there is any
         assert response.image_tokens == int((ids == image).sum()) > 0
-        assert "Name it." in tokenizer.decode(ids) and ("Be brief." in tokenizer.decode(ids)) == (request.system is not None)
+        assert "Name it." in tokenizer.decode(ids) and ("Be brief." in tokenizer.decode(ids)) == (
+            request.system is not None
+        )
 
 
 def test_the_pixels_reach_the_model(engine: TransformersEngine) -> None:
@@ -105,7 +126,9 @@ def test_the_pixels_reach_the_model(engine: TransformersEngine) -> None:
 
 def test_half_precision(family: Vlm, store: ImageStore) -> None:
     half = TransformersEngine(family.model_copy(update={"dtype": "bfloat16"}), None, store)
-    assert [response.prompt_tokens for response in answers(half)] == [len(canonical(half, request)) for request in ASKED]
+    assert [response.prompt_tokens for response in answers(half)] == [
+        len(canonical(half, request)) for request in ASKED
+    ]
 
 
 def test_an_adapter_is_of_the_language_model_alone_and_trains(
@@ -114,7 +137,15 @@ def test_an_adapter_is_of_the_language_model_alone_and_trains(
     what = step(batch_size=16, device_batch_size=8, lora=lora(family))
     record = json.loads((train(world, family, "adapter", what) / "record.json").read_text())
     assert record["steps"] == 1
-    assert record["adapted_kinds"] == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert record["adapted_kinds"] == [
+        "down_proj",
+        "gate_proj",
+        "k_proj",
+        "o_proj",
+        "q_proj",
+        "up_proj",
+        "v_proj",
+    ]
     assert record["adapted_modules"] == 2 * 7  # all of both layers
     trained = TransformersEngine(family, world.folder / "adapter", store)
     assert trained.digest.startswith(engine.digest + "+")
@@ -125,18 +156,29 @@ def test_targets_beyond_the_language_model_are_refused(family: Vlm) -> None:
     _, base = checkpoint.load(family)
     every = r".*\.(q_proj|k_proj|qkv|out_proj)"
     with pytest.raises(UserError, match="outside the language model"):
-        guards.list_adapted_modules(adapter.with_adapter(base, lora(family).model_copy(update={"targets": every}), None))
+        guards.list_adapted_modules(
+            adapter.with_adapter(base, lora(family).model_copy(update={"targets": every}), None)
+        )
 
 
 def test_the_work_on_an_image_is_shared_by_its_prompts(
     family: Vlm, store: ImageStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """But where attention looks back less far than prompts are long, as it does in this Gemma: the log says so."""
+    """But where attention looks back less far than prompts are long, as it does in this Gemma: the log
+    says so.
+    """
     endings = ("", "Why?", "How many? " * 5)
-    several = [Request(asked.image_id, f"{asked.text} {end}", "Be brief.") for asked in ASKED for end in endings]
+    several = [
+        Request(asked.image_id, f"{asked.text} {end}", "Be brief.") for asked in ASKED for end in endings
+    ]
     shared, alone = TransformersEngine(family, None, store), TransformersEngine(family, None, store)
     alone._shared = None
-    given = [[(r.completion, r.prompt_tokens, r.image_tokens) for r in answers(e, several)] for e in (shared, alone)]
+    given = [
+        [(r.completion, r.prompt_tokens, r.image_tokens) for r in answers(e, several)]
+        for e in (shared, alone)
+    ]
     assert given[0] == given[1]
     said = capsys.readouterr().out
-    assert (shared._shared is None) == ("looks back over 64 tokens" in said) == (family.description == "gemma3")
+    assert (
+        (shared._shared is None) == ("looks back over 64 tokens" in said) == (family.description == "gemma3")
+    )

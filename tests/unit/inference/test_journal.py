@@ -32,7 +32,9 @@ SHORT = Decoding(9)
 
 
 class Echo:
-    """An engine that says what it was asked, in batches, and counts; it stops after `limit` answers as a killed job does."""
+    """An engine that says what it was asked, in batches, and counts; it stops after `limit` answers as a
+    killed job does.
+    """
 
     digest = "w"
 
@@ -47,7 +49,12 @@ class Echo:
                 raise KeyboardInterrupt
             self.asked.append(requests[at].text)
             error = "500" if self.failing in requests[at].text else None
-            yield at, Response(f"{requests[at].text} of {requests[at].image_id} é\n", "stop", 7, 4, 2, 0.25, error=error)
+            yield (
+                at,
+                Response(
+                    f"{requests[at].text} of {requests[at].image_id} é\n", "stop", 7, 4, 2, 0.25, error=error
+                ),
+            )
 
 
 def over(folder: Path, engine: Any, repeat: int = 0, images: dict[str, str] | None = None) -> Journaled:
@@ -56,7 +63,10 @@ def over(folder: Path, engine: Any, repeat: int = 0, images: dict[str, str] | No
 
 
 def questions(count: int = 30) -> list[Request]:
-    return [Request(f"i{i % 9}", f"question {i}" * (1 + i % 4), "Be brief." if i % 2 else None) for i in range(count)]
+    return [
+        Request(f"i{i % 9}", f"question {i}" * (1 + i % 4), "Be brief." if i % 2 else None)
+        for i in range(count)
+    ]
 
 
 def answers(engine: Any, asked: list[Request], decoding: Decoding = SHORT) -> list[Response]:
@@ -87,7 +97,10 @@ def test_an_interrupted_job_asks_only_the_rest(tmp_path: Path) -> None:
 
 def test_equal_requests_are_asked_once(tmp_path: Path) -> None:
     """Also where they are about images of two names and the same bytes."""
-    engine, twins = Echo(), [Request("a", "what?"), Request("b", "what?"), Request("a", "what?"), Request("c", "what?")]
+    engine, twins = (
+        Echo(),
+        [Request("a", "what?"), Request("b", "what?"), Request("a", "what?"), Request("c", "what?")],
+    )
     given = answers(over(tmp_path, engine, images={"a": "same", "b": "same", "c": "other"}), twins)
     assert len(engine.asked) == 2 and given[0] == given[1] == given[2] != given[3]
 
@@ -105,7 +118,9 @@ def test_equal_requests_are_asked_once(tmp_path: Path) -> None:
         ({}, SHORT, 0, "sha1"),
     ],
 )
-def test_another_request_is_another_key(tmp_path: Path, changed: Any, decoding: Decoding, repeat: int, image: str) -> None:
+def test_another_request_is_another_key(
+    tmp_path: Path, changed: Any, decoding: Decoding, repeat: int, image: str
+) -> None:
     one, engine = Request("i0", "what?"), Echo()
     answers(over(tmp_path, Echo()), [one])
     other = over(tmp_path, engine, repeat, {"i0": image})
@@ -116,7 +131,9 @@ def test_another_request_is_another_key(tmp_path: Path, changed: Any, decoding: 
 
 
 def test_requests_about_no_image_are_kept_beside_those_that_have_one(tmp_path: Path) -> None:
-    mixed = [replace(request, image_id=None) if i % 3 == 0 else request for i, request in enumerate(questions())]
+    mixed = [
+        replace(request, image_id=None) if i % 3 == 0 else request for i, request in enumerate(questions())
+    ]
     first, second = Echo(), Echo()
     plain = answers(over(tmp_path, first), mixed)
     assert plain == answers(Echo(), mixed) and len(first.asked) == 30
@@ -160,8 +177,12 @@ def damaged(kind: str, data: bytes, rng: random.Random) -> bytes:
     return rng.randbytes(len(data))
 
 
-@pytest.mark.parametrize("kind", ["cut", "zeros at the end", "a flipped bit", "a hole", "noise", "nothing but noise"])
-def test_damage_is_said_and_costs_only_what_it_hit(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "kind", ["cut", "zeros at the end", "a flipped bit", "a hole", "noise", "nothing but noise"]
+)
+def test_damage_is_said_and_costs_only_what_it_hit(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     plain = answers(Echo(), questions())
     for seed in range(12):
         folder = tmp_path / str(seed)
@@ -183,7 +204,9 @@ def _keep(found: list[tuple[bytes, int, int]], *frame: Any) -> None:
     found.append(frame)
 
 
-def test_the_marker_of_a_frame_at_the_edge_of_a_block_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_marker_of_a_frame_at_the_edge_of_a_block_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(frames, "LIMIT", 300)
     answers(over(tmp_path, Echo()), questions())
     [path] = files(tmp_path)
@@ -258,15 +281,23 @@ def test_statistics_and_pruning_by_identity(tmp_path: Path) -> None:
         called = f"model {one['version']}"
         answers(Journaled(Echo(), JournalFolder(state, one, called), images), questions(count))
     said = statistics.statistics(state, tmp_path / "predictions")
-    assert [line.split("|")[5].strip() for line in said.splitlines()[2:]] in (["30", "20", "50"], ["20", "30", "50"])
+    assert [line.split("|")[5].strip() for line in said.splitlines()[2:]] in (
+        ["30", "20", "50"],
+        ["20", "30", "50"],
+    )
     writer = JournalFolder(state, other, "model 0")
     writer.append(bytes(16), Response("", "stop", 0, 0, 0, 0.0))
     assert statistics.prune(state, {"model 0"}, [IDENTITY]) == [], "somebody writes there"
     writer.close()
     assert statistics.prune(state, {"another model"}, []) == []
-    assert [(one.answers, one.note["called"]) for one in statistics.prune(state, {"model 0"}, [IDENTITY])] == [(21, "model 0")]
+    assert [
+        (one.answers, one.note["called"]) for one in statistics.prune(state, {"model 0"}, [IDENTITY])
+    ] == [(21, "model 0")]
     again = Echo()
-    answers(Journaled(again, JournalFolder(state, IDENTITY, "model 1"), {f"i{i}": f"{i}" for i in range(9)}), questions())
+    answers(
+        Journaled(again, JournalFolder(state, IDENTITY, "model 1"), {f"i{i}": f"{i}" for i in range(9)}),
+        questions(),
+    )
     assert not again.asked
 
 
@@ -280,7 +311,10 @@ def test_a_pruned_folder_is_made_again(tmp_path: Path) -> None:
     assert reader.find([bytes(16)]) == {}
     again = Echo()
     answers(over(tmp_path, again), questions(5))
-    assert len(again.asked) == 5 and json.loads(next(tmp_path.rglob("identity.json")).read_text())["weights"] == "w"
+    assert (
+        len(again.asked) == 5
+        and json.loads(next(tmp_path.rglob("identity.json")).read_text())["weights"] == "w"
+    )
 
 
 def test_the_identity_is_that_of_the_loaded_engine_and_all_that_shapes_answers_is_in_it(
@@ -326,7 +360,9 @@ def test_a_greedy_key_is_what_it_was_and_samples_have_their_own(tmp_path: Path) 
         return frame.read_bytes()[12:28].hex()
 
     drawn = Decoding(5, temperature=0.6)
-    assert {keys(Decoding(5)), keys(Decoding(5, seed=3)), keys(Decoding(5, top_p=0.5))} == {"d371ff654d8266dde3ba2bed7373c943"}
+    assert {keys(Decoding(5)), keys(Decoding(5, seed=3)), keys(Decoding(5, top_p=0.5))} == {
+        "d371ff654d8266dde3ba2bed7373c943"
+    }
     others = [
         keys(drawn),
         keys(drawn, sample=1),

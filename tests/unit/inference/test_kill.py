@@ -1,6 +1,8 @@
-"""A predict job killed by SIGKILL at random moments, restarted each time with another batch size: nothing lost, nothing changed.
+"""A predict job killed by SIGKILL at random moments, restarted each time with another batch size: nothing
+lost, nothing changed.
 
-Jobs are real processes, forked from a server that has the libraries loaded, so that a kill costs no seconds of imports.
+Jobs are real processes, forked from a server that has the libraries loaded, so that a kill costs no seconds
+of imports.
 """
 
 import os
@@ -37,8 +39,12 @@ def how(vlm: Vlm, name: str) -> Asking:
     return asking(Stage(name=name, prompt=prompt, form="bare", max_new_tokens=LIMIT), PROMPTS[prompt], vlm)
 
 
-def job(vlm: Vlm, world: World, output: Path, state: Path, batch_size: int, asked: Path, windows: int) -> None:
-    """Both stages, as the rules run them; each answer of the model leaves a line in `asked` before anything else sees it."""
+def job(
+    vlm: Vlm, world: World, output: Path, state: Path, batch_size: int, asked: Path, windows: int
+) -> None:
+    """Both stages, as the rules run them; each answer of the model leaves a line in `asked` before
+    anything else sees it.
+    """
     import torch
 
     from vltaxon.inference import run
@@ -101,7 +107,8 @@ def survive(world: World, vlm: Vlm, folder: Path, kills: int, images: int) -> No
         batch_size = rng.choice([size for size in BATCHES if size not in sizes[-1:]])
         before = sum(recorded(state).values())
         process = start(cut, state, batch_size, "cut_asked")
-        # One in five at any moment of a job, loading included, the others some answers later: so they do not outlast the work.
+        # One in five at any moment of a job, loading included, the others some answers later: so they do not
+        # outlast the work.
         if rng.random() < 0.2 or before == lines:
             process.join(rng.uniform(0, span))
         else:
@@ -125,7 +132,10 @@ def survive(world: World, vlm: Vlm, folder: Path, kills: int, images: int) -> No
     assert process.exitcode == 0 and len(set(sizes)) > 1
     for name in ("leaf", "answer"):
         one, other = (pq.read_table(output / f"{name}.parquet") for output in (whole, cut))
-        assert one.drop(["seconds"]).equals(other.drop(["seconds"])) and one.schema.metadata == other.schema.metadata
+        assert (
+            one.drop(["seconds"]).equals(other.drop(["seconds"]))
+            and one.schema.metadata == other.schema.metadata
+        )
     kept = recorded(state)
     assert len(kept) == lines and set(kept.values()) == {1}, "a request was answered twice"
     said = len((folder / "cut_asked").read_text().splitlines())

@@ -1,6 +1,8 @@
-"""A server for the time of a job: what it is started with, that it ends whatever happens, and what real vLLM answers.
+"""A server for the time of a job: what it is started with, that it ends whatever happens, and what real vLLM
+answers.
 
-The quick tests start a small program in vLLM's place. Those marked slow need the real one: VLTAXON_VLLM names its environment.
+The quick tests start a small program in vLLM's place. Those marked slow need the real one: VLTAXON_VLLM names
+its environment.
 """
 
 import json
@@ -35,7 +37,8 @@ from vltaxon.inference.transformers_engine import TransformersEngine
 
 ROOT = Path(__file__).parents[3]
 
-# Serves /v1/models and completions that name the devices it was given; says in its log what it was started with.
+# Serves /v1/models and completions that name the devices it was given; says in its log what it was started
+# with.
 PROGRAM = """#!{python}
 import json, os, subprocess, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -99,7 +102,9 @@ def spec(environment: Path, **more: Any) -> Endpoint:
 
 def running(text: str) -> list[str]:
     """Processes whose command line holds a text, this one's not counted."""
-    lines = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        ["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     return [line for line in lines if text in line and line.split()[0] != str(os.getpid())]
 
 
@@ -118,10 +123,19 @@ def test_its_version_is_told_by_itself(environment: Path, tmp_path: Path) -> Non
 
 
 def test_its_answers_are_kept_by_what_is_served_and_how(environment: Path, vlm: Vlm, world: World) -> None:
-    """Written down, so that answers which are kept stay found: neither devices nor batches nor the environment are in it."""
-    file, running = world.folder / "served.yaml", vlm.model_copy(update={"gpus": 2, "batch_size": 3, "threads": 1, "memory": 9})
+    """Written down, so that answers which are kept stay found: neither devices nor batches nor the
+    environment are in it.
+    """
+    file, running = (
+        world.folder / "served.yaml",
+        vlm.model_copy(update={"gpus": 2, "batch_size": 3, "threads": 1, "memory": 9}),
+    )
     given = spec(environment, arguments=["--max-model-len", "512"]).model_copy(update={"temperature": 0.5})
-    file.write_text(yaml.safe_dump(json.loads(given.model_dump_json(exclude_none=True)) | {"temperature": 0.7, "concurrency": 3}))
+    file.write_text(
+        yaml.safe_dump(
+            json.loads(given.model_dump_json(exclude_none=True)) | {"temperature": 0.7, "concurrency": 3}
+        )
+    )
     stage = asking(Stage(name="leaf", prompt="stage1"), PROMPTS["stage1"], given, served=running)
     task = leaf_task(world, world.folder / "leaf.parquet", stage, settings=file)
     source = engines.source(task, stage, pq.read_table(world.tables["images"]))
@@ -139,14 +153,29 @@ def test_its_answers_are_kept_by_what_is_served_and_how(environment: Path, vlm: 
     )  # fmt: skip
 
 
-def test_a_server_gets_what_it_needs_and_nobody_else_its_key(environment: Path, vlm: Vlm, tmp_path: Path) -> None:
+def test_a_server_gets_what_it_needs_and_nobody_else_its_key(
+    environment: Path, vlm: Vlm, tmp_path: Path
+) -> None:
     log = tmp_path / "vllm.log"
-    with managed.serving(spec(environment, arguments=["--max-model-len", "512"]), managed.Weights(vlm), [], log) as served:
+    with managed.serving(
+        spec(environment, arguments=["--max-model-len", "512"]), managed.Weights(vlm), [], log
+    ) as served:
         assert served.model == "tiny_vlm" and served.key not in repr(served)
-        assert started(log)[:6] == ["serve", vlm.checkpoint, "--served-model-name", "tiny_vlm", "--host", "127.0.0.1"]
-        assert {"--dtype", "float32", "--enable-prefix-caching", "--enable-prompt-tokens-details", "--max-model-len"} < set(
-            started(log)
-        )
+        assert started(log)[:6] == [
+            "serve",
+            vlm.checkpoint,
+            "--served-model-name",
+            "tiny_vlm",
+            "--host",
+            "127.0.0.1",
+        ]
+        assert {
+            "--dtype",
+            "float32",
+            "--enable-prefix-caching",
+            "--enable-prompt-tokens-details",
+            "--max-model-len",
+        } < set(started(log))
         assert started(log)[started(log).index("--limit-mm-per-prompt") + 1] == '{"image":1,"video":0}'
         assert served.key not in " ".join(running("vllm")) and running(str(environment))
     assert not running(str(environment))
@@ -155,14 +184,18 @@ def test_a_server_gets_what_it_needs_and_nobody_else_its_key(environment: Path, 
 def test_a_hub_id_is_pinned(environment: Path, vlm: Vlm, tmp_path: Path) -> None:
     commit = "0" * 40
     pinned = vlm.model_copy(update={"checkpoint": "owner/name", "revision": commit, "gpus": 2})
-    with managed.serving(spec(environment), managed.Weights(pinned), ["3", "4"], tmp_path / "vllm.log") as served:
+    with managed.serving(
+        spec(environment), managed.Weights(pinned), ["3", "4"], tmp_path / "vllm.log"
+    ) as served:
         assert served.digest == f"owner/name@{commit}"
     said = " ".join(started(tmp_path / "vllm.log"))
     assert "owner/name --served-model-name tiny_vlm" in said and "--tensor-parallel-size 2" in said
     assert f"--revision {commit} --tokenizer-revision {commit}" in said
 
 
-def test_each_server_has_its_devices_and_an_image_stays_with_one(environment: Path, vlm: Vlm, world: World) -> None:
+def test_each_server_has_its_devices_and_an_image_stays_with_one(
+    environment: Path, vlm: Vlm, world: World
+) -> None:
     images = world.column("images", "image_id")
     some = [Request(image, str(i)) for image in images for i in range(3)]
     log, given = world.folder / "logs" / "vllm.log", spec(environment)
@@ -175,10 +208,15 @@ def test_each_server_has_its_devices_and_an_image_stays_with_one(environment: Pa
 
 
 def test_it_ends_with_an_error_and_with_all_its_children(environment: Path, vlm: Vlm, tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), managed.serving(spec(environment), managed.Weights(vlm), [], tmp_path / "log"):
+    with (
+        pytest.raises(ZeroDivisionError),
+        managed.serving(spec(environment), managed.Weights(vlm), [], tmp_path / "log"),
+    ):
         group = os.getpgid(int(running(str(environment))[0].split()[0]))
         raise ZeroDivisionError
-    lines = subprocess.run(["ps", "-eo", "pgid,stat"], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        ["ps", "-eo", "pgid,stat"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     assert not [line for line in lines if line.split()[0] == str(group) and "Z" not in line]
 
 
@@ -197,7 +235,9 @@ with managed.serving(spec, weights, [], Path({str(tmp_path / "log")!r})):
     time.sleep(600)
 """
     job = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
     )
     assert job.stdout is not None and job.stdout.readline() == b"up\n"
     (server,) = running(f"{environment}/bin/vllm")
@@ -213,13 +253,19 @@ with managed.serving(spec, weights, [], Path({str(tmp_path / "log")!r})):
 
 @pytest.mark.parametrize(
     "arguments, startup, said",
-    [(["--break"], 30, r"vLLM has ended \(status 3\).*\n.*\nno kernel image"), (["--deaf"], 1, r"does not answer in time")],
+    [
+        (["--break"], 30, r"vLLM has ended \(status 3\).*\n.*\nno kernel image"),
+        (["--deaf"], 1, r"does not answer in time"),
+    ],
 )
 def test_a_server_that_does_not_start_says_why(
     environment: Path, vlm: Vlm, tmp_path: Path, arguments: list[str], startup: int, said: str
 ) -> None:
     given = spec(environment, arguments=arguments, startup=startup)
-    with pytest.raises(UserError, match=said), managed.serving(given, managed.Weights(vlm), [], tmp_path / "log"):
+    with (
+        pytest.raises(UserError, match=said),
+        managed.serving(given, managed.Weights(vlm), [], tmp_path / "log"),
+    ):
         raise AssertionError
     assert not running(str(environment))
 
@@ -227,7 +273,9 @@ def test_a_server_that_does_not_start_says_why(
 def test_a_server_that_ends_in_between_is_not_asked_on(environment: Path, vlm: Vlm, world: World) -> None:
     given = spec(environment, arguments=["--die"])
     with managed.serving(given, managed.Weights(vlm), [], world.folder / "log") as served:
-        engine = ServerEngine(given, served, ImageStore(world.tables["images"]), Ledger(world.folder), Patience(first=0.5))
+        engine = ServerEngine(
+            given, served, ImageStore(world.tables["images"]), Ledger(world.folder), Patience(first=0.5)
+        )
         with pytest.raises(UserError, match=r"vLLM has ended \(status 9\); the end of .*log:"):
             list(engine.generate([Request(world.column("images", "image_id")[0], "q")], Decoding(5)))
 
@@ -237,7 +285,9 @@ def test_no_vllm_is_said_with_what_to_do(tmp_path: Path, vlm: Vlm, monkeypatch: 
     given = spec(tmp_path)
     for one in (
         given,
-        given.model_copy(update={"managed": given.managed and given.managed.model_copy(update={"environment": None})}),
+        given.model_copy(
+            update={"managed": given.managed and given.managed.model_copy(update={"environment": None})}
+        ),
     ):
         with (
             pytest.raises(UserError, match="bin/pip install vllm"),
@@ -246,7 +296,9 @@ def test_no_vllm_is_said_with_what_to_do(tmp_path: Path, vlm: Vlm, monkeypatch: 
             raise AssertionError
 
 
-def test_an_adapter_is_served_merged_or_beside_its_base(environment: Path, vlm: Vlm, lettered: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_served_merged_or_beside_its_base(
+    environment: Path, vlm: Vlm, lettered: Path, tmp_path: Path
+) -> None:
     weights = managed.Weights(vlm, lettered, tmp_path / "merged")
     with managed.serving(spec(environment), weights, [], tmp_path / "log") as served:
         assert started(tmp_path / "log")[1] == str(tmp_path / "merged")
@@ -273,10 +325,13 @@ def test_an_adapter_of_vision_modules_is_refused_beside_its_base(
     tensors = load_file(lettered / "adapter_model.safetensors")
     some = next(iter(tensors.values()))
     save_file(
-        {**tensors, "base_model.model.model.visual.blocks.0.attn.qkv.lora_A.weight": some}, tmp_path / "adapter_model.safetensors"
+        {**tensors, "base_model.model.model.visual.blocks.0.attn.qkv.lora_A.weight": some},
+        tmp_path / "adapter_model.safetensors",
     )
     (tmp_path / "adapter_config.json").write_text((lettered / "adapter_config.json").read_text())
-    serving = managed.serving(spec(environment, lora=True), managed.Weights(vlm, tmp_path), [], tmp_path / "log")
+    serving = managed.serving(
+        spec(environment, lora=True), managed.Weights(vlm, tmp_path), [], tmp_path / "log"
+    )
     refused = r"adapts vision modules .*visual.blocks.0.*serve the merged checkpoint: `lora: false`"
     with pytest.raises(UserError, match=refused), serving:
         raise AssertionError
@@ -308,10 +363,20 @@ def asked(world: World, engine: Any, tokens: int = 40) -> list[Response]:
 
 
 def prompts(world: World) -> list[Request]:
-    """Stage 1 and questions of all images, in the words that the tiny model has read, all of one long beginning."""
+    """Stage 1 and questions of all images, in the words that the tiny model has read, all of one long
+    beginning.
+    """
     stage1 = yaml.safe_load((ROOT / "config/prompts/stage1.yaml").read_text())
-    name = stage1["text"].format(word="plant", ranks="kingdom, phylum, class", rank="", question="", options="", leaf="")
-    texts = [name, *(f"Which {rank} is it?\nA. Aurea\nB. Belta\nC. Cirra\nD. Dona" for rank in ("class", "order", "family"))]
+    name = stage1["text"].format(
+        word="plant", ranks="kingdom, phylum, class", rank="", question="", options="", leaf=""
+    )
+    texts = [
+        name,
+        *(
+            f"Which {rank} is it?\nA. Aurea\nB. Belta\nC. Cirra\nD. Dona"
+            for rank in ("class", "order", "family")
+        ),
+    ]
     preface = "Look at the plant in the image, at its stem, its leaves and its petals. " * 2
     return [Request(image, preface + text) for image in world.column("images", "image_id") for text in texts]
 
@@ -342,7 +407,9 @@ def test_vllm_answers_with_an_adapter_as_transformers_does(
     with managed.serving(given, weights, [], world.folder / "vllm.log") as served:
         together = asked(world, ServerEngine(given, served, store, Ledger(world.folder)))
     assert [r.completion for r in together] == [r.completion for r in alone]
-    assert [r.completion for r in alone] != [r.completion for r in asked(world, TransformersEngine(base, None, store))]
+    assert [r.completion for r in alone] != [
+        r.completion for r in asked(world, TransformersEngine(base, None, store))
+    ]
 
 
 @pytest.fixture
@@ -355,7 +422,9 @@ def adapted() -> Callable[[Path], Path]:
 
         torch.manual_seed(0)
         _, weights = checkpoints.load(tiny())
-        config = LoraConfig(r=8, lora_alpha=16, target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj")
+        config = LoraConfig(
+            r=8, lora_alpha=16, target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+        )
         model = get_peft_model(weights, config)
         for name, value in model.named_parameters():
             if "lora_B" in name:

@@ -1,4 +1,6 @@
-"""The engine against a real HTTP server that misbehaves: every request ends answered or as a recorded error, within limits."""
+"""The engine against a real HTTP server that misbehaves: every request ends answered or as a recorded
+error, within limits.
+"""
 
 import itertools
 import json
@@ -37,7 +39,15 @@ QUICK = Patience(first=0.01, longest=0.05, longest_asked=5)
 
 
 def spec(url: str, **more: Any) -> Endpoint:
-    given = {"engine": "server", "url": url, "model": "m", "pixels": 3136, "timeout": 1.0, "attempts": 3, "licence": "MIT"}
+    given = {
+        "engine": "server",
+        "url": url,
+        "model": "m",
+        "pixels": 3136,
+        "timeout": 1.0,
+        "attempts": 3,
+        "licence": "MIT",
+    }
     return Endpoint.model_validate(given | more)
 
 
@@ -57,7 +67,9 @@ def numbered(world: World, number: int) -> list[Request]:
     return requests(world, *(str(i) for i in range(number)), images=1)
 
 
-def asked(world: World, given: Endpoint, some: list[Request], tokens: int = 5, patience: Patience = QUICK) -> list[Response]:
+def asked(
+    world: World, given: Endpoint, some: list[Request], tokens: int = 5, patience: Patience = QUICK
+) -> list[Response]:
     with engine(world, given, patience) as one:
         got = list(one.generate(some, Decoding(tokens)))
     assert sorted(at for at, _ in got) == list(range(len(some)))
@@ -78,7 +90,9 @@ PASSING: dict[str, fake.Fault] = {
     "empty choices": fake.says(fake.completion("A", choices=[])),
     "no choices": fake.says({"error": {"message": "upstream is busy"}}),
     "choices of another kind": fake.says(fake.completion("A", choices={"0": "A"})),
-    "a message without words": fake.says(fake.completion("A", choices=[{"message": None, "finish_reason": "stop"}])),
+    "a message without words": fake.says(
+        fake.completion("A", choices=[{"message": None, "finish_reason": "stop"}])
+    ),
     "no finish reason": fake.says(fake.completion("A", finish_reason=None)),  # type: ignore[arg-type]
     "HTML": fake.status(200, HTML, "text/html"),
     "HTML that calls itself JSON": fake.status(200, HTML),
@@ -105,7 +119,11 @@ def test_what_does_not_pass_is_an_error_with_its_reason_and_the_others_are_answe
     for text, response in zip(texts, got, strict=True):
         if text in PASSING:
             assert response.error is not None and response.error.startswith("2 attempts; the last: "), text
-            assert (response.completion, response.finish_reason, response.completion_tokens) == ("", "error", None)
+            assert (response.completion, response.finish_reason, response.completion_tokens) == (
+                "",
+                "error",
+                None,
+            )
         else:
             assert (response.completion, response.error) == ("A", None)
     said = {text: response.error or "" for text, response in zip(texts, got, strict=True)}
@@ -121,7 +139,11 @@ def test_what_is_refused_is_not_asked_again(world: World) -> None:
     }
     with fake.serving(fault=lambda text, before: faults.get(text)) as server:
         bad, tool, fine = asked(world, spec(server.url), requests(world, *faults, "fine"))
-    assert "could not parse the image" in (bad.error or "") and "tool_calls" in (tool.error or "") and fine.error is None
+    assert (
+        "could not parse the image" in (bad.error or "")
+        and "tool_calls" in (tool.error or "")
+        and fine.error is None
+    )
     assert set(server.seen.values()) == {1}
 
 
@@ -137,7 +159,9 @@ def test_a_right_answer_of_a_wrong_content_type_is_an_answer(world: World) -> No
         (fake.completion(None, "stop"), "", "stop"),
         (fake.completion("", "content_filter"), "", "content_filter"),
         (
-            fake.completion(None, choices=[{"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"}]),
+            fake.completion(
+                None, choices=[{"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"}]
+            ),
             "No.",
             "refusal",
         ),
@@ -160,7 +184,9 @@ def test_a_request_is_the_system_text_then_the_image_without_loss_then_the_text(
     system, user = got.body["messages"]
     assert system == {"role": "system", "content": "Be brief."}
     assert [part["type"] for part in user["content"]] == ["image_url", "text"] and got.text == "What is it?"
-    assert user["content"][0]["image_url"]["detail"] == "low" and got.headers["Authorization"] == f"Bearer {KEY}"
+    assert (
+        user["content"][0]["image_url"]["detail"] == "low" and got.headers["Authorization"] == f"Bearer {KEY}"
+    )
     settings = {key: value for key, value in got.body.items() if key != "messages"}
     assert settings == {"model": "m", "max_tokens": 7, "temperature": 0.2, "seed": 42, "top_p": 1}
     seen = ImageStore(world.tables["images"]).resized(some[0].image_id, 3136, 3136)
@@ -173,14 +199,20 @@ def test_requests_go_by_image_whatever_their_order(world: World) -> None:
     with fake.serving() as server:
         asked(world, spec(server.url, concurrency=1), some)
     images = [int(a.text) % 3 for a in server.asked]
-    assert sum(one != other for one, other in itertools.pairwise(images)) <= 4  # 2, but that neighbours may overtake each other
+    assert (
+        sum(one != other for one, other in itertools.pairwise(images)) <= 4
+    )  # 2, but that neighbours may overtake each other
 
 
 def test_images_as_files_are_there_when_asked_for_and_gone_after(world: World, tmp_path: Path) -> None:
     there = []
 
     def say(body: fake.Body) -> fake.Body:
-        there.append(Path(body["messages"][-1]["content"][0]["image_url"]["url"].removeprefix("file://")).read_bytes()[:4])
+        there.append(
+            Path(body["messages"][-1]["content"][0]["image_url"]["url"].removeprefix("file://")).read_bytes()[
+                :4
+            ]
+        )
         return fake.completion("A")
 
     media = tmp_path / "media"
@@ -189,7 +221,9 @@ def test_images_as_files_are_there_when_asked_for_and_gone_after(world: World, t
     assert there == [b"\x89PNG"] * 6 and list(media.iterdir()) == []
 
 
-def test_requests_about_no_image_are_asked_without_one_beside_those_that_have_one(world: World, tmp_path: Path) -> None:
+def test_requests_about_no_image_are_asked_without_one_beside_those_that_have_one(
+    world: World, tmp_path: Path
+) -> None:
     some = [replace(r, image_id=None) if i % 2 else r for i, r in enumerate(requests(world, *"abcdef"))]
     media = tmp_path / "media"
     with fake.serving() as server:
@@ -197,13 +231,17 @@ def test_requests_about_no_image_are_asked_without_one_beside_those_that_have_on
     kinds = {a.text: [part["type"] for part in a.body["messages"][-1]["content"]] for a in server.asked}
     assert kinds == {r.text: ["text"] if r.image_id is None else ["image_url", "text"] for r in some}
     assert [r.image_tokens for r in got] == [None, 0] * 3 and {r.completion for r in got} == {"A"}
-    assert {a.body["messages"][0]["content"] for a in server.asked} == {"Be brief."} and not list(media.iterdir())
+    assert {a.body["messages"][0]["content"] for a in server.asked} == {"Be brief."} and not list(
+        media.iterdir()
+    )
 
 
 def test_requests_about_no_image_are_billed_within_the_budget_at_their_own_length(world: World) -> None:
     some = [replace(request, image_id=None) for request in numbered(world, 40)]
     with fake.serving() as server:
-        given = spec(server.url, price=PRICE, budget=9.9, image_tokens=10**6)  # which no request here has to pay
+        given = spec(
+            server.url, price=PRICE, budget=9.9, image_tokens=10**6
+        )  # which no request here has to pay
         with pytest.raises(UserError, match="raise `budget`"), engine(world, given) as one:
             list(one.generate(some, Decoding(2)))
     assert len(server.asked) == 10 and one.facts["usage"]["cost"] == 8.8
@@ -231,9 +269,14 @@ def test_one_request_told_to_wait_holds_the_others(world: World) -> None:
 
 
 def test_a_wait_beyond_all_patience_stops_cleanly(world: World) -> None:
-    with fake.serving(fault=lambda text, before: fake.status(429, Retry_After=3600) if text == "3" else None) as server:
+    with fake.serving(
+        fault=lambda text, before: fake.status(429, Retry_After=3600) if text == "3" else None
+    ) as server:
         got = []
-        with pytest.raises(UserError, match="asks to wait 3600 s"), engine(world, spec(server.url, concurrency=1)) as one:
+        with (
+            pytest.raises(UserError, match="asks to wait 3600 s"),
+            engine(world, spec(server.url, concurrency=1)) as one,
+        ):
             for item in one.generate(numbered(world, 9), Decoding(5)):
                 got.append(item)
     assert [at for at, _ in got] == [0, 1, 2]
@@ -259,7 +302,9 @@ def test_an_overloaded_endpoint_is_asked_less_at_a_time(world: World) -> None:
 
 def test_a_request_that_waits_to_be_sent_again_holds_no_slot(world: World) -> None:
     patience = Patience(first=1.5, longest=1.5)
-    with fake.serving(fault=lambda text, before: fake.status(500) if (text, before) == ("0", 0) else None) as server:
+    with fake.serving(
+        fault=lambda text, before: fake.status(500) if (text, before) == ("0", 0) else None
+    ) as server:
         asked(world, spec(server.url, concurrency=1), numbered(world, 6), patience=patience)
     assert [a.text for a in server.asked] == ["0", "1", "2", "3", "4", "5", "0"]
 
@@ -285,7 +330,10 @@ def test_the_budget_is_not_exceeded_what_was_answered_is_kept_and_the_next_job_r
     some, got = numbered(world, 40), list[int]()
     with fake.serving() as server:
         given = spec(server.url, price=PRICE, budget=1, image_tokens=100)
-        for budget, answered in ((9.9, 10), (15, 16)):  # 0.88 each; 1.2 are set aside: all tokens used and nothing cached
+        for budget, answered in (
+            (9.9, 10),
+            (15, 16),
+        ):  # 0.88 each; 1.2 are set aside: all tokens used and nothing cached
             ends = pytest.raises(UserError, match="What was answered is kept; raise `budget`")
             with ends, engine(world, given.model_copy(update={"budget": budget})) as one:
                 for at, response in one.generate(some, Decoding(2)):
@@ -294,13 +342,18 @@ def test_the_budget_is_not_exceeded_what_was_answered_is_kept_and_the_next_job_r
             assert len(got) == len(server.asked) == answered and 0.88 * answered <= budget
         assert one.facts["usage"]["cost"] == 5.28
     assert "all jobs of this model so far 14." in capfd.readouterr().out
-    assert sum(json.loads(line)["cost"] for line in (world.folder / "spent.jsonl").read_text().splitlines()) <= 15
+    assert (
+        sum(json.loads(line)["cost"] for line in (world.folder / "spent.jsonl").read_text().splitlines())
+        <= 15
+    )
 
 
 def test_tokens_that_are_billed_count_even_where_the_answer_is_of_no_use(world: World) -> None:
     served = fake.serving(fault=lambda text, before: PASSING["empty choices"] if before < 2 else None)
     with served as server, engine(world, spec(server.url, price=PRICE)) as one:
-        assert [response.origin for _, response in one.generate(requests(world, "q"), Decoding(5))] == ["m-1 fp_1"]
+        assert [response.origin for _, response in one.generate(requests(world, "q"), Decoding(5))] == [
+            "m-1 fp_1"
+        ]
     assert one.facts == {"usage": {"tokens": {"prompt": 300, "cached": 192, "completion": 6}, "cost": 2.64}}
 
 
@@ -334,7 +387,10 @@ def test_what_no_attempt_can_mend_stops_at_once(
     world: World, fault: fake.Fault, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_KEY", KEY)
-    with fake.serving(fault=lambda text, before: fault) as server, pytest.raises(UserError, match=said) as caught:
+    with (
+        fake.serving(fault=lambda text, before: fault) as server,
+        pytest.raises(UserError, match=said) as caught,
+    ):
         asked(world, spec(server.url, key="TEST_KEY", concurrency=2), numbered(world, 50))
     assert len(server.asked) <= 3 and KEY not in str(caught.value)
 
@@ -353,13 +409,20 @@ def test_samples_are_drawn_as_the_stage_says_each_by_a_seed_of_its_own(world: Wo
 
 def test_samples_that_fail_count_as_one_request_that_does(world: World) -> None:
     some = [replace(request, sample=sample) for request in requests(world, "bad") for sample in range(64)]
-    with fake.serving(fault=lambda text, before: fake.status(400, b"no") if "bad" in text else None) as server:
-        errors = [response.error for response in asked(world, spec(server.url, concurrency=4), some + requests(world, "good"))]
+    with fake.serving(
+        fault=lambda text, before: fake.status(400, b"no") if "bad" in text else None
+    ) as server:
+        errors = [
+            response.error
+            for response in asked(world, spec(server.url, concurrency=4), some + requests(world, "good"))
+        ]
     assert [error is None for error in errors] == [False] * 64 + [True]
 
 
 def test_an_endpoint_that_only_fails_is_given_up(world: World) -> None:
-    given_up = pytest.raises(UserError, match="50 requests in a row failed for good; the last: 400 Bad Request: unknown field")
+    given_up = pytest.raises(
+        UserError, match="50 requests in a row failed for good; the last: 400 Bad Request: unknown field"
+    )
     with fake.serving(fault=lambda text, before: fake.status(400, b"unknown field")) as server, given_up:
         asked(world, spec(server.url, concurrency=4), numbered(world, 500))
     assert len(server.asked) < 70
@@ -372,11 +435,18 @@ def test_nobody_listens(world: World) -> None:
     assert "3 attempts; the last: ConnectError" in (response.error or "")
 
 
-def test_the_key_must_be_there_and_texts_cannot_be_given(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_must_be_there_and_texts_cannot_be_given(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TEST_KEY", raising=False)
-    with pytest.raises(UserError, match="its key belongs in the environment variable TEST_KEY, which is not set"):
+    with pytest.raises(
+        UserError, match="its key belongs in the environment variable TEST_KEY, which is not set"
+    ):
         remote(spec("http://127.0.0.1:1/v1", key="TEST_KEY"))
-    with engine(world, spec("http://127.0.0.1:1/v1")) as one, pytest.raises(UserError, match="take engine transformers"):
+    with (
+        engine(world, spec("http://127.0.0.1:1/v1")) as one,
+        pytest.raises(UserError, match="take engine transformers"),
+    ):
         next(one.generate(requests(world, "q"), Decoding(5, only=("A",))))
 
 
@@ -396,7 +466,18 @@ def test_settings_that_shape_answers_are_in_the_digest_and_how_to_ask_is_not(wor
 
     assert digest().startswith("m@api.example.org?")
     assert digest() == digest(concurrency=3, timeout=7, price=PRICE, budget=9)
-    assert len({digest(), digest(temperature=0.5), digest(seed=1), digest(pixels=5000), digest(body={"top_k": 1})}) == 5
+    assert (
+        len(
+            {
+                digest(),
+                digest(temperature=0.5),
+                digest(seed=1),
+                digest(pixels=5000),
+                digest(body={"top_k": 1}),
+            }
+        )
+        == 5
+    )
 
 
 # -- in a job --------------------------------------------------------------------------------------------------------------------
@@ -410,7 +491,11 @@ def job(world: World, given: dict[str, Any], output: Path, **settings: Any) -> N
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(given | settings))
     around = {"log": Path("results/logs/answer_questions/s/d/0.log"), "settings": file}
-    run.answer_questions(answer_task(world, output, asking(ANSWER, PROMPTS["direct"], Endpoint.model_validate(given)), **around))
+    run.answer_questions(
+        answer_task(
+            world, output, asking(ANSWER, PROMPTS["direct"], Endpoint.model_validate(given)), **around
+        )
+    )
 
 
 def test_errors_fail_the_job_with_a_summary_are_recorded_and_never_wrong_answers(
@@ -429,32 +514,48 @@ def test_errors_fail_the_job_with_a_summary_are_recorded_and_never_wrong_answers
         with pytest.raises(UserError) as caught:
             job(world, given, output)
         recorded = world.folder / ".state/errors/answer_questions/s/d/0.jsonl"
-        assert str(caught.value).startswith(f"8 of 32 requests ended as errors, so no table is written. {recorded} has them all")
+        assert str(caught.value).startswith(
+            f"8 of 32 requests ended as errors, so no table is written. {recorded} has them all"
+        )
         assert "8 x 400 Bad Request: not for ***" in str(caught.value) and not output.exists()
         lines = [json.loads(line) for line in recorded.read_text().splitlines()]
         assert len(lines) == 8 and {line["error"] for line in lines} == {"400 Bad Request: not for ***"}
 
         job(world, given, output, max_errors=0.25)
         rows = provenance.read_parquet(output, schemas.PREDICTIONS).to_pylist()
-        outcome = {row["question_id"]: (row["outcome"], row["finish_reason"], row["completion"]) for row in rows}
-        kinds = {level: {said for key, said in outcome.items() if key.endswith(f":{level}")} for level in (1, 2, 3, 4)}
+        outcome = {
+            row["question_id"]: (row["outcome"], row["finish_reason"], row["completion"]) for row in rows
+        }
+        kinds = {
+            level: {said for key, said in outcome.items() if key.endswith(f":{level}")}
+            for level in (1, 2, 3, 4)
+        }
         assert kinds[3] == {("error", "error", None)} and kinds[2] == {("refused", "content_filter", "B")}
         assert kinds[4] == {("answered", "stop", "A")} and all(
             row["answer_index"] is None for row in rows if row["level"] in (2, 3)
         )
-        assert {row["cached_tokens"] for row in rows} == {64, None} and {row["image_tokens"] for row in rows} == {None}
+        assert {row["cached_tokens"] for row in rows} == {64, None} and {
+            row["image_tokens"] for row in rows
+        } == {None}
         facts = provenance.facts(output)
-        assert json.loads(facts["answered_by"]) == ["m-1 fp_1"], "though all that is answered comes from the journal here"
+        assert json.loads(facts["answered_by"]) == ["m-1 fp_1"], (
+            "though all that is answered comes from the journal here"
+        )
         assert json.loads(facts["usage"])["tokens"]["prompt"] == 0, "this job has asked only what fails"
         job(world, given | {"seed": 1}, tmp_path / "other.parquet", max_errors=0.25)
         facts = provenance.facts(tmp_path / "other.parquet")
-        assert json.loads(facts["answered_by"]) == ["m-1 fp_1"] and json.loads(facts["usage"])["tokens"]["prompt"] == 2400
+        assert (
+            json.loads(facts["answered_by"]) == ["m-1 fp_1"]
+            and json.loads(facts["usage"])["tokens"]["prompt"] == 2400
+        )
 
         server.fault = lambda text, before: None
         job(world, given, output)
         assert not recorded.exists()
     captured = capfd.readouterr()
-    written = [path.read_bytes() for path in world.folder.rglob("*") if path.is_file() and path.suffix != ".tar"]
+    written = [
+        path.read_bytes() for path in world.folder.rglob("*") if path.is_file() and path.suffix != ".tar"
+    ]
     assert KEY not in captured.out + captured.err and not any(KEY.encode() in content for content in written)
 
 
@@ -464,10 +565,15 @@ def test_a_model_s_own_system_text_is_asked_and_stamped(world: World, tmp_path: 
         job(world, given, tmp_path / "one.parquet")
         job(world, given | {"system": "You are a helpful assistant."}, tmp_path / "two.parquet")
     assert {a.body["messages"][0]["content"] for a in server.asked[32:]} == {"You are a helpful assistant."}
-    assert provenance.facts(tmp_path / "one.parquet")["prompt"] != provenance.facts(tmp_path / "two.parquet")["prompt"]
+    assert (
+        provenance.facts(tmp_path / "one.parquet")["prompt"]
+        != provenance.facts(tmp_path / "two.parquet")["prompt"]
+    )
 
 
-def test_how_to_ask_is_read_when_the_job_starts_what_shapes_answers_when_it_was_planned(world: World, tmp_path: Path) -> None:
+def test_how_to_ask_is_read_when_the_job_starts_what_shapes_answers_when_it_was_planned(
+    world: World, tmp_path: Path
+) -> None:
     with fake.serving() as server:
         planned = spec("http://127.0.0.1:1/v1", seed=3).model_dump(mode="json", exclude_none=True)
         job(world, planned, tmp_path / "one.parquet", url=server.url, seed=4)
@@ -478,15 +584,21 @@ def test_how_to_ask_is_read_when_the_job_starts_what_shapes_answers_when_it_was_
 
 
 def test_a_real_model_behind_an_endpoint_answers_as_it_does_by_itself(world: World) -> None:
-    """The same weights by HTTP: the image travels as PNG and comes out as the very pixels, the words as they were."""
+    """The same weights by HTTP: the image travels as PNG and comes out as the very pixels, the words as
+    they were.
+    """
     store, lock = ImageStore(world.tables["images"]), threading.Lock()
-    own = TransformersEngine(Vlm.model_validate(yaml.safe_load((MODELS / "tiny_vlm.yaml").read_text())), None, store)
+    own = TransformersEngine(
+        Vlm.model_validate(yaml.safe_load((MODELS / "tiny_vlm.yaml").read_text())), None, store
+    )
 
     def say(body: fake.Body) -> fake.Body:
         *system, user = body["messages"]
         shown = len(user["content"]) == 2
         image = fake.Asked("", 0, {}, body, 0).image.convert("RGB") if shown else None
-        request = Request("" if shown else None, user["content"][-1]["text"], system[0]["content"] if system else None)
+        request = Request(
+            "" if shown else None, user["content"][-1]["text"], system[0]["content"] if system else None
+        )
         with lock, pytest.MonkeyPatch.context() as patch:
             patch.setattr(own, "_images", type("Sent", (), {"resized": lambda *_: image})())
             ((_, response),) = own.generate([request], Decoding(body["max_tokens"]))
@@ -495,7 +607,9 @@ def test_a_real_model_behind_an_endpoint_answers_as_it_does_by_itself(world: Wor
 
     some = [
         Request(r.image_id, r.text, None if i % 2 else r.system)
-        for i, r in enumerate(requests(world, *(f"Name the {word}." for word in ("plant", "animal", "bird") * 4)))
+        for i, r in enumerate(
+            requests(world, *(f"Name the {word}." for word in ("plant", "animal", "bird") * 4))
+        )
     ]
     some += [replace(request, image_id=None) for request in some[:6]]
     with fake.serving(say=say) as server:

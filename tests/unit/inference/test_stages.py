@@ -30,7 +30,9 @@ ANSWER = Stage(name="answer", prompt="stage2", condition="leaf", max_new_tokens=
 
 
 class Scripted:
-    """An engine whose completions come from a function of the request; it answers in reverse order, as a batching one may."""
+    """An engine whose completions come from a function of the request; it answers in reverse order, as a
+    batching one may.
+    """
 
     digest, facts = "scripted", {}
 
@@ -45,7 +47,9 @@ class Scripted:
             yield at, Response(text, reason, 7, 4, len(text), 0.5)
 
 
-def name(world: World, engine: Any, ids: Sequence[str], output: Path, stage: Stage = LEAF, prompt: Prompt = STAGE1) -> None:
+def name(
+    world: World, engine: Any, ids: Sequence[str], output: Path, stage: Stage = LEAF, prompt: Prompt = STAGE1
+) -> None:
     """Stage 1 of some images."""
     name_leaves(leaf_task(world, output, asking(stage, prompt)), engine, ids)
 
@@ -55,7 +59,9 @@ def ask(
     leaves: Sequence[Path] = (), **more: Any,
 ) -> None:  # fmt: skip
     """Stage 2 of some images, answered by a model."""
-    ask_questions(answer_task(world, output, asking(stage, prompt, **more), leaves=tuple(leaves)), engine, ids)
+    ask_questions(
+        answer_task(world, output, asking(stage, prompt, **more), leaves=tuple(leaves)), engine, ids
+    )
 
 
 def look_up(world: World, ids: Sequence[str], leaves: Sequence[Path], output: Path) -> None:
@@ -98,7 +104,9 @@ def test_shards_cover_the_test_images_once_in_order(world: World) -> None:
     whole = images_of(world.tables["images"], 0, 1)
     assert whole == sorted(f"test/{i}_4" for i in range(8))
     for shards in (2, 3, 8, 11):
-        assert [i for shard in range(shards) for i in images_of(world.tables["images"], shard, shards)] == whole
+        assert [
+            i for shard in range(shards) for i in images_of(world.tables["images"], shard, shards)
+        ] == whole
 
 
 def test_shards_of_stage_2_cost_alike_where_images_have_different_numbers_of_questions(world: World) -> None:
@@ -108,26 +116,34 @@ def test_shards_of_stage_2_cost_alike_where_images_have_different_numbers_of_que
     table = provenance.read_parquet(files[1], schemas.QUESTIONS)
     kept = [row["image_id"] not in few or row["level"] == 2 for row in table.to_pylist()]
     provenance.write_parquet(table.filter(kept), files[1], schemas.QUESTIONS)
-    sizes = [[len(images_of(files[0], shard, shards, files[1])) for shard in range(shards)] for shards in (1, 2, 5)]
+    sizes = [
+        [len(images_of(files[0], shard, shards, files[1])) for shard in range(shards)] for shards in (1, 2, 5)
+    ]
     assert sizes == [[8], [5, 3], [4, 1, 1, 1, 1]]
     once = Cost(image=4, request=1)  # then an image with one question costs five, one with four eight
-    cost = lambda pixels, requests: once.of(requests)  # noqa: E731
+    cost = lambda pixels, requests: once.of(requests)
     assert [len(images_of(files[0], shard, 2, files[1], cost)) for shard in range(2)] == [4, 4]
     whole = images_of(files[0], 0, 1)
-    world.rewrite("images", "width", [640 if name == whole[-1] else 64 for name in world.column("images", "image_id")])
+    world.rewrite(
+        "images", "width", [640 if name == whole[-1] else 64 for name in world.column("images", "image_id")]
+    )
     by_size = [images_of(files[0], shard, 2, costs=lambda pixels, requests: pixels) for shard in range(2)]
     assert by_size == [whole[:-1], whole[-1:]], "the last image is larger than all others together"
 
 
 def test_stage_1_stores_what_was_said_and_how_it_was_read(leaves: Path) -> None:
     found = rows(leaves)
-    assert [row["outcome"] for row in found] == ["answered", "truncated", "answered", "empty"] + ["answered"] * 4
+    assert [row["outcome"] for row in found] == ["answered", "truncated", "answered", "empty"] + [
+        "answered"
+    ] * 4
     assert found[0]["answer"] == lineage(0)[-1] and found[0]["lineage"] == ["Plantina", None, "G", None]
     assert found[1]["answer"] is None and found[1]["completion"].startswith("<think>")
     assert provenance.facts(leaves)["prompt"] == found[0]["prompt_id"]
 
 
-def test_stage_2_is_given_the_leaf_and_asks_nothing_without_one(world: World, leaves: Path, tmp_path: Path) -> None:
+def test_stage_2_is_given_the_leaf_and_asks_nothing_without_one(
+    world: World, leaves: Path, tmp_path: Path
+) -> None:
     ids = images_of(world.tables["images"], 0, 1)
     engine = Scripted(lambda request: ("<think>x</think><answer>A</answer>", "stop"))
     ask(world, engine, ids, tmp_path / "a.parquet", leaves=[leaves])
@@ -148,16 +164,24 @@ def test_stage_2_is_given_the_leaf_and_asks_nothing_without_one(world: World, le
 
 
 @pytest.mark.parametrize("published", [False, True], ids=["as displayed", "published, in lower case"])
-def test_lookup_reads_the_ancestors_of_the_named_leaf(world: World, leaves: Path, tmp_path: Path, published: bool) -> None:
+def test_lookup_reads_the_ancestors_of_the_named_leaf(
+    world: World, leaves: Path, tmp_path: Path, published: bool
+) -> None:
     if published:
         publish(world)
     ids = images_of(world.tables["images"], 0, 1)
     look_up(world, ids, [leaves], tmp_path / "a.parquet")
-    asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
+    asked = {
+        r["question_id"]: r
+        for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()
+    }
     for row in rows(tmp_path / "a.parquet"):
         species = int(row["image_id"].split("/")[1][0])
         if species in (1, 2, 3):
-            assert (row["outcome"], row["answer_index"]) == ({1: "truncated", 2: "unparsed", 3: "empty"}[species], None)
+            assert (row["outcome"], row["answer_index"]) == (
+                {1: "truncated", 2: "unparsed", 3: "empty"}[species],
+                None,
+            )
         else:
             assert row["answer_index"] == asked[row["question_id"]]["answer_index"]
 
@@ -169,7 +193,9 @@ def test_a_looked_up_taxon_that_is_no_option_is_a_wrong_answer(world: World, tmp
     name(world, wrong, ids, path)
     look_up(world, ids, [path], tmp_path / "a.parquet")
     species0 = [r for r in rows(tmp_path / "a.parquet") if r["image_id"] == "test/0_4" and r["level"] == 4]
-    assert [(r["outcome"], r["answer"], r["answer_index"]) for r in species0] == [("answered", lineage(7)[-1], None)]
+    assert [(r["outcome"], r["answer"], r["answer_index"]) for r in species0] == [
+        ("answered", lineage(7)[-1], None)
+    ]
 
 
 @pytest.fixture
@@ -185,22 +211,33 @@ def vectors(world: World, tmp_path: Path) -> tuple[Path, Path]:
         provenance.write_parquet(table, path, schemas.embeddings(width), weights="w")
         return path
 
-    of_images = {i: sum(axes[t] for t in lineage(int(i.split("/")[1][0]))) for i in world.column("images", "image_id")}
+    of_images = {
+        i: sum(axes[t] for t in lineage(int(i.split("/")[1][0]))) for i in world.column("images", "image_id")
+    }
     return write(tmp_path / "i.parquet", of_images), write(tmp_path / "t.parquet", axes)
 
 
 def publish(world: World) -> None:
     """Show the options in lower case, as the benchmark does."""
-    world.rewrite("questions", "options", [[option.lower() for option in o] for o in world.column("questions", "options")])
+    world.rewrite(
+        "questions",
+        "options",
+        [[option.lower() for option in o] for o in world.column("questions", "options")],
+    )
 
 
 @pytest.mark.parametrize("published", [False, True], ids=["as displayed", "published, in lower case"])
-def test_similarity_takes_the_nearest_option(world: World, vectors: tuple[Path, Path], tmp_path: Path, published: bool) -> None:
+def test_similarity_takes_the_nearest_option(
+    world: World, vectors: tuple[Path, Path], tmp_path: Path, published: bool
+) -> None:
     if published:
         publish(world)
     ids = images_of(world.tables["images"], 0, 1)
     compare(world, ids, vectors, tmp_path / "a.parquet")
-    asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
+    asked = {
+        r["question_id"]: r
+        for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()
+    }
     for row in rows(tmp_path / "a.parquet"):
         question = asked[row["question_id"]]
         assert row["answer_index"] == question["answer_index"]
@@ -210,27 +247,42 @@ def test_similarity_takes_the_nearest_option(world: World, vectors: tuple[Path, 
 def test_similarity_tells_a_genus_from_a_species_of_the_same_letters(
     world: World, vectors: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """The key `genus0` is displayed as Genus0 at level 3, and as GENUS0 at level 4; each has a vector of its own."""
+    """The key `genus0` is displayed as Genus0 at level 3, and as GENUS0 at level 4; each has a vector of
+    its own.
+    """
     taxa = [taxon.upper() if taxon == "Genus0 epithet0" else taxon for taxon in world.column("taxa", "taxon")]
     taxa = ["GENUS0" if taxon == "GENUS0 EPITHET0" else taxon for taxon in taxa]
     world.rewrite("taxa", "taxon", taxa)
     publish(world)
     options = world.column("questions", "options")
-    world.rewrite("questions", "options", [["genus0" if o == "genus0 epithet0" else o for o in shown] for shown in options])
+    world.rewrite(
+        "questions",
+        "options",
+        [["genus0" if o == "genus0 epithet0" else o for o in shown] for shown in options],
+    )
     table = provenance.read_parquet(vectors[1])
     ids = ["GENUS0" if name == "Genus0 epithet0" else name for name in table["id"].to_pylist()]
     width = table["vector"].type.list_size
-    provenance.write_parquet(table.set_column(0, "id", pa.array(ids)), vectors[1], schemas.embeddings(width), weights="w")
+    provenance.write_parquet(
+        table.set_column(0, "id", pa.array(ids)), vectors[1], schemas.embeddings(width), weights="w"
+    )
     compare(world, ["test/0_4"], vectors, tmp_path / "a.parquet")
-    asked = {r["question_id"]: r for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()}
+    asked = {
+        r["question_id"]: r
+        for r in provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()
+    }
     found = rows(tmp_path / "a.parquet")
     assert [row["answer"] for row in found[2:]] == ["genus0", "genus0"]
     assert all(row["answer_index"] == asked[row["question_id"]]["answer_index"] for row in found)
 
 
-def test_similarity_refuses_an_option_without_an_embedding(world: World, vectors: tuple[Path, Path], tmp_path: Path) -> None:
+def test_similarity_refuses_an_option_without_an_embedding(
+    world: World, vectors: tuple[Path, Path], tmp_path: Path
+) -> None:
     options = world.column("questions", "options")
-    world.rewrite("questions", "options", [["Nowhere" if o == "Ordo1" else o for o in shown] for shown in options])
+    world.rewrite(
+        "questions", "options", [["Nowhere" if o == "Ordo1" else o for o in shown] for shown in options]
+    )
     ids = images_of(world.tables["images"], 0, 1)
     with pytest.raises(UserError, match=r'"Nowhere" is no order of .*1 such options'):
         compare(world, ids, vectors, tmp_path / "a.parquet")
@@ -260,7 +312,9 @@ def test_an_engine_that_loses_a_request_is_a_defect(world: World, tmp_path: Path
 
 
 @pytest.mark.parametrize("rotation", [0, 1, 2, 5])
-def test_options_are_shown_rotated_and_answers_stored_unrotated(world: World, tmp_path: Path, rotation: int) -> None:
+def test_options_are_shown_rotated_and_answers_stored_unrotated(
+    world: World, tmp_path: Path, rotation: int
+) -> None:
     ids, asked = images_of(world.tables["images"], 0, 1), world.tables["questions"]
     free, prompt = (
         ANSWER.model_copy(update={"condition": "none", "form": "bare"}),
@@ -268,7 +322,9 @@ def test_options_are_shown_rotated_and_answers_stored_unrotated(world: World, tm
     )
 
     def right(request: Request) -> tuple[str, str]:
-        return next(line[0] for line in request.text.split("\n") if line[3:] in lineage(int(request.image_id[5]))), "stop"
+        return next(
+            line[0] for line in request.text.split("\n") if line[3:] in lineage(int(request.image_id[5]))
+        ), "stop"
 
     def first(request: Request) -> tuple[str, str]:
         return "A", "stop"
@@ -286,7 +342,12 @@ def test_options_are_shown_rotated_and_answers_stored_unrotated(world: World, tm
 
 
 def test_rotation_moves_the_first_option_forward() -> None:
-    assert [rotated("ABCD", places) for places in (0, 1, 3, 4)] == [list("ABCD"), list("DABC"), list("BCDA"), list("ABCD")]
+    assert [rotated("ABCD", places) for places in (0, 1, 3, 4)] == [
+        list("ABCD"),
+        list("DABC"),
+        list("BCDA"),
+        list("ABCD"),
+    ]
 
 
 def test_a_stage_may_be_given_the_true_leaf(world: World, tmp_path: Path) -> None:
@@ -339,7 +400,9 @@ def test_windows_change_no_row_and_part_no_image(
         name(world, Scripted(name_leaf), ids, one)
         engine = Scripted(lambda request: (f"<answer>{'AB'[len(request.text) % 2]}</answer>", "stop"))
         ask(world, engine, ids, two, leaves=[one])
-        assert [request.image_id for request in engine.asked] == sorted(request.image_id for request in engine.asked)
+        assert [request.image_id for request in engine.asked] == sorted(
+            request.image_id for request in engine.asked
+        )
         assert all(count % 4 == 0 for count in engine.windows) and max(engine.windows) <= size + 3
         return [rows(one), rows(two)]
 
@@ -348,14 +411,18 @@ def test_windows_change_no_row_and_part_no_image(
     assert [row["question_id"] for row in found[1]] == [f"{i}:{level}" for i in ids for level in range(1, 5)]
 
 
-def test_a_shard_without_images_is_an_empty_table(world: World, vectors: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_shard_without_images_is_an_empty_table(
+    world: World, vectors: tuple[Path, Path], tmp_path: Path
+) -> None:
     path, none = tmp_path / "leaf.parquet", Scripted(name_leaf)
     name(world, none, [], path, LEAF.model_copy(update={"condition": "gold"}))
     ask(world, none, [], tmp_path / "model.parquet", leaves=[path])
     look_up(world, [], [path], tmp_path / "lookup.parquet")
     compare(world, [], vectors, tmp_path / "similarity.parquet")
     draw(world, [], tmp_path / "chance.parquet")
-    assert [rows(tmp_path / f"{kind}.parquet") for kind in ("leaf", "model", "lookup", "similarity", "chance")] == [[]] * 5
+    assert [
+        rows(tmp_path / f"{kind}.parquet") for kind in ("leaf", "model", "lookup", "similarity", "chance")
+    ] == [[]] * 5
     assert none.windows == []
 
 
@@ -364,9 +431,14 @@ def test_blocks_change_no_row_of_those_that_no_model_writes(
 ) -> None:
     """Options of different number, vectors at random: each row as a loop over questions would have it."""
     ids, asked = everything(world), world.tables["questions"]
-    rng, table = np.random.default_rng(0), provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS)
+    rng, table = (
+        np.random.default_rng(0),
+        provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS),
+    )
     labels = {level: sorted({lineage(i)[level - 1] for i in range(8)}) for level in range(1, 5)}
-    drawn = [rng.permutation(labels[level])[: rng.integers(1, 5)].tolist() for level in table["level"].to_pylist()]
+    drawn = [
+        rng.permutation(labels[level])[: rng.integers(1, 5)].tolist() for level in table["level"].to_pylist()
+    ]
     world.rewrite("questions", "options", drawn)
     kept: dict[str, dict[str, np.ndarray]] = {}
     for path in vectors:
@@ -374,7 +446,9 @@ def test_blocks_change_no_row_of_those_that_no_model_writes(
         found = rng.normal(size=(len(names), 6)).astype(np.float16)
         kept[path.stem] = dict(zip(names, found.astype(np.float32), strict=True))
         column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), 6)
-        provenance.write_parquet(pa.table({"id": names, "vector": column}), path, schemas.embeddings(6), weights="w")
+        provenance.write_parquet(
+            pa.table({"id": names, "vector": column}), path, schemas.embeddings(6), weights="w"
+        )
     name(world, Scripted(name_leaf), ids, tmp_path / "leaf.parquet")
 
     def written() -> list[list[dict[str, Any]]]:
@@ -391,13 +465,23 @@ def test_blocks_change_no_row_of_those_that_no_model_writes(
     for row in whole[0]:
         options = by_id[row["question_id"]]["options"]
         cosines = [float(kept["t"][option] @ kept["i"][row["image_id"]]) for option in options]
-        assert row["answer_index"] == int(np.argmax(cosines)) and row["answer"] == options[row["answer_index"]]
-        assert (row["outcome"], row["stage"], row["prompt_id"], row["completion"]) == ("answered", "answer", "", None)
+        assert (
+            row["answer_index"] == int(np.argmax(cosines)) and row["answer"] == options[row["answer_index"]]
+        )
+        assert (row["outcome"], row["stage"], row["prompt_id"], row["completion"]) == (
+            "answered",
+            "answer",
+            "",
+            None,
+        )
     for row in whole[1]:
         options, named = by_id[row["question_id"]]["options"], lineage(int(row["image_id"].split("/")[1][0]))
         taxon = named[row["level"] - 1]
         if row["outcome"] == "answered":
-            assert (row["answer"], row["answer_index"]) == (taxon, options.index(taxon) if taxon in options else None)
+            assert (row["answer"], row["answer_index"]) == (
+                taxon,
+                options.index(taxon) if taxon in options else None,
+            )
 
 
 def test_questions_out_of_order_are_a_defect(world: World, tmp_path: Path) -> None:
@@ -441,7 +525,9 @@ def test_the_answer_that_most_samples_give_counts(world: World, tmp_path: Path, 
     row = sampled(tmp_path, world, each)
     assert row["completion"] == each[wins][0]
     assert [sample["completion"] for sample in row["samples"]] == [text for text, _ in each], "none is lost"
-    assert [sample["outcome"] for sample in row["samples"]] == ["truncated" if one is CUT else "answered" for one in each]
+    assert [sample["outcome"] for sample in row["samples"]] == [
+        "truncated" if one is CUT else "answered" for one in each
+    ]
 
 
 @pytest.mark.parametrize(
@@ -456,10 +542,19 @@ def test_the_answer_that_most_samples_give_counts(world: World, tmp_path: Path, 
         ("3:Animalia 3:Plantina", 1),
     ],
 )
-def test_best_of_several_is_the_most_specific_true_name(world: World, tmp_path: Path, said: str, wins: int) -> None:
-    """A number names that level of the true lineage; behind a colon is the kingdom that the reasoning names."""
-    names = [(lineage(0)[int(n[0])] if n[0].isdigit() else n[0], n[1:]) for n in (one.split(":") for one in said.split())]
-    texts = [f"<think>Kingdom: {''.join(kingdom) or '?'}</think><answer>{name}</answer>" for name, kingdom in names]
+def test_best_of_several_is_the_most_specific_true_name(
+    world: World, tmp_path: Path, said: str, wins: int
+) -> None:
+    """A number names that level of the true lineage; behind a colon is the kingdom that the reasoning
+    names.
+    """
+    names = [
+        (lineage(0)[int(n[0])] if n[0].isdigit() else n[0], n[1:])
+        for n in (one.split(":") for one in said.split())
+    ]
+    texts = [
+        f"<think>Kingdom: {''.join(kingdom) or '?'}</think><answer>{name}</answer>" for name, kingdom in names
+    ]
     each = [CUT if name == "-" else (text, "stop") for (name, _), text in zip(names, texts, strict=True)]
     assert sampled(tmp_path, world, each, choose="best")["completion"] == each[wins][0]
 
@@ -472,4 +567,6 @@ def test_questions_are_voted_on_by_option(world: World, tmp_path: Path) -> None:
     found = rows(tmp_path / "a.parquet")
     assert len(engine.asked) == 3 * len(found)
     shown = {(row["level"] > 1, row["answer_index"], row["completion"], len(row["samples"])) for row in found}
-    assert shown == {(False, 0, "A", 3), (True, 1, "B", 3)}, "a kingdom has one option: there B says nothing, and has no vote"
+    assert shown == {(False, 0, "A", 3), (True, 1, "B", 3)}, (
+        "a kingdom has one option: there B says nothing, and has no vote"
+    )

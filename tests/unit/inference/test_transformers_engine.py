@@ -21,7 +21,10 @@ pytestmark = pytest.mark.numeric
 def requests(world: World) -> list[Request]:
     """Prompts of very different length, so that batches are padded."""
     ids = world.column("images", "image_id")[:10]
-    return [Request(image_id, "Name it. " * (1 + 5 * (i % 3)), "Be brief." if i % 2 else None) for i, image_id in enumerate(ids)]
+    return [
+        Request(image_id, "Name it. " * (1 + 5 * (i % 3)), "Be brief." if i % 2 else None)
+        for i, image_id in enumerate(ids)
+    ]
 
 
 def answers(engine: TransformersEngine, asked: list[Request], max_new_tokens: int = 6) -> list[Response]:
@@ -37,14 +40,21 @@ def test_batch_size_changes_nothing(world: World, vlm: Vlm, batch_size: int) -> 
     many = answers(TransformersEngine(vlm.model_copy(update={"batch_size": batch_size}), None, store), asked)
     for alone, together in zip(one, many, strict=True):
         assert alone.completion == together.completion
-        assert (alone.prompt_tokens, alone.completion_tokens) == (together.prompt_tokens, together.completion_tokens)
+        assert (alone.prompt_tokens, alone.completion_tokens) == (
+            together.prompt_tokens,
+            together.completion_tokens,
+        )
 
 
-@pytest.mark.parametrize("decoding", [Decoding(6), Decoding(6, temperature=0.9, seed=2), Decoding(1, letters=True)])
+@pytest.mark.parametrize(
+    "decoding", [Decoding(6), Decoding(6, temperature=0.9, seed=2), Decoding(1, letters=True)]
+)
 def test_requests_about_no_image_are_answered_as_the_model_does_by_itself_whatever_is_asked_beside_them(
     world: World, vlm: Vlm, decoding: Decoding
 ) -> None:
-    """Texts alone, as a judge of answers has them: no image token, and no look at an image. The model is the demo's base."""
+    """Texts alone, as a judge of answers has them: no image token, and no look at an image. The model is
+    the demo's base.
+    """
     base = vlm.model_copy(update={"checkpoint": str(Path(__file__).parents[3] / "src/vltaxon/demo/base")})
     shown = [replace(request, options=2) for request in requests(world)]
     ranks = ("order", "family", "genus")
@@ -58,18 +68,25 @@ def test_requests_about_no_image_are_answered_as_the_model_does_by_itself_whatev
         alone = TransformersEngine(base.model_copy(update={"batch_size": 1}), None, store)
         for at, response in alone.generate(kind, decoding):
             together = given[2 * at + start]
-            assert (response.completion, response.prompt_tokens) == (together.completion, together.prompt_tokens)
+            assert (response.completion, response.prompt_tokens) == (
+                together.completion,
+                together.prompt_tokens,
+            )
             assert response.image_tokens == together.image_tokens == (0 if start else 4)
     assert engine._shared is not None, "texts share nothing, and images still do"
     if decoding == Decoding(6):
         processor, weights = engine._processor, engine._model
         for at, request in enumerate(texts):
             text = processor.apply_chat_template(
-                prompts.conversation(request.text, request.system, image=False), tokenize=False, add_generation_prompt=True
+                prompts.conversation(request.text, request.system, image=False),
+                tokenize=False,
+                add_generation_prompt=True,
             )
             inputs = processor.tokenizer([text], return_tensors="pt")
             with torch.inference_mode():
-                new = weights.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+                new = weights.generate(**inputs, max_new_tokens=6, do_sample=False)[
+                    0, inputs["input_ids"].shape[1] :
+                ]
             assert processor.tokenizer.decode(new, skip_special_tokens=True) == given[2 * at + 1].completion
     assert decoding.letters or len({given[at].completion for at in range(1, len(mixed), 2)}) > 1
 
@@ -114,16 +131,26 @@ def test_an_adapter_changes_the_digest_and_the_answers(world: World, vlm: Vlm, l
     assert [r.completion for r in answers(plain, asked)] != [r.completion for r in answers(trained, asked)]
 
 
-def test_the_tokenizers_end_counts_where_the_checkpoint_names_none(world: World, vlm: Vlm, tmp_path: Path) -> None:
+def test_the_tokenizers_end_counts_where_the_checkpoint_names_none(
+    world: World, vlm: Vlm, tmp_path: Path
+) -> None:
     processor, weights = checkpoint.load(vlm)
     store, asked = ImageStore(world.tables["images"]), requests(world)[:1]
-    text = processor.apply_chat_template(prompts.conversation(asked[0].text), tokenize=False, add_generation_prompt=True)
-    inputs = processor(text=[text], images=[store.resized(asked[0].image_id, vlm.pixels, vlm.min_pixels)], return_tensors="pt")
+    text = processor.apply_chat_template(
+        prompts.conversation(asked[0].text), tokenize=False, add_generation_prompt=True
+    )
+    inputs = processor(
+        text=[text],
+        images=[store.resized(asked[0].image_id, vlm.pixels, vlm.min_pixels)],
+        return_tensors="pt",
+    )
     first = int(weights.generate(**inputs, max_new_tokens=1, do_sample=False)[0, -1])
     processor.tokenizer.eos_token = processor.tokenizer.convert_ids_to_tokens(first)
     weights.config.text_config.eos_token_id = weights.generation_config.eos_token_id = None
     processor.save_pretrained(tmp_path), weights.save_pretrained(tmp_path)
-    (response,) = answers(TransformersEngine(vlm.model_copy(update={"checkpoint": str(tmp_path)}), None, store), asked)
+    (response,) = answers(
+        TransformersEngine(vlm.model_copy(update={"checkpoint": str(tmp_path)}), None, store), asked
+    )
     assert (response.finish_reason, response.completion_tokens, response.completion) == ("stop", 0, "")
 
 
@@ -131,14 +158,18 @@ def test_right_padding_is_refused_where_it_would_matter(world: World, vlm: Vlm) 
     engine, asked = TransformersEngine(vlm, None, ImageStore(world.tables["images"])), requests(world)
     wanted = answers(engine, asked, 2)
     engine._processor.tokenizer.padding_side = "right"
-    assert [r.completion for r in answers(engine, asked, 2)] == [r.completion for r in wanted], "prefixes are padded by ourselves"
+    assert [r.completion for r in answers(engine, asked, 2)] == [r.completion for r in wanted], (
+        "prefixes are padded by ourselves"
+    )
     engine._shared = None
     with pytest.raises(AssertionError, match="right-padded"):
         list(engine.generate(asked, Decoding(2)))
 
 
 def test_weights_are_in_the_configured_dtype(world: World, vlm: Vlm) -> None:
-    half = TransformersEngine(vlm.model_copy(update={"dtype": "bfloat16"}), None, ImageStore(world.tables["images"]))
+    half = TransformersEngine(
+        vlm.model_copy(update={"dtype": "bfloat16"}), None, ImageStore(world.tables["images"])
+    )
     assert next(half._model.parameters()).dtype == torch.bfloat16
 
 

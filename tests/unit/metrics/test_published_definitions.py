@@ -1,7 +1,8 @@
 """The metrics against the benchmark's definitions, computed anew from what we export in its JSON format.
 
-The definitions are those of its metric script (Tan et al., arXiv 2505.24840), edge cases included; the longest run is TARA's
-(arXiv 2603.00431, eq. 7). Where our metrics differ on purpose, a test below says on which inputs.
+The definitions are those of its metric script (Tan et al., arXiv 2505.24840), edge cases included; the
+longest run is TARA's (arXiv 2603.00431, eq. 7). Where our metrics differ on purpose, a test below says on
+which inputs.
 """
 
 import contextlib
@@ -34,7 +35,9 @@ Entry = dict[str, Any]
 
 
 def taxa_of(entry: Entry, key: str, first: int) -> list[str]:
-    """The taxa under a key, root first: from level `first` to the first level without the key; null ones are left out."""
+    """The taxa under a key, root first: from level `first` to the first level without the key; null ones
+    are left out.
+    """
     levels = itertools.takewhile(lambda level: f"{key}{level}" in entry, itertools.count(first))
     return [entry[f"{key}{level}"].lower() for level in levels if entry[f"{key}{level}"] is not None]
 
@@ -112,7 +115,9 @@ def differing(entries: Sequence[Entry], first: int) -> float:
 
 
 def said(rng: random.Random, skill: float, gold: int, options: Sequence[str]) -> tuple[str, str, Reading]:
-    """A completion, why it ended, and how inference reads it: right, wrong, or no answer in one of many ways."""
+    """A completion, why it ended, and how inference reads it: right, wrong, or no answer in one of many
+    ways.
+    """
     right, wrong = "ABCD"[gold], "ABCD"[(gold + 1) % len(options)]
     slips = (
         wrong, wrong, f"{wrong}. {options[(gold + 1) % len(options)]}", f"Answer: {right}", right.lower(), options[gold].upper(),
@@ -125,7 +130,9 @@ def said(rng: random.Random, skill: float, gold: int, options: Sequence[str]) ->
 
 
 def answered(bench: Bench, rng: random.Random) -> None:
-    """What a model said, one image in twenty not asked for want of a name; and what a lookup gave, which writes nothing."""
+    """What a model said, one image in twenty not asked for want of a name; and what a lookup gave, which
+    writes nothing.
+    """
     skills: dict[str, float | None] = {}
     for question in bench.questions["d", "similar"]:
         image, gold, options = question["image_id"], question["answer_index"], question["options"]
@@ -157,9 +164,11 @@ def answered(bench: Bench, rng: random.Random) -> None:
 
 
 def ragged(rng: random.Random, first: int) -> Bench:
-    """A data set of `IMAGES` images whose taxa and questions have gaps anywhere: ranks that are missing, levels not asked.
+    """A data set of `IMAGES` images whose taxa and questions have gaps anywhere: ranks that are missing,
+    levels not asked.
 
-    Each level from `first` on has two labels or more; above it is a root with one, which is asked and not scored.
+    Each level from `first` on has two labels or more; above it is a root with one, which is asked and not
+    scored.
     """
     lineages: dict[str, Lineage] = dict(tree([1, 3, 2, 2, 2, 2, 2] if first == 2 else [3, 2, 2, 2]))
     for leaf in rng.sample(sorted(lineages), len(lineages) // 3):
@@ -217,13 +226,17 @@ def taken(entry: Entry) -> bool:
 
 
 def whole(entry: Entry) -> bool:
-    """Whether no level is missing above one that is asked, so that a taxon's place in the list is its level."""
+    """Whether no level is missing above one that is asked, so that a taxon's place in the list is its
+    level.
+    """
     return all(entry[key] is not None for key in entry if key.startswith("ground_truth_level"))
 
 
 @pytest.mark.parametrize("first", [1, 2], ids=["all levels, as for CUB", "without the root, as for iNat"])
 def test_metrics_are_the_benchmark_s_on_what_we_export(tmp_path: Path, first: int) -> None:
-    """Nulls, unknowns and gaps included: an entry has both keys for every level, so the loop of the script goes on over gaps."""
+    """Nulls, unknowns and gaps included: an entry has both keys for every level, so the loop of the script
+    goes on over gaps.
+    """
     with contextlib.chdir(tmp_path):
         rng = random.Random(first)
         bench = ragged(rng, first)
@@ -287,7 +300,9 @@ def one_image(lineages: dict[str, Lineage], right: Sequence[bool], scored_levels
 
 
 def test_a_gap_ends_a_lineage_only_in_the_benchmark_s_own_files(tmp_path: Path) -> None:
-    """Its evaluators write no key for a null level, and its script stops there. Phylum and class right is then all right."""
+    """Its evaluators write no key for a null level, and its script stops there. Phylum and class right is
+    then all right.
+    """
     lineages = {"x": ("K", "P", "C", None, "F", "G", "x"), "y": ("K", "Q", "D", "O", "E", "H", "y")}
     with contextlib.chdir(tmp_path):
         sources = one_image(lineages, [True, True, True, False, False, False], range(2, 8))
@@ -299,7 +314,9 @@ def test_a_gap_ends_a_lineage_only_in_the_benchmark_s_own_files(tmp_path: Path) 
 
 
 def test_a_place_in_the_list_is_not_a_level_below_a_gap(tmp_path: Path) -> None:
-    """Accuracy by place counts what stands below a missing order as the order; ours is by level, among images that have it."""
+    """Accuracy by place counts what stands below a missing order as the order; ours is by level, among
+    images that have it.
+    """
     lineages = {"x": ("C", None, "F", "G", "x"), "y": ("D", "O", "E", "H", "y")}
     with contextlib.chdir(tmp_path):
         sources = one_image(lineages, [True, False, True, True], range(1, 6))
@@ -314,7 +331,9 @@ def test_a_place_in_the_list_is_not_a_level_below_a_gap(tmp_path: Path) -> None:
 
 
 def test_a_level_with_one_option_is_a_question_to_the_script_alone(tmp_path: Path) -> None:
-    """All of one family: the family is asked and exported, but says nothing of a system, and is not scored here."""
+    """All of one family: the family is asked and exported, but says nothing of a system, and is not scored
+    here.
+    """
     lineages = {"x": ("C", "F", "G", "x"), "y": ("D", "F", "H", "y")}
     with contextlib.chdir(tmp_path):
         sources = one_image(lineages, [True, True, False, False], range(1, 5))

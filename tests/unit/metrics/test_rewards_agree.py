@@ -1,8 +1,8 @@
 """The reward is the metric: a completion has accuracy reward 1 exactly where the metric counts it right.
 
-Completions are put together of the pieces that models write, whole and cut, and go two ways: through inference's stages, tables
-and SQL, and through the reward as GRPO calls it. All of a run's completions are scored at once, by four systems: two forms of
-answer, two reasons why a completion ended.
+Completions are put together of the pieces that models write, whole and cut, and go two ways: through
+inference's stages, tables and SQL, and through the reward as GRPO calls it. All of a run's completions are
+scored at once, by four systems: two forms of answer, two reasons why a completion ended.
 """
 
 import contextlib
@@ -139,7 +139,9 @@ def row(schema: pa.Schema, **values: Any) -> dict[str, Any]:
 
 
 def counted(cases: Sequence[Case]) -> dict[tuple[str, str, str], list[bool]]:
-    """Whether the metrics count each case right, by task, form and finish reason: stages, files and SQL of the pipeline."""
+    """Whether the metrics count each case right, by task, form and finish reason: stages, files and SQL of
+    the pipeline.
+    """
     ids = [f"{number:05}" for number in range(len(cases))]
     tables = {
         "images": ([row(schemas.IMAGES, image_id=i, split="test", leaf=f"L{i}") for i in ids], schemas.IMAGES),

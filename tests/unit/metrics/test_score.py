@@ -152,7 +152,9 @@ def test_kingdom_is_asked_but_not_scored(bench: Bench) -> None:
 
 
 def test_missing_ranks_leave_no_gap(bench: Bench) -> None:
-    """Order missing: family follows class. Species missing: the genus is the leaf, in both kinds of answer."""
+    """Order missing: family follows class. Species missing: the genus is the leaf, in both kinds of
+    answer.
+    """
     lineages = SEVEN | {
         "S0": ("K", "P0", "C0", None, "F0", "G0", "S0"),
         "G1 sp.": ("K", "P1", "C1", "O1", "F1", "G1", None),
@@ -234,7 +236,9 @@ def test_open_set(bench: Bench) -> None:
 
 
 def test_open_lineage_given_the_leaf_is_over_the_images_with_the_leaf_right(bench: Bench) -> None:
-    """Four images: whole lineage, leaf only (two of them), neither. Of the leaf the answer counts, not the reasoning."""
+    """Four images: whole lineage, leaf only (two of them), neither. Of the leaf the answer counts, not the
+    reasoning.
+    """
     bench.dataset("d", RANKS, SEVEN, {f"i{k}": f"S{k}" for k in range(4)}, scored=range(2, 8))
     said = {
         "i0": ("S0", (*SEVEN["S0"][:-1], "S4")),
@@ -268,7 +272,9 @@ PUBLISHED: list[tuple[list[Said], dict[str, float]]] = [
 
 
 def read_twice(bench: Bench, system: str, said: list[Said]) -> None:
-    """One image's answers, as ours and as the benchmark's rule read them; a completion that is None was not asked for."""
+    """One image's answers, as ours and as the benchmark's rule read them; a completion that is None was
+    not asked for.
+    """
     bench.answer(system, "d", "similar", {"i": [mark for _, mark, _ in said]})
     gold = [question["answer_index"] for question in bench.questions["d", "similar"]]
     for row, right, (text, _, theirs) in zip(bench.answers[system, "d", "similar"], gold, said, strict=True):
@@ -277,7 +283,9 @@ def read_twice(bench: Bench, system: str, said: list[Said]) -> None:
 
 
 def test_published_reading(bench: Bench) -> None:
-    """Each case is a system that answers the three questions of one image; a wrong option is the same one for both readings."""
+    """Each case is a system that answers the three questions of one image; a wrong option is the same one
+    for both readings.
+    """
     bench.dataset(
         "d",
         RANKS[4:],
@@ -308,7 +316,9 @@ def test_two_wrong_options_differ(bench: Bench) -> None:
 def test_published_reading_counts_images_not_asked_and_leaves_out_systems_that_write_nothing(
     bench: Bench,
 ) -> None:
-    """The second image was not asked, for want of a name, and stays in the denominator. A lookup has no value, which is not 0."""
+    """The second image was not asked, for want of a name, and stays in the denominator. A lookup has no
+    value, which is not 0.
+    """
     bench.dataset(
         "d",
         RANKS[4:],

@@ -32,7 +32,9 @@ def test_agrees_with_scipy(seed: int) -> None:
 
 
 def test_agrees_with_scipy_where_values_are_missing() -> None:
-    """HCA(L): the images that count differ from resample to resample, so it is a ratio of two resampled sums."""
+    """HCA(L): the images that count differ from resample to resample, so it is a ratio of two resampled
+    sums.
+    """
     rng = np.random.default_rng(3)
     values = np.where(rng.random(200) < 0.5, (rng.random(200) < 0.7).astype(float), np.nan)
     low, high = stats.bootstrap(

@@ -56,19 +56,27 @@ def test_training_counts_samples_and_rollouts(experiment: Experiment, tmp_path: 
     naming = line(found, "naming for 2-grpo", "vl_taxon", "demo_plants")
     assert naming.requests == species * 7, "the training images whose names condition half of stage 2"
     tan = line(found, "training 1-sft", "tan_lora", "demo_plants")
-    assert tan.requests == 2 * species * 7 and tan.new_tokens == tan.requests * 6 * 2, "one conversation an image, six letters"
+    assert tan.requests == 2 * species * 7 and tan.new_tokens == tan.requests * 6 * 2, (
+        "one conversation an image, six letters"
+    )
 
 
 def test_shared_work_is_counted_once_under_the_first_target(experiment: Experiment, tmp_path: Path) -> None:
     found = estimate(experiment, tmp_path)
-    assert [work.who for work in found.work if work.what == "stage 1" and work.data == "demo_animals"].count("vl_taxon") == 1
+    assert [work.who for work in found.work if work.what == "stage 1" and work.data == "demo_animals"].count(
+        "vl_taxon"
+    ) == 1
     assert {work.target for work in found.work if work.who == "vl_taxon"} == {"all"}
     assert {work.target for work in found.work if work.who == "full_grpo"} == {"paper"}
     swept = [work for work in found.work if work.who == "base_asked" and work.data == "demo_plants"]
     assert len(swept) == 20 * 2 and {work.target for work in swept} == {"sweep"}
     again = [work for work in found.work if work.who == "base_again" and work.data == "demo_plants"]
-    assert len(again) == 2 * 2 and {work.target for work in again} == {"repeats"}, "the first run is base's own"
-    assert not any(work.who in ("chance", "siglip", "vl_taxon_lookup") for work in found.work), "no model generates there"
+    assert len(again) == 2 * 2 and {work.target for work in again} == {"repeats"}, (
+        "the first run is base's own"
+    )
+    assert not any(work.who in ("chance", "siglip", "vl_taxon_lookup") for work in found.work), (
+        "no model generates there"
+    )
 
 
 def test_what_is_there_is_measured(experiment: Experiment, tmp_path: Path) -> None:
@@ -76,7 +84,10 @@ def test_what_is_there_is_measured(experiment: Experiment, tmp_path: Path) -> No
     images = [blank | {"image_id": str(i), "split": "test" if i < 5 else "train"} for i in range(8)]
     path = tmp_path / "results/data/demo_plants/images.parquet"
     write_parquet(pa.Table.from_pylist(images, schemas.IMAGES), path, schemas.IMAGES)
-    rows = [dict.fromkeys(schemas.PREDICTIONS.names) | {"image_id": str(i), "seconds": i and 0.5} for i in (0, 1, 2)]
+    rows = [
+        dict.fromkeys(schemas.PREDICTIONS.names) | {"image_id": str(i), "seconds": i and 0.5}
+        for i in (0, 1, 2)
+    ]
     answers = tmp_path / "results/predictions/base/demo_plants/similar/0.parquet"
     write_parquet(pa.Table.from_pylist(rows, schemas.PREDICTIONS), answers, schemas.PREDICTIONS)
     found = estimate(experiment, tmp_path)
@@ -85,14 +96,19 @@ def test_what_is_there_is_measured(experiment: Experiment, tmp_path: Path) -> No
     assert direct.seconds == pytest.approx(35 * 1.0 / 3)
     assert line(found, "random questions", "base", "demo_plants").basis == "images counted; speed a guess"
     others = line(found, "similar questions", "base", "demo_birds")
-    assert not others.done and others.seconds == pytest.approx(others.requests * 1.0 / 3), "timed on another data set"
+    assert not others.done and others.seconds == pytest.approx(others.requests * 1.0 / 3), (
+        "timed on another data set"
+    )
 
 
 def test_what_is_unknown_is_said_and_not_guessed(experiment: Experiment, tmp_path: Path) -> None:
     plants = experiment.datasets["demo_plants"].model_copy(update={"size": None})
     tiny = experiment.models["tiny_vlm"].model_copy(update={"speed": None})
     bare = experiment.model_copy(
-        update={"datasets": experiment.datasets | {"demo_plants": plants}, "models": experiment.models | {"tiny_vlm": tiny}}
+        update={
+            "datasets": experiment.datasets | {"demo_plants": plants},
+            "models": experiment.models | {"tiny_vlm": tiny},
+        }
     )
     found = estimate(bare, tmp_path)
     direct = line(found, "similar questions", "base", "demo_plants")
@@ -107,8 +123,13 @@ def test_an_endpoint_costs_money_and_no_device(experiment: Experiment, tmp_path:
         price={"input": 2.5, "output": 10, "cached": 1}, max_new_tokens=1,
     )  # fmt: skip
     systems = {**experiment.config.systems, "remote": System(model="remote", protocol="direct")}
-    top = experiment.config.model_copy(update={"systems": systems, "main": (*experiment.config.main, "remote")})
-    found = estimate(experiment.model_copy(update={"config": top, "models": experiment.models | {"remote": endpoint}}), tmp_path)
+    top = experiment.config.model_copy(
+        update={"systems": systems, "main": (*experiment.config.main, "remote")}
+    )
+    found = estimate(
+        experiment.model_copy(update={"config": top, "models": experiment.models | {"remote": endpoint}}),
+        tmp_path,
+    )
     work = line(found, "similar questions", "remote", "demo_plants")
     assert work.image_tokens == work.requests * 85 and work.new_tokens == work.requests and work.seconds == 0
     assert work.money == pytest.approx((work.prompt_tokens * 2.5 + work.new_tokens * 10) / 1e6)
@@ -126,9 +147,17 @@ def test_a_reader_sees_totals_disk_and_licences(experiment: Experiment, tmp_path
     assert len({len(line) for line in text.splitlines() if line.startswith("|") and "Mtok" in line}) == 1
 
 
-def test_more_devices_shorten_the_wait_down_to_the_longest_chain(experiment: Experiment, tmp_path: Path) -> None:
+def test_more_devices_shorten_the_wait_down_to_the_longest_chain(
+    experiment: Experiment, tmp_path: Path
+) -> None:
     found = estimate(experiment, tmp_path)
-    chain = ("training 1-sft", "naming for 2-grpo", "training 2-grpo", "stage 1", "similar questions")  # or random ones, as many
+    chain = (
+        "training 1-sft",
+        "naming for 2-grpo",
+        "training 2-grpo",
+        "stage 1",
+        "similar questions",
+    )  # or random ones, as many
     steps = [line(found, what, "vl_taxon", "demo_plants").seconds for what in chain]
     assert found.chains["all"] == pytest.approx(sum(seconds or 0 for seconds in steps))
     waits = {

@@ -1,4 +1,6 @@
-"""A small scored benchmark that the tests of this folder share; they run in its folder, as jobs do in the workflow root."""
+"""A small scored benchmark that the tests of this folder share; they run in its folder, as jobs do in the
+workflow root.
+"""
 
 from pathlib import Path
 

@@ -129,7 +129,9 @@ def test_within_one_point(cell: Cell, ours: float | None, within: bool | None) -
 
 
 def test_signs_and_words() -> None:
-    """A sign stands bare where the data set is the paper's, in parentheses elsewhere; no leaf right is said in words."""
+    """A sign stands bare where the data set is the paper's, in parentheses elsewhere; no leaf right is
+    said in words.
+    """
     key = ("inat21_plants", "similar", "vl_taxon")
     found = Scores({(*key, "leaf", None, "all"): Estimate(0.75, 0.7, 0.8, 90)})
     shown = compare("table5", found, OURS, METRICS)

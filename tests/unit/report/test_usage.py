@@ -11,7 +11,9 @@ from vltaxon.report.usage import Usage, told, usage
 def benchmark(
     path: Path, seconds: float, memory: float | None, cpu: float, extended: bool = True, **resources: object
 ) -> None:
-    """A job's figures, through Snakemake's own writer; memory None is a job that ended before it was looked at."""
+    """A job's figures, through Snakemake's own writer; memory None is a job that ended before it was
+    looked at.
+    """
     record = BenchmarkRecord(running_time=seconds, max_rss=memory, cpu_time=cpu)
     record.data_collected = memory is not None
     record.wildcards, record.params, record.threads, record.input = (

@@ -172,7 +172,9 @@ def test_dataset_decodes_when_read(world: World) -> None:
 
 
 def _named(world: World, **names: str | None) -> Path:
-    """A stage 1 table of all training images: the true leaf, but for those in `names` (`i0_1` is train/0_1)."""
+    """A stage 1 table of all training images: the true leaf, but for those in `names` (`i0_1` is
+    train/0_1).
+    """
     blank, lines = dict.fromkeys(schemas.PREDICTIONS.names), []
     for image_id in world.column("images", "image_id"):
         said = names.get("i" + image_id.split("/")[1], lineage(int(image_id.split("/")[1][0]))[-1])

@@ -90,7 +90,9 @@ def test_a_failed_step_leaves_no_adapter_and_can_start_again(world: World, vlm: 
 
 
 def test_several_turns_learn_every_answer_and_no_question(world: World, vlm: Vlm) -> None:
-    """Two or three questions an image; all that is learnt is a letter, `<|im_end|>` and a line's end of each."""
+    """Two or three questions an image; all that is learnt is a letter, `<|im_end|>` and a line's end of
+    each.
+    """
     import torch
     from transformers import AutoProcessor
 

@@ -35,7 +35,9 @@ STEPS = {"sft": SFT, "grpo": GRPO}
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """A test's own training has one thread, as all jobs here: by how many a sum is shared out changes how it rounds."""
+    """A test's own training has one thread, as all jobs here: by how many a sum is shared out changes how
+    it rounds.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

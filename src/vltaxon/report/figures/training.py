@@ -27,7 +27,8 @@ Curve = dict[str, tuple[Floats, Floats]]  # steps and values by metric
 
 
 def draw(curves: Mapping[str, Path]) -> "Figure":
-    """Return the figure: what the objectives of the steps say is to be drawn; raw values pale, a running mean on top.
+    """Return the figure: what the objectives of the steps say is to be drawn; raw values pale, a running mean
+    on top.
 
     Args:
         curves: curve.parquet of each training step, by the name to show (`vl_taxon 2-grpo`), in order.

@@ -1,4 +1,6 @@
-"""The CUB reader on a hand-made archive: splits, names that no rule recovers, and tables that do not agree."""
+"""The CUB reader on a hand-made archive: splits, names that no rule recovers, and tables that do not
+agree.
+"""
 
 import io
 import json
@@ -25,7 +27,9 @@ _TABLES = {
 }
 
 
-def _read(folder: Path, rows: str | None = _CSV, splits: tuple[str, ...] = ("train", "test"), **tables: str) -> Any:
+def _read(
+    folder: Path, rows: str | None = _CSV, splits: tuple[str, ...] = ("train", "test"), **tables: str
+) -> Any:
     raw = folder / "CUB_200_2011.tgz"
     with tarfile.open(raw, "w:gz") as tar:
         for name, text in (_TABLES | {f"{key}.txt": value for key, value in tables.items()}).items():
@@ -38,13 +42,22 @@ def _read(folder: Path, rows: str | None = _CSV, splits: tuple[str, ...] = ("tra
     if classes is not None and rows is not None:
         classes.write_text(rows, encoding="utf-8")
     ranks = {"ranks": ("order", "family", "genus", "species"), "scored_levels": (1, 2, 3, 4)}
-    fixed = {"source": "cub200", "word": "bird", "questions": "cub200", "licence": "-", "test": Split(archive=raw)}
+    fixed = {
+        "source": "cub200",
+        "word": "bird",
+        "questions": "cub200",
+        "licence": "-",
+        "test": Split(archive=raw),
+    }
     return read(Dataset(classes=classes, **fixed, **ranks), dict.fromkeys(splits, archive))
 
 
 def test_splits_and_lineages(tmp_path: Path) -> None:
     lineages, images = _read(tmp_path)
-    assert lineages == {"Brandt's Cormorant": ("O", "F", "G", "Brandt's Cormorant"), "Anna": ("O", "F", "H", "Anna")}
+    assert lineages == {
+        "Brandt's Cormorant": ("O", "F", "G", "Brandt's Cormorant"),
+        "Anna": ("O", "F", "H", "Anna"),
+    }
     folder = "CUB_200_2011/images/001.Brandt_Cormorant"
     assert images == [
         Labelled("cub200/B_1", "train", "Brandt's Cormorant", f"{folder}/B_1.jpg"),
@@ -81,7 +94,10 @@ REFERENCE = Path(os.environ.get("VLTAXON_REFERENCE", Path(__file__).parents[5] /
 
 
 def test_the_shipped_classes_are_a_tree_of_200() -> None:
-    table = [(row["class_name"], lineage(row, RANKS, where)) for where, row in rows(CLASSES, ("class_name", *RANKS))]
+    table = [
+        (row["class_name"], lineage(row, RANKS, where))
+        for where, row in rows(CLASSES, ("class_name", *RANKS))
+    ]
     assert [int(name[:3]) for name, _ in table] == list(range(1, 201))
     paths = tree(table, RANKS)
     assert [len({path[:level] for path in paths.values()}) for level in range(1, 5)] == [13, 37, 124, 200]
@@ -99,8 +115,17 @@ def test_the_shipped_classes_are_those_of_the_benchmark() -> None:
 def test_without_a_table_the_shipped_one_serves(tmp_path: Path) -> None:
     tables = {"classes": "1 001.Black_footed_Albatross\n2 200.Common_Yellowthroat\n"}
     images = "1 001.Black_footed_Albatross/B_1.jpg\n2 200.Common_Yellowthroat/B_2.jpg\n3 001.Black_footed_Albatross/A_3.jpg\n"
-    lineages, labelled = _read(tmp_path, rows=None, images=images, image_class_labels="1 1\n2 2\n3 1\n", **tables)
-    assert lineages["Common Yellowthroat"] == ("Passeriformes", "Parulidae", "Geothlypis", "Common Yellowthroat")
+    lineages, labelled = _read(
+        tmp_path, rows=None, images=images, image_class_labels="1 1\n2 2\n3 1\n", **tables
+    )
+    assert lineages["Common Yellowthroat"] == (
+        "Passeriformes",
+        "Parulidae",
+        "Geothlypis",
+        "Common Yellowthroat",
+    )
     assert labelled[0].leaf == "Black-footed Albatross"
-    with pytest.raises(UserError, match=r"cub200_classes\.csv: has no row for class 001.Brandt_Cormorant, 002.Anna"):
+    with pytest.raises(
+        UserError, match=r"cub200_classes\.csv: has no row for class 001.Brandt_Cormorant, 002.Anna"
+    ):
         _read(tmp_path, rows=None)

@@ -18,7 +18,13 @@ from vltaxon.provenance import read_parquet
 from vltaxon.taxonomy import Taxonomy
 
 RANKS = ("kingdom", "family", "genus", "species")
-WORDS: dict[str, Any] = {"source": "folder", "word": "organism", "questions": "inat21", "licence": "-", "scored_levels": (1,)}
+WORDS: dict[str, Any] = {
+    "source": "folder",
+    "word": "organism",
+    "questions": "inat21",
+    "licence": "-",
+    "scored_levels": (1,),
+}
 ROWS = """path,kingdom,family,genus,species,note
 one/a.jpg,Animalia,Prunellidae,Prunella,Prunella modularis,a bird
 b.jpg,Plantae,Lamiaceae,Prunella,,a herb
@@ -32,7 +38,11 @@ def _read(folder: Path, *splits: str, ranks: tuple[str, ...] = RANKS, **tables: 
     for split, text in tables.items():
         path = folder / f"{split}.csv"
         path.write_text(text, encoding="utf-8")
-        given |= {split: Split(table=path)} if split != "both" else dict.fromkeys(("train", "test"), Split(table=path))
+        given |= (
+            {split: Split(table=path)}
+            if split != "both"
+            else dict.fromkeys(("train", "test"), Split(table=path))
+        )
     return read(Dataset(ranks=ranks, **given, **WORDS), splits or tuple(given))
 
 
@@ -67,11 +77,19 @@ def test_two_parents_are_shown_both(tmp_path: Path, rows: str, ranks: tuple[str,
 def test_one_table_for_both_splits_or_two(tmp_path: Path) -> None:
     text = "path,species,split\na.jpg,A a,train\nb.jpg,A a,test\nc.jpg,B b,train\n"
     lineages, images = _read(tmp_path, both=text, ranks=("species",))
-    assert {image.member: image.split for image in images} == {"a.jpg": "train", "b.jpg": "test", "c.jpg": "train"}
+    assert {image.member: image.split for image in images} == {
+        "a.jpg": "train",
+        "b.jpg": "test",
+        "c.jpg": "train",
+    }
     assert list(lineages) == ["A a", "B b"]
     plain = "path,species\nx.jpg,A a\n"
     _, images = _read(tmp_path, train=text, test=plain, ranks=("species",))
-    assert {image.member: image.split for image in images} == {"a.jpg": "train", "c.jpg": "train", "x.jpg": "test"}
+    assert {image.member: image.split for image in images} == {
+        "a.jpg": "train",
+        "c.jpg": "train",
+        "x.jpg": "test",
+    }
     for wrong, words in (
         (plain, 'no column "split"'),
         (text + "d.jpg,B b,\n", 'split ""'),
@@ -89,14 +107,21 @@ def _tables(folder: Path, table: Path, picture: bytes) -> tuple[ImageStore, list
     for number, name in enumerate(("one/a.jpg", "b.jpg", "c.jpg", "d.jpg")):
         (folder / name).write_bytes(picture + bytes(number))
     paths = list(ingest_into(folder / "out", dataset, folder).values())
-    assert set(Taxonomy.read(paths[0]).leaves) == {row["leaf"] for row in read_parquet(paths[1], schemas.IMAGES).to_pylist()}
+    assert set(Taxonomy.read(paths[0]).leaves) == {
+        row["leaf"] for row in read_parquet(paths[1], schemas.IMAGES).to_pylist()
+    }
     return ImageStore(paths[1]), read_parquet(paths[1], schemas.IMAGES).to_pylist()
 
 
 def test_images_lie_where_they_are(tmp_path: Path, picture: bytes) -> None:
     (tmp_path / "t.csv").write_text(ROWS)
     store, images = _tables(tmp_path, tmp_path / "t.csv", picture)
-    assert [row["image_id"] for row in images] == ["folder/b.jpg", "folder/c.jpg", "folder/d.jpg", "folder/one/a.jpg"]
+    assert [row["image_id"] for row in images] == [
+        "folder/b.jpg",
+        "folder/c.jpg",
+        "folder/d.jpg",
+        "folder/one/a.jpg",
+    ]
     assert (images[3]["archive"], images[3]["member"]) == (str(tmp_path / "one/a.jpg"), "one/a.jpg")
     assert (images[3]["offset"], images[3]["size"]) == (0, len(picture))
     assert store.open("folder/b.jpg").size == (8, 6)

@@ -19,14 +19,25 @@ RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 
 
 def _category(number: int, kingdom: str, genus: str, epithet: str) -> dict[str, Any]:
-    upper = dict(zip(RANKS, (kingdom, "P" + kingdom, "C" + kingdom, "O" + kingdom, "F" + kingdom, genus), strict=False))
-    return {"id": number, "name": f"{genus} {epithet}", "specific_epithet": epithet, "common_name": "?", **upper}
+    upper = dict(
+        zip(RANKS, (kingdom, "P" + kingdom, "C" + kingdom, "O" + kingdom, "F" + kingdom, genus), strict=False)
+    )
+    return {
+        "id": number,
+        "name": f"{genus} {epithet}",
+        "specific_epithet": epithet,
+        "common_name": "?",
+        **upper,
+    }
 
 
 def _document() -> dict[str, Any]:
     return {
         "info": {"year": 2021},
-        "images": [{"id": 10 + n, "file_name": f"val/{n % 3}/uuid-{n}.jpg", "width": 1, "license": 0} for n in range(6)],
+        "images": [
+            {"id": 10 + n, "file_name": f"val/{n % 3}/uuid-{n}.jpg", "width": 1, "license": 0}
+            for n in range(6)
+        ],
         "categories": [
             _category(0, "Plantae", "Aa", "x"),
             _category(1, "Plantae", "Aa", "y"),
@@ -44,7 +55,14 @@ def _read(folder: Path, document: object, **options: Any) -> Any:
         info = tarfile.TarInfo("val.json")
         info.size = len(content)
         tar.addfile(info, io.BytesIO(content))
-    fixed = {"source": "inat21", "word": "plant", "ranks": RANKS, "scored_levels": (2, 7), "questions": "inat21", "licence": "-"}
+    fixed = {
+        "source": "inat21",
+        "word": "plant",
+        "ranks": RANKS,
+        "scored_levels": (2, 7),
+        "questions": "inat21",
+        "licence": "-",
+    }
     split = Split(archive=folder / "val.tar.gz", annotations=options.pop("annotations", raw))
     dataset = Dataset(**(fixed | {"kingdom": "Plantae", "test": split} | options))
     return read(dataset, {"test": Archive(folder / "val.tar", folder / "val.parquet")})
@@ -55,7 +73,9 @@ def test_kingdom_names_and_ids(tmp_path: Path) -> None:
     upper = ("Plantae", "PPlantae", "CPlantae", "OPlantae", "FPlantae", "Aa")
     assert lineages == {"Aa x": (*upper, "Aa x"), "Aa y": (*upper, "Aa y")}
     assert images == [
-        Labelled(f"inat21/val/uuid-{n}", "test", "Aa x" if n % 3 == 0 else "Aa y", f"val/{n % 3}/uuid-{n}.jpg")
+        Labelled(
+            f"inat21/val/uuid-{n}", "test", "Aa x" if n % 3 == 0 else "Aa y", f"val/{n % 3}/uuid-{n}.jpg"
+        )
         for n in (0, 1, 3, 4)
     ]
 

@@ -1,4 +1,6 @@
-"""TerraIncognita's reader on a hand-made download: two halves, species without a name, and downloads that are not whole."""
+"""TerraIncognita's reader on a hand-made download: two halves, species without a name, and downloads that
+are not whole.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -41,14 +43,21 @@ def test_known(tmp_path: Path) -> None:
     lineages, images = read(dataset, ["test"])
     assert lineages == {"Eristalis tenax": ("Diptera", "Syrphidae", "Eristalis", "Eristalis tenax")}
     assert images == [
-        Labelled(f"terra_incognita/Known/1/{name}", "test", "Eristalis tenax", f"Known/1/{name}") for name in ("a.jpg", "b.PNG")
+        Labelled(f"terra_incognita/Known/1/{name}", "test", "Eristalis tenax", f"Known/1/{name}")
+        for name in ("a.jpg", "b.PNG")
     ]
-    assert located(dataset, tmp_path)["test"].find([image.member for image in images])["size"].to_list() == [0, 0]
+    assert located(dataset, tmp_path)["test"].find([image.member for image in images])["size"].to_list() == [
+        0,
+        0,
+    ]
 
 
 def test_novel_species_have_the_leaf_that_they_were_placed_in(tmp_path: Path) -> None:
     lineages, images = read(_download(tmp_path), ["test"])
-    assert lineages == {"Syrphidae": ("Diptera", "Syrphidae", None, None), "Diptera": ("Diptera", None, None, None)}
+    assert lineages == {
+        "Syrphidae": ("Diptera", "Syrphidae", None, None),
+        "Diptera": ("Diptera", None, None, None),
+    }
     assert {image.member: image.leaf for image in images} == {
         "Novel/1/a.jpg": "Syrphidae",
         "Novel/2/a.jpeg": "Syrphidae",
@@ -62,7 +71,10 @@ def test_novel_species_have_the_leaf_that_they_were_placed_in(tmp_path: Path) ->
         (NOVEL.replace("2.0", "two"), 'line 3: Folder "two" is no number'),
         (NOVEL.replace("2.0", "1"), 'line 3: Folder "1" is no number, or occurs twice'),
         (NOVEL.replace("2.0", "7"), "has no row for folder .*Novel/2"),
-        (NOVEL + "7,Diptera,,,\n8,Diptera,,,\n", r"Novel: has no images of folder 7, 8 \(2 in all\); download it again"),
+        (
+            NOVEL + "7,Diptera,,,\n8,Diptera,,,\n",
+            r"Novel: has no images of folder 7, 8 \(2 in all\); download it again",
+        ),
         (NOVEL.replace("Order", "Ordo"), 'no rank "order"'),
         (NOVEL.replace("Folder", "Id"), 'no column "Folder"'),
         (NOVEL.replace("010,Diptera", "010,Unknown"), "line 4: names no taxon"),
