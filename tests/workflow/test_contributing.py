@@ -1,8 +1,7 @@
-"""What CONTRIBUTING.md shows how to add: each diff is applied to a finished small run, and its commands are
-run there.
+"""What CONTRIBUTING.md shows how to add: each diff is applied to a finished small run, and its commands are run.
 
-A section adds one thing by one file (or one folder of its own), and names it in the config: the test fails
-where it would need a second place.
+A section adds one thing by one file (or one folder of its own), and names it in the config: the test fails where it
+would need a second place.
 """
 
 import os
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from tests.workflow.conftest import ROOT, Run
 
 GUIDE = ROOT / "CONTRIBUTING.md"
-ADDED = {
+FOLDERS = {
     "A reward": "src/vltaxon/train/rewards/",
-    "A metric": "src/vltaxon/metrics/",
+    "A metric": "src/vltaxon/metrics/per_image/",
     "A data source": "src/vltaxon/data/sources/",
     "A training objective": "src/vltaxon/train/objectives/",
     "An engine": "src/vltaxon/engines/",
@@ -27,13 +27,14 @@ ADDED = {
     "A paper": "src/vltaxon/papers/",
     "A report section": "src/vltaxon/report/pages/",
 }
+TEMPLATES = "src/vltaxon/report/site/"
 
 
 class Example(NamedTuple):
-    """A section of the guide: its diffs, the commands that try it, and what these are to print."""
+    """A section of the guide: its diff, what it adds to the config, commands that try it, what these print."""
 
-    title: str
-    diffs: list[str]
+    diff: str
+    config: dict[str, object]
     commands: list[str]
     printed: list[str]
 
@@ -42,66 +43,53 @@ def examples() -> dict[str, Example]:
     """The sections of the guide that have a diff, by title."""
     found = {}
     for section in re.split(r"^## ", GUIDE.read_text(), flags=re.MULTILINE)[1:]:
-        title = section.partition("\n")[0]
-        blocks: dict[str, list[str]] = {"diff": [], "sh": [], "text": []}
-        for kind, body in re.findall(
-            r"^```(diff|sh|text)\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL
-        ):
-            blocks[kind].append(body)
-        if blocks["diff"]:
-            commands = [
-                line for body in blocks["sh"] for line in body.splitlines() if not line.startswith("#")
-            ]
-            printed = [line for body in blocks["text"] for line in body.splitlines()]
-            found[title] = Example(title, blocks["diff"], commands, printed)
+        blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL))
+        if "diff" in blocks:
+            config = yaml.safe_load(blocks.get("yaml", "{}"))
+            lines = (blocks.get(kind, "").splitlines() for kind in ("sh", "text"))
+            found[section.partition("\n")[0]] = Example(blocks["diff"], config, *lines)
     return found
 
 
-def touched(diff: str) -> list[str]:
-    """Files that a diff makes or changes."""
-    return re.findall(r"^\+\+\+ b/(.*)$", diff, flags=re.MULTILINE)
-
-
 def test_every_kind_of_thing_is_shown() -> None:
-    assert examples().keys() == ADDED.keys()
+    assert examples().keys() == FOLDERS.keys()
 
 
-@pytest.mark.parametrize("title", ADDED)
-def test_each_is_one_file_and_its_names_in_the_config(title: str) -> None:
-    """A paper is a folder, a section has its template beside it; whatever else a diff touches is config."""
-    files = [file for diff in examples()[title].diffs for file in touched(diff)]
-    of_code = [file for file in files if not file.startswith("config/") or file.startswith(ADDED[title])]
-    assert of_code and all(file.startswith((ADDED[title], "src/vltaxon/report/site/")) for file in of_code), (
-        files
-    )
-    stems = {
-        Path(file.removeprefix(ADDED[title])).parts[0].partition(".")[0]
-        for file in of_code
-        if ADDED[title] in file
+@pytest.mark.parametrize("title", FOLDERS)
+def test_each_is_one_thing_and_its_name_in_the_config(title: str) -> None:
+    """A paper is a folder, and a section of the report has its template; all else that is touched is config."""
+    files = re.findall(r"^\+\+\+ b/(.*)$", examples()[title].diff, flags=re.MULTILINE)
+    folder = FOLDERS[title]
+    things = {
+        Path(file.removeprefix(folder)).parts[0].partition(".")[0]
+        for file in files
+        if file.startswith(folder)
     }
-    assert len(stems) == 1, f"{title} takes more than one thing: {of_code}"
+    others = [file for file in files if not file.startswith((folder, "config/"))]
+    assert len(things) == 1, f"{title} takes more than one thing: {files}"
+    assert others == ([f"{TEMPLATES}{things.pop()}.html.j2"] if title == "A report section" else [])
 
 
 def test_they_work_together_as_the_guide_says(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "mine")
-    for example in examples().values():
-        for diff in example.diffs:
-            applied = subprocess.run(
-                ["git", "apply", "--unidiff-zero", "-"],
-                cwd=run.folder,
-                input=diff,
-                text=True,
-                capture_output=True,
-            )
-            assert applied.returncode == 0, f"{example.title}: {applied.stderr}"
+    top = run.folder / "config/config.yaml"
+    config = yaml.safe_load(top.read_text())
+    for title, example in examples().items():
+        command = ["git", "apply", "--recount", "-"]
+        applied = subprocess.run(command, cwd=run.folder, input=example.diff, text=True, capture_output=True)
+        assert applied.returncode == 0, f"{title}: {applied.stderr}"
+        config["systems"] |= example.config.get("systems", {})
+        config["datasets"] += example.config.get("datasets", [])
+    top.write_text(yaml.safe_dump(config, sort_keys=False))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PYTHONPATH": str(run.folder / "src"), "PATH": path}
-    for example in examples().values():
+    for title, example in examples().items():
+        said = ""
         for command in example.commands:
             tried = subprocess.run(
                 command, shell=True, cwd=run.folder, env=environment, text=True, capture_output=True
             )
-            said = tried.stdout + tried.stderr
-            assert tried.returncode == 0, f"{example.title}: {command}\n{said}"
+            said += tried.stdout + tried.stderr
+            assert tried.returncode == 0, f"{title}: {command}\n{said}"
         for line in example.printed:
-            assert line in said, f"{example.title}: does not print {line!r}:\n{said}"
+            assert line in said, f"{title}: {line!r} is not printed:\n{said}"
