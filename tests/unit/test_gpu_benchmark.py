@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 NEEDS_GPU = {"memory", "compile"}
 
 
+@pytest.mark.slow
 def test_every_section_runs_on_the_cpu(tmp_path: Path) -> None:
     command = [sys.executable, "benchmarks/gpu.py", "--tiny", "--minutes", "20", "--out", str(tmp_path)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

@@ -23,11 +23,10 @@ class Planned(Generic[T]):
     def __init__(self, build: Callable[[Wildcards], T]) -> None:
         self._build = build
         self._built: dict[tuple[tuple[str, str], ...], T] = {}
+        self._shaping: dict[int, dict[str, Any]] = {}  # by the id of a task, which is kept in `_built`
 
     def __call__(self, wildcards: Wildcards) -> T:
-        """Return the task of a job (`params: task=...`; Snakemake compares no objects, so it runs nothing
-        again).
-        """
+        """Return the task of a job, for `params: task=...`: Snakemake compares no objects."""
         parts: Any = wildcards
         key = tuple(parts.items() if hasattr(parts, "items") else vars(parts).items())
         if key not in self._built:
@@ -40,7 +39,10 @@ class Planned(Generic[T]):
 
     def shaping(self, wildcards: Wildcards) -> dict[str, Any]:
         """Return what runs it again when it changes (`params: shaping=...`)."""
-        return self(wildcards).shaping()
+        task = self(wildcards)
+        if id(task) not in self._shaping:
+            self._shaping[id(task)] = task.shaping()
+        return self._shaping[id(task)]
 
 
 class planned(Generic[P, T]):  # a decorator
