@@ -237,11 +237,10 @@ def test_requests_about_no_image_are_asked_without_one_beside_those_that_have_on
 
 
 def test_requests_about_no_image_are_billed_within_the_budget_at_their_own_length(world: World) -> None:
-    some = [replace(request, image_id=None) for request in numbered(world, 40)]
+    """They are as long as the endpoint here says; what an image would cost is not set aside for them."""
+    some = [replace(r, image_id=None, text=f"{r.text} {'why? ' * 60}") for r in numbered(world, 40)]
     with fake.serving() as server:
-        given = spec(
-            server.url, price=PRICE, budget=9.9, image_tokens=10**6
-        )  # which no request here has to pay
+        given = spec(server.url, price=PRICE, budget=9.9, image_tokens=10**6)
         with pytest.raises(UserError, match="raise `budget`"), engine(world, given) as one:
             list(one.generate(some, Decoding(2)))
     assert len(server.asked) == 10 and one.facts["usage"]["cost"] == 8.8

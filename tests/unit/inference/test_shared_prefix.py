@@ -13,7 +13,7 @@ from tests.unit.conftest import World
 from vltaxon.data.images import ImageStore
 from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
-from vltaxon.inference import shared_prefix, transformers_engine
+from vltaxon.inference import shared_prefix, token_choice
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.shared_prefix import NotShared
 from vltaxon.inference.token_choice import drawn
@@ -95,7 +95,7 @@ def same_draws(monkeypatch: pytest.MonkeyPatch) -> None:
             tokens[at] = token
         return tokens
 
-    monkeypatch.setattr(transformers_engine, "drawn", given)
+    monkeypatch.setattr(token_choice, "drawn", given)
 
 
 DECODINGS = {
