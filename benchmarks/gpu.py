@@ -53,9 +53,11 @@ from transformers import (
 )
 
 from vltaxon import checkpoint
-from vltaxon.config import Clip, Lora, Samples, Step, Vlm
 from vltaxon.config.recipes import STEPS
+from vltaxon.config.steps import Lora, Samples, Step
 from vltaxon.encoders.towers import Encoder
+from vltaxon.engines.transformers import Vlm
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.inference import shared_prefix
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.shared_prefix import NotShared, SharedPrefix, State

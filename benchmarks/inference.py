@@ -24,8 +24,8 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.inference.engine import Decoding, Request
 from vltaxon.inference.transformers_engine import TransformersEngine
 

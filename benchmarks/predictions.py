@@ -20,7 +20,8 @@ import pyarrow as pa
 from tabulate import tabulate
 
 from vltaxon import schemas
-from vltaxon.config import GenerativeSpec, Prompt, Stage
+from vltaxon.config.models import GenerativeSpec
+from vltaxon.config.protocols import Prompt, Stage
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.journal.engine import Journaled
 from vltaxon.inference.journal.folder import JournalFolder

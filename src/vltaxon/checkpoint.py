@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vltaxon import provenance
-from vltaxon.config import MOVING, Vlm
+from vltaxon.config.base import MOVING
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 
 

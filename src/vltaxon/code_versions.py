@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from pathlib import Path
 
 import vltaxon
@@ -36,6 +37,8 @@ def _imports(tree: ast.AST) -> set[str]:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_plugins"):
             names |= _plugins(ast.literal_eval(node.args[0]))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # a module that is imported by its name
+            names |= set(re.findall(r"^vltaxon(?:\.\w+)+$", node.value))
     return {name for name in names if name.startswith("vltaxon.") and name.split(".")[1] not in _NO_RESULTS}
 
 

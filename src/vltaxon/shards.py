@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
-from vltaxon.config import GenerativeSpec, Prompt, Stage
+from vltaxon.config.models import GenerativeSpec
+from vltaxon.config.protocols import Prompt, Stage
 
 _LETTERS = 4  # of a token of English text, roughly
 _QUESTION = 60  # tokens of a question and its four options

@@ -65,7 +65,8 @@ class Bench:
             for level, (rank, taxon) in enumerate(zip(ranks, path, strict=True), start=1)
         ]
         self.images[name] = [
-            _row(schemas.IMAGES, image_id=i, split="test", leaf=leaf) | {k: v[i] for k, v in image_columns.items()}
+            _row(schemas.IMAGES, image_id=i, split="test", leaf=leaf)
+            | {k: v[i] for k, v in image_columns.items()}
             for i, leaf in images.items()
         ]
         for kind in choices:
@@ -78,7 +79,13 @@ class Bench:
 
     @staticmethod
     def _question(
-        image: str, place: int, level: int, rank: str, true: str | None, lineages: Mapping[str, Lineage], scored: bool
+        image: str,
+        place: int,
+        level: int,
+        rank: str,
+        true: str | None,
+        lineages: Mapping[str, Lineage],
+        scored: bool,
     ) -> dict[str, Any]:
         others = sorted({path[level - 1] for path in lineages.values()} - {true, None}, key=str)
         start = place % max(len(others), 1)
@@ -99,7 +106,12 @@ class Bench:
         )
 
     def answer(
-        self, system: str, dataset: str, choices: str, right: Mapping[str, Sequence[bool | str]], tokens: int | None = 1
+        self,
+        system: str,
+        dataset: str,
+        choices: str,
+        right: Mapping[str, Sequence[bool | str]],
+        tokens: int | None = 1,
     ) -> None:
         """What a system chose: per image, for its scored questions from the root, True, False or an outcome that is no answer.
 
@@ -114,7 +126,11 @@ class Bench:
             for question, mark in zip(asked[image], given, strict=True):
                 options, gold = question["options"], question["answer_index"]
                 index = (gold if mark else (gold + 1) % len(options)) if isinstance(mark, bool) else None
-                text = {"completion": "?" if index is None else LETTERS[index], "finish_reason": "stop", "published_index": index}
+                text = {
+                    "completion": "?" if index is None else LETTERS[index],
+                    "finish_reason": "stop",
+                    "published_index": index,
+                }
                 rows.append(
                     _row(
                         schemas.PREDICTIONS,
@@ -143,7 +159,9 @@ class Bench:
         self.leaf_systems.setdefault(system, system)
         rows = self.leaves.setdefault((system, dataset), [])
         for image, (answer, lineage) in said.items():
-            text = completion or f"<think>{'; '.join(map(str, lineage or ()))}</think><answer>{answer}</answer>"
+            text = (
+                completion or f"<think>{'; '.join(map(str, lineage or ()))}</think><answer>{answer}</answer>"
+            )
             rows.append(
                 _row(
                     schemas.PREDICTIONS,
@@ -170,12 +188,20 @@ class Bench:
         parts = [{"leaf": leaf, "part": part, "seed": 0} for leaf, part in self.parts.items()]
         return Sources(
             questions={
-                (d, c): put(r, f"results/questions/{d}/{c}.parquet", schemas.QUESTIONS) for (d, c), r in self.questions.items()
+                (d, c): put(r, f"results/questions/{d}/{c}.parquet", schemas.QUESTIONS)
+                for (d, c), r in self.questions.items()
             },
-            images={d: put(r, f"results/data/{d}/images.parquet", schemas.IMAGES) for d, r in self.images.items()},
+            images={
+                d: put(r, f"results/data/{d}/images.parquet", schemas.IMAGES) for d, r in self.images.items()
+            },
             taxa={d: put(r, f"results/data/{d}/taxa.parquet", schemas.TAXA) for d, r in self.taxa.items()},
-            answers={(s, d, c): sharded(r, f"results/predictions/{s}/{d}/{c}") for (s, d, c), r in self.answers.items()},
-            leaves={(s, d): sharded(r, f"results/predictions/{s}/{d}/leaf") for (s, d), r in self.leaves.items()},
+            answers={
+                (s, d, c): sharded(r, f"results/predictions/{s}/{d}/{c}")
+                for (s, d, c), r in self.answers.items()
+            },
+            leaves={
+                (s, d): sharded(r, f"results/predictions/{s}/{d}/leaf") for (s, d), r in self.leaves.items()
+            },
             leaf_systems=self.leaf_systems,
             partition=put(parts, f"results/splits/{self.training}.parquet", schemas.PARTS),
             training=self.training,
@@ -191,7 +217,14 @@ def score_task(
     """The task of scoring some files, by the package's metrics where none are given."""
     given = tuple(metrics or heads.files())
     return ScoreTask(
-        scope="main", sources=sources, bootstrap=bootstrap, seed=seed, metrics=given, views=VIEWS, scores=scores, database=database
+        scope="main",
+        sources=sources,
+        bootstrap=bootstrap,
+        seed=seed,
+        metrics=given,
+        views=VIEWS,
+        scores=scores,
+        database=database,
     )
 
 
@@ -200,7 +233,9 @@ def tree(branching: Sequence[int], prefix: str = "") -> dict[str, Lineage]:
     paths: list[tuple[str, ...]] = [()]
     for level, children in enumerate(branching):
         paths = [
-            (*p, f"{prefix}{'abcdefgh'[level]}{'.'.join([*(q[-1:] for q in p), str(k)])}") for p in paths for k in range(children)
+            (*p, f"{prefix}{'abcdefgh'[level]}{'.'.join([*(q[-1:] for q in p), str(k)])}")
+            for p in paths
+            for k in range(children)
         ]
     return {path[-1]: path for path in paths}
 
@@ -249,7 +284,10 @@ def realistic(root: Path, images_per_leaf: int = 3, seed: int = 0) -> Bench:
             less = drop * (system != "chance")
             for choices, ease in (("similar", 0.0), ("random", 0.06 * (system != "chance"))):
                 said = {
-                    i: marks(rng, len(scored), min(1, _UPPER[system] - less + ease), _LEAF[system] - less + ease) for i in images
+                    i: marks(
+                        rng, len(scored), min(1, _UPPER[system] - less + ease), _LEAF[system] - less + ease
+                    )
+                    for i in images
                 }
                 bench.answer(
                     system,
@@ -262,7 +300,10 @@ def realistic(root: Path, images_per_leaf: int = 3, seed: int = 0) -> Bench:
             said = {i: [rng.random() < 0.82 - drop] * len(scored) for i in images}
             bench.answer("vl_taxon_lookup", dataset, choices, said, tokens=None)
         for system, grip in (("base_open", 0.2), ("vl_taxon", 0.97)):
-            named = {i: _named(rng, lineages, leaf, 0.62 if grip < 0.5 else 0.8, grip - drop) for i, leaf in images.items()}
+            named = {
+                i: _named(rng, lineages, leaf, 0.62 if grip < 0.5 else 0.8, grip - drop)
+                for i, leaf in images.items()
+            }
             bench.name(system, dataset, named)
         bench.leaf_systems["vl_taxon_lookup"] = "vl_taxon"
         if not bench.parts:
@@ -275,12 +316,17 @@ def _named(
 ) -> tuple[str, list[str | None]]:
     """A name, and the lineage written before it: each taxon is that of the name with probability `grip`."""
     name = leaf if rng.random() < right else rng.choice(list(lineages))
-    return name, [t if rng.random() < grip else rng.choice(list(lineages.values()))[k] for k, t in enumerate(lineages[name])]
+    return name, [
+        t if rng.random() < grip else rng.choice(list(lineages.values()))[k]
+        for k, t in enumerate(lineages[name])
+    ]
 
 
 def _archive(root: Path, path: str, images: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Draw a small picture per image into a tar; columns of the images table that say where it lies."""
-    columns: dict[str, dict[str, Any]] = {name: {} for name in ("archive", "offset", "size", "width", "height")}
+    columns: dict[str, dict[str, Any]] = {
+        name: {} for name in ("archive", "offset", "size", "width", "height")
+    }
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     hue: dict[str, int] = {leaf: k for k, leaf in enumerate(dict.fromkeys(images.values()))}
     with tarfile.open(root / path, "w") as tar:

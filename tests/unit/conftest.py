@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from vltaxon import layout, provenance, schemas
-from vltaxon.config import Lora, Prompt, Samples, Step, Vlm
+from vltaxon.config.protocols import Prompt
 from vltaxon.config.recipes import STEPS
+from vltaxon.config.steps import Lora, Samples, Step
+from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.training import TrainTask
 from vltaxon.train.step import train_step
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.conftest import World, step, train
 from vltaxon import checkpoint as module
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.transformers_engine import TransformersEngine
 

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from vltaxon import config
+from vltaxon.config.base import RawFile, local
+from vltaxon.config.datasets import Split
+from vltaxon.config.experiment import Experiment
 from vltaxon.config.files import KINDS
+from vltaxon.config.load import json_schema, load
+from vltaxon.config.protocols import Protocol
 from vltaxon.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -32,12 +36,12 @@ BASE = {name: {"model": "tiny_vlm", "protocol": "direct"} for name in ("base", "
 
 def problems(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
-        config.load(folder / "config.yaml", folder)
+        load(folder / "config.yaml", folder)
     return str(caught.value)
 
 
 def test_the_default_is_valid(folder: Path) -> None:
-    experiment = config.load(folder / "config.yaml", folder)
+    experiment = load(folder / "config.yaml", folder)
     owners = experiment.leaf_systems()
     assert owners["vl_taxon_lookup"] == "vl_taxon" and owners["base_open"] == "base_open"
 
@@ -50,7 +54,7 @@ def test_every_file_beside_config_yaml_is_valid(kind: str, folder: Path) -> None
         if kind == "recipes":
             mine = {"model": "tiny_vlm", "recipe": path.stem, "protocol": "two_stage"}
             edit(folder / "config.yaml", systems=BASE | {"mine": mine})
-            assert config.load(folder / "config.yaml", folder).recipes[path.stem].description == content["description"]
+            assert load(folder / "config.yaml", folder).recipes[path.stem].description == content["description"]
         else:
             KINDS[kind].model_validate({"spec": content} if kind == "models" else content)
 
@@ -58,8 +62,8 @@ def test_every_file_beside_config_yaml_is_valid(kind: str, folder: Path) -> None
 def test_schema_is_in_sync() -> None:
     path = ROOT / "config" / "schema.json"
     if "--fix" in sys.argv:
-        path.write_text(config.json_schema())
-    assert path.read_text() == config.json_schema(), "run: python -m vltaxon.config.load"
+        path.write_text(json_schema())
+    assert path.read_text() == json_schema(), "run: python -m vltaxon.config.load"
 
 
 def test_unknown_keys_are_refused_with_the_nearest_legal_name_in_all_files_at_once(folder: Path) -> None:
@@ -260,7 +264,7 @@ def test_what_is_wrong_with_an_endpoint_is_said_but_never_its_key(
 ) -> None:
     systems = {name: {"model": name, "protocol": "direct"} for name in ("gpt_4o", "qwen2_5_vl_7b_vllm")}
     edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={}, comparisons={})
-    config.load(folder / "config.yaml", folder)
+    load(folder / "config.yaml", folder)
     path = folder / file
     path.write_text(yaml.safe_dump(spoil(yaml.safe_load(path.read_text()), key, value)))
     message = problems(folder)
@@ -276,7 +280,7 @@ def test_what_is_wrong_with_an_endpoint_is_said_but_never_its_key(
 def test_an_endpoint_that_takes_no_temperature_is_not_asked_for_samples(folder: Path, model: dict[str, Any], said: str) -> None:
     systems = BASE | {"gpt_4o": {"model": "gpt_4o", "protocol": "two_stage_voted"}}
     edit(folder / "config.yaml", systems=systems, main=[], sweeps={}, comparisons={})
-    config.load(folder / "config.yaml", folder)
+    load(folder / "config.yaml", folder)
     edit(folder / "models" / "gpt_4o.yaml", **model)
     assert f"systems.gpt_4o: protocol two_stage_voted draws samples, and config/models/gpt_4o.yaml: {said}" in problems(folder)
 
@@ -291,21 +295,21 @@ def test_an_endpoint_that_takes_no_temperature_is_not_asked_for_samples(folder: 
 )
 def test_what_cannot_be_drawn_is_refused(folder: Path, protocol: str, change: dict[str, Any], said: str) -> None:
     given = yaml.safe_load((folder / "protocols" / f"{protocol}.yaml").read_text())
-    config.Protocol.model_validate(given)
+    Protocol.model_validate(given)
     given["stages"][0] |= change
     with pytest.raises(ValueError, match=said):
-        config.Protocol.model_validate(given)
+        Protocol.model_validate(given)
 
 
 def test_the_report_is_about_questions_that_there_are(folder: Path) -> None:
     edit(folder / "datasets" / "demo_birds.yaml", published={"annotations": "a.jsonl"})
     edit(folder / "config.yaml", choices=["similar", "published"])
-    config.load(folder / "config.yaml", folder)
+    load(folder / "config.yaml", folder)
     about = yaml.safe_load((folder / "config.yaml").read_text())["report"]
     edit(folder / "config.yaml", report=about | {"choices": "published"})
     assert "report.choices: published, but config/datasets/demo_plants.yaml has no `published`" in problems(folder)
     edit(folder / "config.yaml", report=about | {"choices": "published", "dataset": "demo_birds"})
-    config.load(folder / "config.yaml", folder)
+    load(folder / "config.yaml", folder)
 
 
 def test_all_errors_come_at_once(folder: Path) -> None:
@@ -326,7 +330,7 @@ def test_a_key_that_stands_twice_is_refused(folder: Path) -> None:
 
 def test_a_missing_config(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
-        config.load(tmp_path / "config.yaml", tmp_path)
+        load(tmp_path / "config.yaml", tmp_path)
 
 
 def test_data_sets_share_a_raw_file_only_if_they_agree_on_it(folder: Path) -> None:
@@ -334,9 +338,9 @@ def test_data_sets_share_a_raw_file_only_if_they_agree_on_it(folder: Path) -> No
     for name in ("demo_plants", "demo_animals"):
         path = folder / "datasets" / f"{name}.yaml"
         path.write_text(yaml.safe_dump(spoil(yaml.safe_load(path.read_text()), "test.archive", given)))
-    experiment = config.load(folder / "config.yaml", folder)
+    experiment = load(folder / "config.yaml", folder)
     splits = [experiment.datasets[name].test for name in ("demo_plants", "demo_animals")]
-    assert [split.archive for split in splits] == [config.RawFile.model_validate(given)] * 2
+    assert [split.archive for split in splits] == [RawFile.model_validate(given)] * 2
     given["source"] = {"url": "https://mirror/val.tar.gz"}
     path.write_text(yaml.safe_dump(spoil(yaml.safe_load(path.read_text()), "test.archive", given)))
     said = problems(folder)
@@ -355,21 +359,21 @@ def test_data_sets_share_a_raw_file_only_if_they_agree_on_it(folder: Path) -> No
     ],
 )
 def test_a_raw_file_lies_in_one_place_whatever_its_source(source: dict[str, str], more: dict[str, str], name: str) -> None:
-    file = config.RawFile.model_validate({"source": source, "md5": MD5.upper(), **more})
-    assert (config.local(file), file.md5) == (Path("results/raw") / name, MD5)
-    assert config.Split(archive=file).stem == name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+    file = RawFile.model_validate({"source": source, "md5": MD5.upper(), **more})
+    assert (local(file), file.md5) == (Path("results/raw") / name, MD5)
+    assert Split(archive=file).stem == name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
 
 
 # -- recipes that are based on others, and an experiment's own sizes
 
 
-def _recipes(folder: Path, **files: dict[str, Any]) -> config.Experiment:
+def _recipes(folder: Path, **files: dict[str, Any]) -> Experiment:
     """The default with further recipes, each used by a system of its name."""
     for name, content in files.items():
         (folder / "recipes" / f"{name}.yaml").write_text(yaml.safe_dump({"description": name} | content))
     systems = {name: {"model": "tiny_vlm", "recipe": name, "protocol": "two_stage"} for name in files}
     edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={}, repeats={}, comparisons={})
-    return config.load(folder / "config.yaml", folder)
+    return load(folder / "config.yaml", folder)
 
 
 def test_a_recipe_takes_the_steps_of_another_and_its_own_changes(folder: Path) -> None:
@@ -477,7 +481,7 @@ def test_what_the_tables_and_sweeps_name_is_there(folder: Path, changes: dict[st
 
 def test_a_sweep_is_a_system_for_each_wording_and_rotation(folder: Path) -> None:
     edit(folder / "config.yaml", sweeps={"s": {"system": "vl_taxon", "variants": [0, 2], "rotations": [0, 3]}})
-    found = config.load(folder / "config.yaml", folder)
+    found = load(folder / "config.yaml", folder)
     members = found.config.swept("s")
     assert list(members) == ["s.v0.r0", "s.v0.r3", "s.v2.r0", "s.v2.r3"]
     assert (members["s.v2.r3"].variant, members["s.v2.r3"].rotation, members["s.v2.r3"].recipe) == (2, 3, "vl_taxon")
@@ -486,7 +490,7 @@ def test_a_sweep_is_a_system_for_each_wording_and_rotation(folder: Path) -> None
 
 def test_a_repeat_asks_every_stage_anew_but_for_the_first_run(folder: Path) -> None:
     edit(folder / "config.yaml", repeats={"again": {"system": "vl_taxon_lookup", "times": 3}})
-    found = config.load(folder / "config.yaml", folder)
+    found = load(folder / "config.yaml", folder)
     runs = found.config.repeated("again")
     assert [(name, run.repeat, run.recipe) for name, run in runs.items()] == [(f"again.n{i}", i, "vl_taxon") for i in range(3)]
     assert [found.leaf_systems()[name] for name in runs] == ["vl_taxon", "again.n1", "again.n2"]

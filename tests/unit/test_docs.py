@@ -11,8 +11,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from vltaxon import config
 from vltaxon.config.experiment import Config, Report, System, Training
+from vltaxon.config.load import load
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "config" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -91,7 +91,7 @@ def test_the_keys_of_the_config_are_described(model: type[BaseModel]) -> None:
 def test_the_smallest_experiment_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     (block,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "config" / "README.md").read_text(), re.M | re.S)
-    config.load(yaml.safe_load(block), ROOT / "config")
+    load(yaml.safe_load(block), ROOT / "config")
 
 
 def test_the_catalog_is_told_what_it_shows() -> None:

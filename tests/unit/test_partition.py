@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from vltaxon import schemas
-from vltaxon.config import Partition
+from vltaxon.config.experiment import Partition
 from vltaxon.errors import UserError
 from vltaxon.partition import partition
 from vltaxon.provenance import read_parquet, write_parquet

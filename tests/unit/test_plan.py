@@ -6,9 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from vltaxon import config
+from vltaxon.config.base import RawFile
+from vltaxon.config.datasets import Dataset, Published, Size, Split
+from vltaxon.config.experiment import System
+from vltaxon.config.load import load
+from vltaxon.engines.server import Endpoint
 from vltaxon.errors import UserError
-from vltaxon.plan import Plan
+from vltaxon.plan.whole import Plan
 from vltaxon.tasks.asking import Asking
 from vltaxon.tasks.scoring import RepeatsTableTask
 
@@ -18,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.chdir(ROOT)
-    return Plan(config.load(Path("config/config.yaml")))
+    return Plan(load(Path("config/config.yaml")))
 
 
 def answers(plan: Plan) -> dict[tuple[str, str, str], tuple[Path, ...]]:
@@ -36,7 +40,7 @@ def test_stage_1_runs_once_for_systems_that_share_it(plan: Plan) -> None:
 
 def test_shards_are_as_many_as_the_size_of_the_data_and_the_devices_are_worth(plan: Plan) -> None:
     """Whatever a model's speed, its batches, or how many devices Snakemake is told of: those must plan nothing anew."""
-    size = config.Size(leaves=4271, test=42_710, pixels=187_500)
+    size = Size(leaves=4271, test=42_710, pixels=187_500)
     large = plan.experiment.datasets["demo_plants"].model_copy(update={"size": size})
     drawn = large.model_copy(update={"test": large.test.model_copy(update={"images_per_leaf": 1})})
     unknown = large.model_copy(update={"size": None})
@@ -131,7 +135,7 @@ def test_a_changed_weight_file_is_an_input(plan: Plan) -> None:
 @pytest.fixture
 def published(plan: Plan) -> Plan:
     """The default, with the benchmark's questions about the birds beside random ones."""
-    given = config.Published(annotations=Path("birds.jsonl"), taxonomy=Path("birds.json"))
+    given = Published(annotations=Path("birds.jsonl"), taxonomy=Path("birds.json"))
     birds = plan.experiment.datasets["demo_birds"].model_copy(update={"published": given})
     top = plan.experiment.config.model_copy(update={"choices": ("random", "published")})
     datasets = {**plan.experiment.datasets, "demo_birds": birds}
@@ -170,7 +174,7 @@ def test_an_export_of_published_questions_reads_their_records(published: Plan) -
 
 def test_two_archives_of_one_name_are_refused(plan: Plan) -> None:
     birds = plan.experiment.datasets["demo_birds"]
-    other = birds.model_copy(update={"test": config.Split(archive=Path("elsewhere/CUB_200_2011.tgz"))})
+    other = birds.model_copy(update={"test": Split(archive=Path("elsewhere/CUB_200_2011.tgz"))})
     datasets = {**plan.experiment.datasets, "other": other}
     with pytest.raises(UserError, match="two archives are called"):
         Plan(plan.experiment.model_copy(update={"datasets": datasets}))
@@ -179,7 +183,7 @@ def test_two_archives_of_one_name_are_refused(plan: Plan) -> None:
 def _with_source(plan: Plan, **source: str) -> Plan:
     """The default, but val.tar.gz has a source and a checksum."""
     datasets = dict(plan.experiment.datasets)
-    archive = config.RawFile.model_validate({"source": source, "md5": "0" * 32, "file": "val.tar.gz"})
+    archive = RawFile.model_validate({"source": source, "md5": "0" * 32, "file": "val.tar.gz"})
     for name in ("demo_plants", "demo_animals"):
         test = datasets[name].test.model_copy(update={"archive": archive})
         datasets[name] = datasets[name].model_copy(update={"test": test, "licence": f"of {name}"})
@@ -208,17 +212,17 @@ def test_a_mirror_or_a_local_copy_repeats_nothing(plan: Plan) -> None:
 
 @pytest.mark.parametrize(("name", "said"), [("a/val.tar.gz", "val"), ("CUB_200_2011.tgz", "CUB_200_2011"), ("x.tar", "x")])
 def test_stem(name: str, said: str) -> None:
-    assert config.Split(archive=Path(name)).stem == said
+    assert Split(archive=Path(name)).stem == said
 
 
 def test_data_that_is_no_archive_is_an_input_by_its_table(plan: Plan) -> None:
     birds = plan.experiment.datasets["demo_birds"].model_copy(update={"classes": None})
-    table = config.Split(table=Path("mine/t.csv"))
+    table = Split(table=Path("mine/t.csv"))
     words = birds.model_dump(include={"word", "ranks", "scored_levels", "questions", "licence"})
     others = {
         "birds": birds,
-        "mine": config.Dataset(source="folder", train=table, test=table, **words),
-        "insects": config.Dataset(source="terra_incognita", subset="known", test=config.Split(folder=Path("terra")), **words),
+        "mine": Dataset(source="folder", train=table, test=table, **words),
+        "insects": Dataset(source="terra_incognita", subset="known", test=Split(folder=Path("terra")), **words),
     }
     whole = Plan(plan.experiment.model_copy(update={"datasets": {**plan.experiment.datasets, **others}}))
 
@@ -235,7 +239,7 @@ def test_data_that_is_no_archive_is_an_input_by_its_table(plan: Plan) -> None:
 def test_calibration_is_of_the_data_sets_with_published_questions(plan: Plan) -> None:
     with pytest.raises(UserError, match="no data set's file has `published`"):
         plan.questions.calibrations()
-    published = config.Published(annotations=Path("p.jsonl"))
+    published = Published(annotations=Path("p.jsonl"))
     birds = plan.experiment.datasets["demo_birds"].model_copy(update={"published": published})
     given = Plan(plan.experiment.model_copy(update={"datasets": plan.experiment.datasets | {"demo_birds": birds}}))
     assert list(map(str, given.questions.calibrations())) == ["results/calibration/demo_birds/tiny_siglip.csv"]
@@ -258,11 +262,11 @@ def test_runs_of_a_repeated_system_differ_in_their_number_alone(plan: Plan) -> N
     assert ("demo_birds", "leaf") not in values, "base has no stage 1"
 
 
-ENDPOINT = config.Endpoint(
+ENDPOINT = Endpoint(
     engine="server", url="https://api.example.org/v1", model="m-1", key="A_KEY", pixels=3136, price={"input": 1, "output": 4},
     budget=9, concurrency=7, system="Be brief.", temperature=0.2, seed=42, licence="theirs",
 )  # fmt: skip
-SERVED = config.Endpoint(
+SERVED = Endpoint(
     engine="server", managed={"model": "tiny_vlm", "environment": "/venv", "replicas": 2}, pixels=3136, threads=8, licence="MIT"
 )
 
@@ -271,10 +275,10 @@ SERVED = config.Endpoint(
 def serving(plan: Plan) -> Plan:
     """The default, with an endpoint's model and two systems that vLLM serves."""
     systems = {
-        "remote": config.System(model="remote", protocol="direct"),
-        "served": config.System(model="served", protocol="direct"),
-        "trained": config.System(model="served", recipe="vl_taxon", protocol="two_stage"),
-        "lora": config.System(model="lora", recipe="vl_taxon", protocol="two_stage"),
+        "remote": System(model="remote", protocol="direct"),
+        "served": System(model="served", protocol="direct"),
+        "trained": System(model="served", recipe="vl_taxon", protocol="two_stage"),
+        "lora": System(model="lora", recipe="vl_taxon", protocol="two_stage"),
     }
     beside = SERVED.model_copy(update={"managed": SERVED.managed and SERVED.managed.model_copy(update={"lora": True})})
     models = {**plan.experiment.models, "remote": ENDPOINT, "served": SERVED, "lora": beside}

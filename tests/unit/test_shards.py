@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vltaxon import shards
-from vltaxon.config import Prompt, Stage
+from vltaxon.config.protocols import Prompt, Stage
 
 REASONED, LETTER = Prompt(source="test", text="<think> {question} {options}"), Prompt(source="test", text="{question} {options}")
 

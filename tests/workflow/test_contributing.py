@@ -21,7 +21,7 @@ ADDED = {
     "A metric": "src/vltaxon/metrics/",
     "A data source": "src/vltaxon/data/sources/",
     "A training objective": "src/vltaxon/train/objectives/",
-    "An engine": "src/vltaxon/inference/engines/",
+    "An engine": "src/vltaxon/engines/",
     "A protocol": "config/protocols/",
     "A paper": "src/vltaxon/papers/",
     "A report section": "src/vltaxon/report/pages/",

@@ -47,11 +47,27 @@ def test_twelve_systems_and_three_data_sets_plan_in_time_and_a_thirteenth_adds_i
     }
     for name, jobs in more.items():
         after = planned(run, twelve | {name: every[name]})
-        added = {rule: after[rule] - before.get(rule, 0) for rule in after if after[rule] != before.get(rule, 0)}
+        added = {
+            rule: after[rule] - before.get(rule, 0) for rule in after if after[rule] != before.get(rule, 0)
+        }
         assert added == jobs, name
 
 
-@pytest.mark.parametrize("target", ["table1", "vl_taxon.table7", "figure4", "vl_taxon.figure2", "paper", "vl_taxon", "sweep", "comparisons", "plan", "export"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "table1",
+        "vl_taxon.table7",
+        "figure4",
+        "vl_taxon.figure2",
+        "paper",
+        "vl_taxon",
+        "sweep",
+        "comparisons",
+        "plan",
+        "export",
+    ],
+)
 def test_targets_of_the_papers_config_plan(run: Run, target: str) -> None:
     assert run.planned(target, "--configfile", "config/paper.yaml")
 
@@ -64,7 +80,9 @@ def test_targets_of_the_papers_config_plan(run: Run, target: str) -> None:
         ("comparisons", "comparisons", "needs `comparisons` in the config"),
     ],
 )
-def test_a_target_without_its_config_ends_in_one_clear_error(run: Run, key: str, target: str, said: str) -> None:
+def test_a_target_without_its_config_ends_in_one_clear_error(
+    run: Run, key: str, target: str, said: str
+) -> None:
     path = run.folder / "config" / "config.yaml"
     config = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump({name: value for name, value in config.items() if name != key}))
@@ -77,7 +95,8 @@ def test_a_paper_is_a_folder(run: Run) -> None:
     folder = run.folder / "src/vltaxon/papers/tara"
     folder.mkdir()
     (folder / "paper.yaml").write_text(
-        "{title: TARA, source: arXiv 2603.00431, roles: {insect: terra_known}, tables: {table1: {label: Table 1, title: Insects}},"
+        "{title: TARA, source: arXiv 2603.00431, roles: {insect: terra_known},"
+        " tables: {table1: {label: Table 1, title: Insects}},"
         " figures: {figure1: {label: Figure 1, table: table1, drawing: leaf_and_hca, note: Ours.}}}"
     )
     lines = [f"table1,Base,base,insect,{metric},,\n" for metric in ("leaf", "hca")]
@@ -89,5 +108,8 @@ def test_a_paper_is_a_folder(run: Run) -> None:
     config["tables"]["insect"] = "demo_birds"
     path.write_text(yaml.safe_dump(config))
     jobs = run.planned("tara")
-    assert jobs["answer_questions"] == jobs["score"] == jobs["tabulate"] == jobs["plot_paper"] == 1 and "train" not in jobs
+    assert (
+        jobs["answer_questions"] == jobs["score"] == jobs["tabulate"] == jobs["plot_paper"] == 1
+        and "train" not in jobs
+    )
     assert run.planned("table1")["score"] == 1

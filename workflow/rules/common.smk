@@ -1,13 +1,14 @@
 # Reads the config once, checked; every rule asks `plan` for its task.
 import sys
 
-from vltaxon import config as settings, layout
+from vltaxon import layout
+from vltaxon.config.load import load
 from vltaxon.errors import UserError
-from vltaxon.plan import Plan
+from vltaxon.plan.whole import Plan
 
 try:
     plan = Plan(
-        settings.load(
+        load(
             config,
             folder=list(dict.fromkeys([CONFIG, OWN_CONFIG])),
             files=map(Path, workflow.configfiles),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from vltaxon import prompts
 from vltaxon.config.base import RawFile
 from vltaxon.config.datasets import Dataset
-from vltaxon.config.engines import SPECS
+from vltaxon.config.engines import SPECS, engines_for
 from vltaxon.config.experiment import Config, System
 from vltaxon.config.files import ConfigFiles
 from vltaxon.config.models import ModelSpec
@@ -208,8 +208,8 @@ def _check_protocol(at: str, system: System, model: ModelSpec | None, files: Con
     _check_prompts(protocol.stages, f"config/protocols/{system.protocol}.yaml: stages", files)
     if model is None:
         return
-    if model.engine not in protocol.engines:
-        wanted = " and ".join(sorted(protocol.engines))
+    if model.engine not in (able := engines_for(protocol)):
+        wanted = " and ".join(sorted(able))
         files.problems.append(
             f"{at}: protocol {system.protocol} is for {wanted}, not for engine {model.engine}"
         )

@@ -1,6 +1,6 @@
 """What all files of config/models have in common, whatever the engine that runs the model.
 
-Each engine is a file of inference/engines, which declares what else a model file of it may say (see
+Each engine is a file of engines, which declares what else a model file of it may say (see
 `config.engines`).
 """
 
@@ -41,6 +41,7 @@ class Price(Closed):
 class ModelSpec(Closed):
     """A model file: what is loaded or asked, by which engine, and what a job needs for it."""
 
+    source: ClassVar[str] = ""  # module of the function `source`, where it is not the engine's own file
     answers: ClassVar[frozenset[str]] = frozenset()  # the stages that it can answer, by their `by`
     restrainable: ClassVar[bool] = False  # can be held to given texts, and tells how likely a letter is
     trainable: ClassVar[bool] = False  # its weights are a checkpoint, which adapters are trained for

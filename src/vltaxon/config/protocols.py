@@ -6,7 +6,6 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from vltaxon import prompts
 from vltaxon.config.base import HOW, Closed, Name
-from vltaxon.config.engines import SPECS
 from vltaxon.parsing import Form
 
 
@@ -122,12 +121,3 @@ class Protocol(Closed):
     def stage(self, name: str) -> Stage | None:
         """Return the stage of a name, None where the protocol has none."""
         return next((stage for stage in self.stages if stage.name == name), None)
-
-    @property
-    def engines(self) -> set[str]:
-        """Return the engines whose models can follow this protocol."""
-        by = {stage.by for stage in self.stages}
-        held = any(stage.constrained or stage.read == "letters" for stage in self.stages)
-        return {
-            name for name, spec in SPECS.items() if by <= spec.answers and (spec.restrainable or not held)
-        }

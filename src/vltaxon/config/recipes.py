@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from vltaxon.config.base import Closed, Name
-from vltaxon.config.steps import Step
-from vltaxon.train.objectives import step_classes
+from vltaxon.config.steps import Step, declared_in
+from vltaxon.plugins import find_plugins
 
-STEPS: dict[str, type[Step]] = step_classes()  # by kind
+STEPS: dict[str, type[Step]] = {  # by kind: the step that the file of each objective declares
+    name: declared_in(module) for name, module in find_plugins("vltaxon.train.objectives").items()
+}
 
 if TYPE_CHECKING:
     AnyStep: TypeAlias = Step

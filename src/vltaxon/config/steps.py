@@ -7,6 +7,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -18,7 +19,7 @@ from vltaxon.parsing import Form
 
 if TYPE_CHECKING:
     from vltaxon.config.models import Speed
-    from vltaxon.train.objectives import Prepared
+    from vltaxon.prepared import Prepared
 
 Curve = Sequence[tuple[int, str, float]]  # optimiser step, column, value
 
@@ -218,3 +219,12 @@ class Step(Closed):
     def findings(self, curve: Curve, prepared: "Prepared") -> dict[str, Any]:
         """Return what the record of a finished training says of it beside what it says of all."""
         return {}
+
+
+def declared_in(objective: ModuleType) -> type[Step]:
+    """Return the kind of step that the file of an objective declares."""
+    return next(
+        declared
+        for declared in vars(objective).values()
+        if isinstance(declared, type) and issubclass(declared, Step) and declared.__module__ == objective.__name__
+    )

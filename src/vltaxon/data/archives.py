@@ -16,7 +16,8 @@ import pyarrow as pa
 from isal import igzip_threaded
 from tqdm import tqdm
 
-from vltaxon import config, schemas
+from vltaxon import schemas
+from vltaxon.config.datasets import RawDataset
 from vltaxon.data.download import demand_unchanged
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic, read_frame, write_parquet
@@ -96,7 +97,7 @@ def _size(path: Path) -> int | None:
     return found.st_size if S_ISREG(found.st_mode) else None
 
 
-def located(dataset: config.RawDataset, folder: Path) -> dict[str, Archive | Folder]:
+def located(dataset: RawDataset, folder: Path) -> dict[str, Archive | Folder]:
     """Return where the images of each split lie: in a folder, or in an archive that `unpack` left.
 
     Args:
@@ -235,7 +236,8 @@ def _demand_space(archive: Path, folder: Path) -> None:
     packed, free = archive.stat().st_size, shutil.disk_usage(folder).free
     if free < packed:
         raise UserError(
-            f"{archive}: takes {packed / 1e9:.1f} GB and more, unpacked; {folder} has {free / 1e9:.1f} GB left"
+            f"{archive}: takes {packed / 1e9:.1f} GB and more, unpacked; {folder} has "
+            f"{free / 1e9:.1f} GB left"
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vltaxon.config import RawFile
+from vltaxon.config.base import RawFile
 from vltaxon.data.transfer import Patience, Transfer, remaining
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic

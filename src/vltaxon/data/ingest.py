@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from vltaxon import config, schemas
+from vltaxon import schemas
+from vltaxon.config.datasets import RawDataset
 from vltaxon.data.archives import Archive, Folder, located
 from vltaxon.data.download import demand_unchanged
 from vltaxon.data.images import BrokenImage, ImageStore, decode
@@ -57,7 +58,7 @@ def ingest(task: IngestTask) -> None:
     write_frame(rejected, task.rejected, schemas.REJECTED, **facts)
 
 
-def _chosen(dataset: config.RawDataset, labelled: list[Labelled], seed: int) -> pl.DataFrame:
+def _chosen(dataset: RawDataset, labelled: list[Labelled], seed: int) -> pl.DataFrame:
     """Choose at most `images_per_leaf` images of each leaf and split: those with the lowest numbers drawn.
 
     Returns:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vltaxon.config import Clip
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.errors import UserError, suggest
 
 T = TypeVar("T")

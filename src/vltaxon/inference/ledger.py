@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from vltaxon.config import Price
+from vltaxon.config.models import Price
 from vltaxon.errors import UserError
 from vltaxon.inference.completions_api import Usage
 

@@ -23,7 +23,8 @@ from pathlib import Path
 import httpx2
 
 from vltaxon import checkpoint, gpu
-from vltaxon.config import Endpoint, Managed, Vlm
+from vltaxon.engines.server import Endpoint, Managed
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.served import Served
 from vltaxon.processes import signal_when_parent_dies

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import httpx2
 
-from vltaxon.config import Endpoint
+from vltaxon.engines.server import Endpoint
 from vltaxon.errors import UserError
 from vltaxon.inference import completions_api
 from vltaxon.inference.completions_api import Answer, Passing, Refused, Usage

@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 
 from vltaxon import checkpoint, provenance, schemas
 from vltaxon.data.images import digests
-from vltaxon.inference import engines
+from vltaxon.inference import local_model
 from vltaxon.inference.engine import Engine
-from vltaxon.inference.engines import transformers
 from vltaxon.inference.journal import statistics
 from vltaxon.inference.journal.engine import Journaled, Lazy
 from vltaxon.inference.journal.folder import JournalFolder
+from vltaxon.inference.source import source_of
 from vltaxon.inference.stages.answers import ask_questions
 from vltaxon.inference.stages.chance import answer_by_chance
 from vltaxon.inference.stages.failures import FailedRequests
@@ -44,7 +44,7 @@ def engine_for(
     """
     wanted = pc.field("image_id").isin(pa.array(ids, pa.string()))
     images = provenance.read_parquet(task.images, schemas.IMAGES, rows=wanted)
-    source = engines.source(task, asking, images)
+    source = source_of(task, asking, images)
     kept = JournalFolder(task.state / "journal", source.identity, source.called)
     with ExitStack() as held:
         engine = Lazy(source.weights, lambda: held.enter_context(source.start()))
@@ -108,7 +108,7 @@ def prune_journal(task: PruneJournalTask) -> None:
         ours.add(model.checkpoint)
         trained = sorted(path.parent for path in (task.adapters / name).rglob("adapter_model.safetensors"))
         adapted = (checkpoint.adapted(bare, adapter) for adapter in trained)
-        wanted += [transformers.identity(model, weights) for weights in (bare, *adapted)]
+        wanted += [local_model.identity(model, weights) for weights in (bare, *adapted)]
     gone = statistics.prune(task.journal, ours, wanted)
     lines = [
         f"deleted {one.answers:,} answers ({one.bytes:,} bytes) of {one.note.get('called', one.folder)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vltaxon import provenance
-from vltaxon.config import Endpoint
+from vltaxon.engines.server import Endpoint
 from vltaxon.errors import UserError
 
 

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vltaxon.config import Endpoint
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.server import Endpoint
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.ledger import Ledger

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vltaxon import prompts, provenance
-from vltaxon.config import Endpoint
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.server import Endpoint
 from vltaxon.inference.engine import Decoding, Request
 
 

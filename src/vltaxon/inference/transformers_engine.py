@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from vltaxon import checkpoint, prompts
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.inference import shared_prefix, token_choice
 from vltaxon.inference.batching import Batching, Job
 from vltaxon.inference.engine import Decoding, Request, Response

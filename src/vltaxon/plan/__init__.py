@@ -1,5 +1,1 @@
 """The plan: which jobs an experiment consists of, and what each reads, writes and needs."""
-
-from vltaxon.plan.whole import Plan
-
-__all__ = ["Plan"]

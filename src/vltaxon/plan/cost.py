@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vltaxon import layout
-from vltaxon.config import Experiment, GenerativeSpec, Samples, Step
+from vltaxon.config.experiment import Experiment
+from vltaxon.config.models import GenerativeSpec
+from vltaxon.config.steps import Samples, Step
 from vltaxon.plan.scopes import MAIN, Scope
 from vltaxon.plan.whole import Plan
 from vltaxon.shards import EXPECTED, UNREASONED, new_tokens, text_tokens

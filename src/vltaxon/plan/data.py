@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 from vltaxon import layout
-from vltaxon.config import Dataset, Experiment, RawFile, local
+from vltaxon.config.base import RawFile, local
+from vltaxon.config.datasets import Dataset
+from vltaxon.config.experiment import Experiment
 from vltaxon.errors import UserError
 from vltaxon.plan.planned import Wildcards, planned
 from vltaxon.tasks.data import (

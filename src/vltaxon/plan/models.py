@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from vltaxon.config import Clip, Experiment, GenerativeSpec, ModelSpec, Vlm
+from vltaxon.config.experiment import Experiment
+from vltaxon.config.models import GenerativeSpec, ModelSpec
+from vltaxon.engines.transformers import Vlm
+from vltaxon.engines.zero_shot import Clip
 
 
 class Models:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vltaxon import layout, shards
-from vltaxon.config import Experiment, Prompt, Stage, System
+from vltaxon.config.experiment import Experiment, System
 from vltaxon.config.models import MEMORY_MB
+from vltaxon.config.protocols import Prompt, Stage
 from vltaxon.errors import UserError
 from vltaxon.plan.models import Models
 from vltaxon.plan.planned import Wildcards, planned

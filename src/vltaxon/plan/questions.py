@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from vltaxon import layout
-from vltaxon.config import Experiment, Published
+from vltaxon.config.datasets import Published
+from vltaxon.config.experiment import Experiment
 from vltaxon.errors import UserError
 from vltaxon.plan.data import DataPlan
 from vltaxon.plan.models import Models

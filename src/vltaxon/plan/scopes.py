@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain
 from typing import Literal, NamedTuple
 
-from vltaxon.config import Experiment
+from vltaxon.config.experiment import Experiment
 from vltaxon.errors import UserError, suggest
 from vltaxon.papers import cells, papers
 

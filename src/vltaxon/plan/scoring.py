@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import vltaxon
 from vltaxon import layout, papers
-from vltaxon.config import Experiment, System
+from vltaxon.config.experiment import Experiment, System
 from vltaxon.errors import UserError
 from vltaxon.papers import cells
 from vltaxon.plan.planned import Wildcards, planned

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from vltaxon import layout
-from vltaxon.config import Experiment, Recipe, Samples, Stage, Step
+from vltaxon.config.experiment import Experiment
+from vltaxon.config.protocols import Stage
+from vltaxon.config.recipes import Recipe
+from vltaxon.config.steps import Samples, Step
 from vltaxon.errors import UserError, suggest
 from vltaxon.plan.models import Models
 from vltaxon.plan.planned import Wildcards, planned

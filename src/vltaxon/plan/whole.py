@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vltaxon.config import Experiment
+from vltaxon.config.experiment import Experiment
 from vltaxon.plan.data import DataPlan
 from vltaxon.plan.models import Models
 from vltaxon.plan.prediction import PredictionPlan

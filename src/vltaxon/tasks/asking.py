@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from vltaxon import layout
-from vltaxon.config import Vlm
 from vltaxon.config.base import HOW, Closed
 from vltaxon.config.models import GenerativeSpec
 from vltaxon.config.protocols import Prompt, Stage
+from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from vltaxon.config import Vlm
 from vltaxon.config.base import HOW
+from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.asking import Answering, Asking, AskingTask, LeafTask
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 

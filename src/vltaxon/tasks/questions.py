@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from vltaxon.config.base import HOW
 from vltaxon.config.experiment import Calibration, Partition
-from vltaxon.inference.engines.zero_shot import Clip
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 
 

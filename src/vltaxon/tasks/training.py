@@ -5,8 +5,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from vltaxon.config import HOW, Prompt, Step, Vlm
+from vltaxon.config.base import HOW
+from vltaxon.config.protocols import Prompt
 from vltaxon.config.recipes import AnyStep
+from vltaxon.config.steps import Step
+from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.asking import LeafTask
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 
@@ -28,7 +31,7 @@ class TrainTask(Task):
     checkpoint_minutes: Annotated[NonNegativeInt, HOW]
     processes: Annotated[PositiveInt, HOW] = 1
     distributed: Annotated[Literal["ddp", "fsdp"], HOW] = "ddp"
-    accelerate: Annotated[Path, HOW] = Path("config/accelerate/ddp.yaml")  # what `accelerate launch` is told of them
+    accelerate: Annotated[Path, HOW] = Path("config/accelerate/ddp.yaml")  # settings of `accelerate launch`
     gpu: Annotated[NonNegativeInt, HOW] = 1  # devices of the job
     state: Annotated[Path, HOW]  # folder of the states that a killed training goes on from
     images: Read

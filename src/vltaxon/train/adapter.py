@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from vltaxon.config import Lora
+    from vltaxon.config.steps import Lora
 
 
 def with_adapter(base: "PreTrainedModel", lora: "Lora", previous: Path | None) -> "PeftModel":

@@ -1,21 +1,13 @@
 """How long the samples are in tokens, so that nothing is ever cut to fit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vltaxon.prepared import Lengths
 from vltaxon.train import guards
 
 if TYPE_CHECKING:
     from vltaxon.train.samples import Sample
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of the longest sample (prompt with image, and target), and of the targets on average."""
-
-    longest: int
-    target: float
 
 
 def measure_lengths(samples: Sequence["Sample"], rows: Any, processor: Any) -> Lengths:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import datasets
     from PIL import Image
 
-    from vltaxon.config import Prompt, Samples
+    from vltaxon.config.protocols import Prompt
+    from vltaxon.config.steps import Samples
     from vltaxon.tasks.training import TrainTask
 
 # what a reward may look at

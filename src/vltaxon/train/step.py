@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vltaxon import checkpoint, provenance
 from vltaxon.partition import allowed_parts
+from vltaxon.prepared import Prepared
 from vltaxon.train import (
     adapter,
     arguments,
     guards,
     lengths,
-    objectives,
     progress,
     record,
     samples,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class _Setup(NamedTuple):
     """What is trained, and what identifies it: a state of another identity is not continued."""
 
-    prepared: objectives.Prepared
+    prepared: Prepared
     identity: Mapping[str, Any]
     modules: Sequence[str]  # names of the adapted ones
 
@@ -133,7 +133,7 @@ def _set_up(task: "TrainTask", drawn: Sequence[samples.Sample], world: int) -> _
     }
     common = arguments.common_arguments(task, world, torch.cuda.is_available())
     return _Setup(
-        objectives.Prepared(policy, processor, rows, common, measured, task.files), identity, modules
+        Prepared(policy, processor, rows, common, measured, task.files), identity, modules
     )
 
 

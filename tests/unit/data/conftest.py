@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vltaxon.config import RawDataset
+from vltaxon.config.datasets import RawDataset
 from vltaxon.data.ingest import ingest
 from vltaxon.tasks.data import IngestTask
 

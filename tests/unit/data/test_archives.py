@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from vltaxon import schemas
-from vltaxon.config import Split
+from vltaxon.config.datasets import Split
 from vltaxon.data.archives import Archive, Folder, unpack
 from vltaxon.errors import UserError
 from vltaxon.provenance import read_parquet

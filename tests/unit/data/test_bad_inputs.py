@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from tests.unit.data.conftest import ingest_into
 from vltaxon import schemas
-from vltaxon.config import Dataset, Split
+from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.archives import Archive, Folder, unpack
 from vltaxon.data.images import ImageStore
 from vltaxon.data.sources import folder as folder_source

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.data.server import Fault, Served, becomes, bent, hang, in_a_moment, in_chunks, scrawl, serving, status
-from vltaxon.config import RawFile, Source
+from vltaxon.config.base import RawFile, Source
 from vltaxon.data.download import demand_unchanged, download
 from vltaxon.data.transfer import Patience, Transfer
 from vltaxon.errors import UserError

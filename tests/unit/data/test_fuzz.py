@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vltaxon.config import Dataset, Split
+from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.archives import Archive, unpack
 from vltaxon.data.images import BrokenImage, decode
 from vltaxon.data.sources import cub200, folder, inat21

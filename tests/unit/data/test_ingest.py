@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.unit.data.conftest import ingest_into
 from vltaxon import schemas
-from vltaxon.config import Dataset, Split
+from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.archives import located, unpack
 from vltaxon.data.images import ImageStore
 from vltaxon.demo.archives import write_cub200, write_cub_classes, write_inat21

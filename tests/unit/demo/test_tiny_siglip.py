@@ -7,11 +7,11 @@ import open_clip
 import pytest
 import torch
 
-from vltaxon.config import Clip
 from vltaxon.demo import tiny_siglip
 from vltaxon.demo.clades import world
 from vltaxon.demo.organisms import draw, stream
 from vltaxon.encoders.towers import Encoder
+from vltaxon.engines.zero_shot import Clip
 
 pytestmark = pytest.mark.numeric
 

@@ -6,11 +6,12 @@ import pytest
 
 from tests.unit.data.conftest import ingest_into
 from tests.unit.encoders.conftest import siglip
-from vltaxon.config import Clip, Dataset, Split
+from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.archives import Archive, unpack
 from vltaxon.demo.archives import write_cub200, write_cub_classes
 from vltaxon.demo.clades import BIRD_RANKS, Clade, world
 from vltaxon.encoders.embedding import embed
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.tasks.questions import EmbedTask
 
 __all__ = ["siglip"]

@@ -9,10 +9,10 @@ import pyarrow.csv
 import pytest
 
 from vltaxon import schemas
-from vltaxon.config import Clip
 from vltaxon.config.experiment import Calibration
 from vltaxon.distractors.calibration import calibrate_templates
 from vltaxon.distractors.mining import mine
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.errors import UserError
 from vltaxon.provenance import read_parquet, write_parquet
 from vltaxon.tasks.questions import CalibrateTask, MineTask

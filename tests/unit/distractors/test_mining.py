@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vltaxon import schemas
-from vltaxon.config import Clip
 from vltaxon.data.images import ImageStore
 from vltaxon.distractors.mining import mine, nearest_wrong
 from vltaxon.encoders.embedding import vectors_of
 from vltaxon.encoders.towers import Encoder
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.provenance import facts, read_parquet, write_parquet
 from vltaxon.tasks.questions import MineTask
 from vltaxon.taxonomy import Taxonomy

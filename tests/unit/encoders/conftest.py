@@ -3,8 +3,8 @@
 
 import pytest
 
-from vltaxon.config import Clip
 from vltaxon.demo import tiny_siglip
+from vltaxon.engines.zero_shot import Clip
 
 
 @pytest.fixture(scope="session")

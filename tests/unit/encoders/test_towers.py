@@ -9,9 +9,9 @@ import pytest
 from huggingface_hub import constants
 from PIL import Image
 
-from vltaxon.config import Clip
 from vltaxon.demo import tiny_siglip
 from vltaxon.encoders.towers import Encoder
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.errors import UserError
 
 pytestmark = pytest.mark.numeric

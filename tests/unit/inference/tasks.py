@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.conftest import RANKS, WORDING, World
-from vltaxon.config import GenerativeSpec, Prompt, Stage
+from vltaxon.config.models import GenerativeSpec
+from vltaxon.config.protocols import Prompt, Stage
 from vltaxon.tasks.asking import Answering, Asking
 from vltaxon.tasks.prediction import AnswerTask, PredictLeafTask
 

@@ -12,8 +12,9 @@ from PIL import Image
 from tests.data.families import FAMILIES
 from tests.unit.conftest import LORA, World, step, train
 from vltaxon import checkpoint, prompts
-from vltaxon.config import Lora, Vlm
+from vltaxon.config.steps import Lora
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.transformers_engine import TransformersEngine

@@ -15,15 +15,16 @@ import pytest
 from tests.unit.conftest import PROMPTS, World
 from tests.unit.inference.tasks import asking, leaf_task
 from vltaxon import checkpoint
-from vltaxon.config import Stage, Vlm
+from vltaxon.config.protocols import Stage
 from vltaxon.data.images import digests
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference import run
 from vltaxon.inference.engine import Decoding, Request, Response
-from vltaxon.inference.engines.transformers import identity
 from vltaxon.inference.journal import frames, statistics
 from vltaxon.inference.journal.engine import Journaled, Lazy
 from vltaxon.inference.journal.folder import JournalFolder, folder_of
+from vltaxon.inference.local_model import identity
 from vltaxon.provenance import read_parquet
 
 IDENTITY = {"engine": "transformers", "version": 1, "weights": "w"}

@@ -18,7 +18,8 @@ import pytest
 
 from tests.unit.conftest import PROMPTS, World
 from tests.unit.inference.tasks import answer_task, asking, leaf_task
-from vltaxon.config import Stage, Vlm
+from vltaxon.config.protocols import Stage
+from vltaxon.engines.transformers import Vlm
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.journal import frames
 from vltaxon.tasks.asking import Asking

@@ -21,8 +21,10 @@ from safetensors.numpy import load_file, save_file
 from tests.unit.conftest import PROMPTS, World
 from tests.unit.inference.tasks import asking, leaf_task
 from vltaxon import checkpoint as checkpoints
-from vltaxon.config import Endpoint, Stage, Vlm
+from vltaxon.config.protocols import Stage
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.server import Endpoint
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference import engines, managed
 from vltaxon.inference.engine import Decoding, Request, Response
@@ -184,7 +186,9 @@ def test_it_ends_when_the_job_is_killed(environment: Path, vlm: Vlm, tmp_path: P
     code = f"""
 import sys, time
 from pathlib import Path
-from vltaxon.config import Endpoint, Stage, Vlm
+from vltaxon.config.protocols import Stage
+from vltaxon.engines.server import Endpoint
+from vltaxon.engines.transformers import Vlm
 from vltaxon.inference import engines, managed
 spec = Endpoint.model_validate_json({spec(environment).model_dump_json(exclude_none=True)!r})
 weights = managed.Weights(Vlm.model_validate_json({vlm.model_dump_json()!r}))

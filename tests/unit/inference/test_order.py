@@ -13,7 +13,8 @@ import yaml
 from tests.unit.conftest import PROMPTS, World
 from tests.unit.inference.tasks import answer_task, asking, leaf_task
 from vltaxon import provenance, schemas
-from vltaxon.config import Prompt, Stage, Vlm
+from vltaxon.config.protocols import Prompt, Stage
+from vltaxon.engines.transformers import Vlm
 from vltaxon.inference import run
 from vltaxon.tasks.asking import Asking
 

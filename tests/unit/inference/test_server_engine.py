@@ -18,8 +18,10 @@ from tests.data import endpoint as fake
 from tests.unit.conftest import PROMPTS, World
 from tests.unit.inference.tasks import answer_task, asking
 from vltaxon import provenance, schemas
-from vltaxon.config import Endpoint, Stage, Vlm
+from vltaxon.config.protocols import Stage
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.server import Endpoint
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference import run
 from vltaxon.inference.engine import Decoding, Request, Response

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.unit.conftest import World
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference import shared_prefix, transformers_engine
 from vltaxon.inference.engine import Decoding, Request, Response

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.conftest import World, lineage
 from tests.unit.inference.tasks import answer_task, asking, leaf_task, unasked
 from vltaxon import provenance, schemas
-from vltaxon.config import Prompt, Stage
+from vltaxon.config.protocols import Prompt, Stage
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.stages import questions, requests, similarity

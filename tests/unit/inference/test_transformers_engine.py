@@ -9,8 +9,8 @@ import torch
 
 from tests.unit.conftest import World
 from vltaxon import checkpoint, prompts
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.transformers_engine import TransformersEngine

@@ -41,7 +41,10 @@ def taxa_of(entry: Entry, key: str, first: int) -> list[str]:
 
 def pairs_of(entries: Iterable[Entry], first: int) -> list[tuple[list[str], list[str]]]:
     """True and predicted taxa of each entry; one that lacks either leaves the denominator."""
-    pairs = [(taxa_of(entry, "ground_truth_level", first), taxa_of(entry, "predicted_level", first)) for entry in entries]
+    pairs = [
+        (taxa_of(entry, "ground_truth_level", first), taxa_of(entry, "predicted_level", first))
+        for entry in entries
+    ]
     return [pair for pair in pairs if all(pair)]
 
 
@@ -96,7 +99,10 @@ def differing(entries: Sequence[Entry], first: int) -> float:
     shares = []
     for entry in entries:
         levels = [level for level in range(first, len(RANKS) + 1) if f"choices_level{level}" in entry]
-        theirs = [letter_of(entry[f"prediction_level{level}"], entry[f"choices_level{level}"]) or "Unknown" for level in levels]
+        theirs = [
+            letter_of(entry[f"prediction_level{level}"], entry[f"choices_level{level}"]) or "Unknown"
+            for level in levels
+        ]
         ours = [entry[f"predicted_level{level}_letter"] for level in levels]
         shares += [sum(a != b for a, b in zip(ours, theirs, strict=True)) / len(levels)] if levels else []
     return sum(shares) / len(shares)
@@ -130,13 +136,23 @@ def answered(bench: Bench, rng: random.Random) -> None:
             row = blank | {"outcome": "truncated", "finish_reason": "not asked"}
         else:
             text, reason, reading = said(rng, skill, gold, options)
-            seen = {"completion": text, "finish_reason": reason, "published_index": published_index(text, options)}
-            row = blank | seen | {"outcome": reading.outcome, "answer": reading.answer, "answer_index": reading.index}
+            seen = {
+                "completion": text,
+                "finish_reason": reason,
+                "published_index": published_index(text, options),
+            }
+            row = (
+                blank
+                | seen
+                | {"outcome": reading.outcome, "answer": reading.answer, "answer_index": reading.index}
+            )
             if rng.random() < 0.01:
                 row |= {"outcome": "error", "completion": "", "published_index": None, "answer_index": None}
         bench.answers.setdefault(("model", "d", "similar"), []).append(row)
         index = gold if rng.random() < 0.8 else rng.choice([None, (gold + 1) % len(options)])
-        looked_up = {"outcome": "unparsed"} if skill is None else {"outcome": "answered", "answer_index": index}
+        looked_up = (
+            {"outcome": "unparsed"} if skill is None else {"outcome": "answered", "answer_index": index}
+        )
         bench.answers.setdefault(("lookup", "d", "similar"), []).append(blank | looked_up)
 
 
@@ -151,8 +167,13 @@ def ragged(rng: random.Random, first: int) -> Bench:
         lineages[leaf] = tuple(None if at in gaps else taxon for at, taxon in enumerate(lineages[leaf]))
     images = {f"i{k:05}": rng.choice(sorted(lineages)) for k in range(IMAGES)}
     bench, depth = Bench(Path.cwd()), len(next(iter(lineages.values())))
-    bench.dataset("d", RANKS[-depth:], lineages, images, range(first, depth + 1), member={i: f"{i}.jpg" for i in images})
-    keep = {i: rng.sample(range(1, depth + 1), rng.randint(1, depth)) if rng.random() < 0.2 else range(9) for i in images}
+    bench.dataset(
+        "d", RANKS[-depth:], lineages, images, range(first, depth + 1), member={i: f"{i}.jpg" for i in images}
+    )
+    keep = {
+        i: rng.sample(range(1, depth + 1), rng.randint(1, depth)) if rng.random() < 0.2 else range(9)
+        for i in images
+    }
     asked = [q for q in bench.questions["d", "similar"] if q["level"] in keep[q["image_id"]]]
     bench.questions["d", "similar"] = asked
     return bench
@@ -177,13 +198,19 @@ def scored(sources: Sources) -> dict[tuple[str, str, int | None], float]:
     """Our values by system, metric and level."""
     score(score_task(sources, 2, 0, Path("scores.parquet"), Path("b.duckdb")))
     rows = pq.read_table("scores.parquet").to_pylist()
-    return {(row["system"], row["metric"], row["level"]): row["value"] for row in rows if row["subset"] == "all"}
+    return {
+        (row["system"], row["metric"], row["level"]): row["value"] for row in rows if row["subset"] == "all"
+    }
 
 
 def taken(entry: Entry) -> bool:
     """Whether truth and prediction are null at the same levels, and have keys for all of them."""
     truth, said = (
-        {key.removeprefix(kind): value is None for key, value in entry.items() if re.fullmatch(rf"{kind}\d+", key)}
+        {
+            key.removeprefix(kind): value is None
+            for key, value in entry.items()
+            if re.fullmatch(rf"{kind}\d+", key)
+        }
         for kind in ("ground_truth_level", "predicted_level")
     )
     return truth == said and truth.keys() == {str(level) for level in range(1, len(truth) + 1)}
@@ -209,9 +236,13 @@ def test_metrics_are_the_benchmark_s_on_what_we_export(tmp_path: Path, first: in
                 "SELECT system, level, image_id || '.jpg', value FROM per_image WHERE metric = 'level_accuracy'"
             ).fetchall()
     for system, found in entries.items():
-        assert all(taken(entry) for entry in found), "a prediction without truth, or the reverse, would shift those below"
+        assert all(taken(entry) for entry in found), (
+            "a prediction without truth, or the reverse, would shift those below"
+        )
         theirs = measured(found, first)
-        assert len(set(theirs.values())) == len(theirs) and all(0.1 < value < 0.9 for value in theirs.values())
+        assert len(set(theirs.values())) == len(theirs) and all(
+            0.1 < value < 0.9 for value in theirs.values()
+        )
         assert {name: ours[system, name, None] for name in theirs} == pytest.approx(theirs, abs=1e-9)
         gapless = [entry for entry in found if whole(entry)]
         names = {entry["image"] for entry in gapless}
@@ -234,7 +265,9 @@ def test_metrics_are_the_benchmark_s_on_what_we_export(tmp_path: Path, first: in
         assert ours["model", f"published_{name}", None] == pytest.approx(theirs[name], abs=1e-9)
         assert abs(theirs[name] - ours["model", name, None]) > 0.01, "the two readings are told apart"
         assert ("lookup", f"published_{name}", None) not in ours
-    assert ours["model", "parsers_differ", None] == pytest.approx(differing(entries["model"], first), abs=1e-9)
+    assert ours["model", "parsers_differ", None] == pytest.approx(
+        differing(entries["model"], first), abs=1e-9
+    )
 
 
 # -- where they differ -----------------------------------------------------------------------------------------------------
@@ -272,7 +305,12 @@ def test_a_place_in_the_list_is_not_a_level_below_a_gap(tmp_path: Path) -> None:
         sources = one_image(lineages, [True, False, True, True], range(1, 6))
         ours, [entry] = scored(sources), exported(sources, "s")
     assert by_position([entry], 1) == {1: 1, 2: 0, 3: 1, 4: 1}
-    assert {level: value for (_, name, level), value in ours.items() if name == "level_accuracy"} == {1: 1, 3: 0, 4: 1, 5: 1}
+    assert {level: value for (_, name, level), value in ours.items() if name == "level_accuracy"} == {
+        1: 1,
+        3: 0,
+        4: 1,
+        5: 1,
+    }
 
 
 def test_a_level_with_one_option_is_a_question_to_the_script_alone(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.data.builder import score_task
 from tests.unit.inference.tasks import asking
 from vltaxon import schemas
-from vltaxon.config import Prompt, Stage
+from vltaxon.config.protocols import Prompt, Stage
 from vltaxon.inference.engine import Request, Response
 from vltaxon.inference.stages.answers import ask_questions
 from vltaxon.inference.stages.leaf import name_leaves
@@ -34,7 +34,18 @@ from vltaxon.taxonomy import normalise
 from vltaxon.train.rewards.accuracy import reward as accuracy_reward
 
 FORMS, REASONS, TASKS = ("tagged", "bare"), ("stop", "length"), ("leaf", "answer")
-NAMES = ("Rosa", "Rosa canina", "rosa canina var. alba", "A", "B common oak", "C. elegans", "Straße É", "Ælurus", "Sorry", "x.")
+NAMES = (
+    "Rosa",
+    "Rosa canina",
+    "rosa canina var. alba",
+    "A",
+    "B common oak",
+    "C. elegans",
+    "Straße É",
+    "Ælurus",
+    "Sorry",
+    "x.",
+)
 PROSE = (
     "Based on the image, ", "The Correct one ", "I'm sorry, I cannot ", "as an AI ", "Here is why, unlike option D", " or ", ", ",
     " and ", "\n", " ", "because of its leaves. ", "Kingdom: Plantae; Genus: Rosa; ", "\u00a0", "\u0000", "\U0001f339", "\u0392",
@@ -80,7 +91,14 @@ def cases(draw: st.DrawFn) -> Case:
     )  # fmt: skip
     said = st.just(text) | spelt(leaf) | lettered | st.just(half)
     body = draw(said) if draw(st.booleans()) else draw(st.sampled_from(CUES)) + draw(said) + draw(ends)
-    thoughts = ["", "<think></think>", "<think>Genus: Rosa</think>\n", "<think>A or B?</think>", "<think>unclosed ", "Well. "]
+    thoughts = [
+        "",
+        "<think></think>",
+        "<think>Genus: Rosa</think>\n",
+        "<think>A or B?</think>",
+        "<think>unclosed ",
+        "Well. ",
+    ]
     thought = draw(st.sampled_from(thoughts))
     tagged = draw(st.sampled_from([body] + [f"<answer>{body}</answer>"] * 3))
     pieces = st.sampled_from([*TAGS, *PROSE, *CUES, body]) | said | st.text(max_size=4)
@@ -135,15 +153,23 @@ def counted(cases: Sequence[Case]) -> dict[tuple[str, str, str], list[bool]]:
     paths = {name: Path(f"{name}.parquet") for name in tables}
     for name, (rows, schema) in tables.items():
         write_parquet(pa.Table.from_pylist(rows, schema), paths[name], schema)
-    prompt, words = Prompt(source="test", text="{question}{options}"), {"wording": "What?", "ranks": ("species",)}
+    prompt, words = (
+        Prompt(source="test", text="{question}{options}"),
+        {"wording": "What?", "ranks": ("species",)},
+    )
     common = {"shard": 0, "shards": 1, "images": paths["images"]}
     answers, leaves = {}, {}
     for form, reason in itertools.product(FORMS, REASONS):
         engine, system = Says(cases, reason), f"{form} {reason}"
         leaf, answer = (Stage(name=task, prompt="p", form=form) for task in TASKS)  # type: ignore[arg-type]
-        leaves[system, "d"], answers[system, "d", "similar"] = [Path(f"{system}/leaf.parquet")], [Path(f"{system}/a.parquet")]
+        leaves[system, "d"], answers[system, "d", "similar"] = (
+            [Path(f"{system}/leaf.parquet")],
+            [Path(f"{system}/a.parquet")],
+        )
         [one], [two] = leaves[system, "d"], answers[system, "d", "similar"]
-        name_leaves(PredictLeafTask(asking=asking(leaf, prompt, **words), predictions=one, **common), engine, ids)
+        name_leaves(
+            PredictLeafTask(asking=asking(leaf, prompt, **words), predictions=one, **common), engine, ids
+        )
         asked = {"asking": asking(answer, prompt, **words), "questions": paths["asked"]}
         ask_questions(AnswerTask(predictions=two, **asked, **common), engine, ids)
     sources = Sources(
@@ -189,21 +215,39 @@ def test_reward_is_1_exactly_where_the_metric_counts_right(tmp_path: Path) -> No
     for key, right in metric.items():
         reward = rewarded(cases, *key)
         differ = [case for case, a, b in zip(cases, right, reward, strict=True) if a != b]
-        assert not differ, f"{key}: {len(differ)} differ, the shortest: {min(differ, key=lambda case: len(case.completion))}"
+        assert not differ, (
+            f"{key}: {len(differ)} differ, the shortest: {min(differ, key=lambda case: len(case.completion))}"
+        )
         if key != ("leaf", "bare", "length"):  # where the limit was hit, a bare name is never taken
-            assert 0.02 < sum(right) / len(right) < 0.9, f"{key}: {sum(right)} of {len(right)} right tell little"
-    assert metric["answer", "bare", "stop"] != metric["answer", "bare", "length"], "no case shows the difference that a cut makes"
+            assert 0.02 < sum(right) / len(right) < 0.9, (
+                f"{key}: {sum(right)} of {len(right)} right tell little"
+            )
+    assert metric["answer", "bare", "stop"] != metric["answer", "bare", "length"], (
+        "no case shows the difference that a cut makes"
+    )
 
 
 CUT = [  # a bare name is not trusted once the limit was hit; a letter is, with the beginning of its text
     ("leaf", "bare", Case("Rosa", ("Rosa", "Acer"), 0, "Rosa"), {"stop": True, "length": False}),
-    ("answer", "bare", Case("Rosa canina", ("Rosa canina", "Acer"), 0, "A. Rosa can"), {"stop": False, "length": True}),
-    ("answer", "tagged", Case("Rosa", ("Rosa canina", "Acer"), 0, "<answer>A. Ros</answer>"), {"stop": False, "length": False}),
+    (
+        "answer",
+        "bare",
+        Case("Rosa canina", ("Rosa canina", "Acer"), 0, "A. Rosa can"),
+        {"stop": False, "length": True},
+    ),
+    (
+        "answer",
+        "tagged",
+        Case("Rosa", ("Rosa canina", "Acer"), 0, "<answer>A. Ros</answer>"),
+        {"stop": False, "length": False},
+    ),
 ]
 
 
 @pytest.mark.parametrize(("task", "form", "case", "expected"), CUT)
-def test_the_limit_counts_alike_in_both(tmp_path: Path, task: str, form: str, case: Case, expected: dict[str, bool]) -> None:
+def test_the_limit_counts_alike_in_both(
+    tmp_path: Path, task: str, form: str, case: Case, expected: dict[str, bool]
+) -> None:
     with contextlib.chdir(tmp_path):
         metric = counted([case])
     for reason, right in expected.items():

@@ -32,7 +32,10 @@ def scored(bench: Bench, shards: int = 1, bootstrap: int = 20) -> Values:
     files = Path("results/metrics/scores.parquet"), Path("results/benchmark.duckdb")
     score(score_task(bench.sources(shards), bootstrap, 0, *files))
     rows = pq.read_table("results/metrics/scores.parquet").to_pylist()
-    return {tuple(row[k] for k in ("system", "dataset", "choices", "metric", "level", "subset")): row for row in rows}  # type: ignore[misc]
+    return {
+        tuple(row[k] for k in ("system", "dataset", "choices", "metric", "level", "subset")): row
+        for row in rows
+    }  # type: ignore[misc]
 
 
 T, F = True, False
@@ -54,14 +57,33 @@ HAND: list[tuple[list[bool | str], dict[str, float | None]]] = [
     ),
     (
         [T] * 6,
-        {"hca": 1, "leaf": 1, "hca_given_leaf": 1, "por": 1, "strict_por_prefix": 1, "strict_por_run": 1, "tor": 1},
+        {
+            "hca": 1,
+            "leaf": 1,
+            "hca_given_leaf": 1,
+            "por": 1,
+            "strict_por_prefix": 1,
+            "strict_por_run": 1,
+            "tor": 1,
+        },
     ),
     (
         [F] * 6,
-        {"hca": 0, "leaf": 0, "hca_given_leaf": None, "por": 0, "strict_por_prefix": 0, "strict_por_run": 0, "tor": 0},
+        {
+            "hca": 0,
+            "leaf": 0,
+            "hca_given_leaf": None,
+            "por": 0,
+            "strict_por_prefix": 0,
+            "strict_por_run": 0,
+            "tor": 0,
+        },
     ),
     # runs of 2 and 3: the longest counts; pairs right: 1 + 2
-    ([T, T, F, T, T, T], {"hca": 0, "por": 5 / 6, "strict_por_prefix": 2 / 6, "strict_por_run": 3 / 6, "tor": 3 / 5}),
+    (
+        [T, T, F, T, T, T],
+        {"hca": 0, "por": 5 / 6, "strict_por_prefix": 2 / 6, "strict_por_run": 3 / 6, "tor": 3 / 5},
+    ),
     # two runs of the same length
     ([T, T, F, F, T, T], {"leaf": 1, "strict_por_prefix": 2 / 6, "strict_por_run": 2 / 6, "tor": 2 / 5}),
     # leaf wrong only
@@ -90,7 +112,10 @@ HAND: list[tuple[list[bool | str], dict[str, float | None]]] = [
             "answered_accuracy": 1,
         },
     ),
-    (["truncated"] * 6, {"hca": 0, "por": 0, "outcome_truncated": 1, "outcome_answered": 0, "answered_accuracy": None}),
+    (
+        ["truncated"] * 6,
+        {"hca": 0, "por": 0, "outcome_truncated": 1, "outcome_answered": 0, "answered_accuracy": None},
+    ),
 ]
 
 
@@ -109,13 +134,18 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Values:
 @pytest.mark.parametrize("number", range(len(HAND)))
 def test_hand_computed_rows(by_hand: Values, number: int) -> None:
     expected = HAND[number][1]
-    got = {m: by_hand[k]["value"] if (k := (f"s{number}", "d", "similar", m, None, "all")) in by_hand else None for m in expected}
+    got = {
+        m: by_hand[k]["value"] if (k := (f"s{number}", "d", "similar", m, None, "all")) in by_hand else None
+        for m in expected
+    }
     assert got == {m: v if v is None else pytest.approx(v, abs=1e-12) for m, v in expected.items()}
 
 
 def test_kingdom_is_asked_but_not_scored(bench: Bench) -> None:
     bench.dataset("d", RANKS, SEVEN, {"i": "S0"}, scored=range(1, 8))
-    assert [q["scored"] for q in bench.questions["d", "similar"]] == [False] + [True] * 6  # one option: no question
+    assert [q["scored"] for q in bench.questions["d", "similar"]] == [False] + [
+        True
+    ] * 6  # one option: no question
     bench.answer("s", "d", "similar", {"i": [T] * 6})
     levels = {key[4] for key in scored(bench) if key[3] == "level_accuracy"}
     assert levels == {2, 3, 4, 5, 6, 7}
@@ -147,7 +177,14 @@ def test_one_level(bench: Bench) -> None:
     bench.answer("s", "d", "similar", {"i": [T], "j": [F]})
     value = {k[3]: v["value"] for k, v in scored(bench).items()}
     assert value["tor"] == 0
-    assert value["hca"] == value["leaf"] == value["por"] == value["strict_por_run"] == value["strict_por_prefix"] == 0.5
+    assert (
+        value["hca"]
+        == value["leaf"]
+        == value["por"]
+        == value["strict_por_run"]
+        == value["strict_por_prefix"]
+        == 0.5
+    )
 
 
 def test_chance_follows_the_number_of_options(bench: Bench) -> None:
@@ -161,7 +198,9 @@ def test_chance_follows_the_number_of_options(bench: Bench) -> None:
 STRAIT = ("K", "P0", "C0", "O0", "F0", "G0", "Straße É")
 
 
-OPEN: list[tuple[str | None, Lineage | None, str, int, int]] = [  # answer, lineage, outcome; leaf right, lineage right
+OPEN: list[
+    tuple[str | None, Lineage | None, str, int, int]
+] = [  # answer, lineage, outcome; leaf right, lineage right
     ("Straße É", STRAIT, "answered", 1, 1),
     (" STRASSE  E\u0301. ", STRAIT, "answered", 1, 1),  # case-folded, composed, spaces and full stop dropped
     ("Strase É", STRAIT, "answered", 0, 0),
@@ -182,7 +221,11 @@ def test_open_set(bench: Bench) -> None:
         bench.name(f"s{number}", "d", {"i": (answer, lineage)}, outcome=outcome, tokens=33)
     found = scored(bench)
     for number, (_, lineage, outcome, leaf, whole) in enumerate(OPEN):
-        got = {k[3:5]: v["value"] for k, v in found.items() if k[0] == f"s{number}" and k[2] == "open_set" and k[5] == "all"}
+        got = {
+            k[3:5]: v["value"]
+            for k, v in found.items()
+            if k[0] == f"s{number}" and k[2] == "open_set" and k[5] == "all"
+        }
         assert (got["open_leaf", None], got["open_lineage", None]) == (leaf, whole), OPEN[number]
         assert got.get(("open_lineage_given_leaf", None)) == (whole if leaf else None), OPEN[number]
         assert got["completion_tokens", None] == 33
@@ -193,14 +236,21 @@ def test_open_set(bench: Bench) -> None:
 def test_open_lineage_given_the_leaf_is_over_the_images_with_the_leaf_right(bench: Bench) -> None:
     """Four images: whole lineage, leaf only (two of them), neither. Of the leaf the answer counts, not the reasoning."""
     bench.dataset("d", RANKS, SEVEN, {f"i{k}": f"S{k}" for k in range(4)}, scored=range(2, 8))
-    said = {"i0": ("S0", (*SEVEN["S0"][:-1], "S4")), "i1": ("S1", SEVEN["S4"]), "i2": ("S2", None), "i3": ("S4", SEVEN["S3"])}
+    said = {
+        "i0": ("S0", (*SEVEN["S0"][:-1], "S4")),
+        "i1": ("S1", SEVEN["S4"]),
+        "i2": ("S2", None),
+        "i3": ("S4", SEVEN["S3"]),
+    }
     bench.name("s", "d", said)
     value = {k[3]: (v["value"], v["n"]) for k, v in scored(bench).items() if k[4] is None and k[5] == "all"}
     assert value["open_leaf"] == (0.75, 4) and value["open_lineage"] == (0.25, 4)
     assert value["open_lineage_given_leaf"] == (pytest.approx(1 / 3), 3)
 
 
-Said = tuple[str | None, bool | str, bool | None]  # completion, our reading, theirs; right, wrong, or none (with our outcome)
+Said = tuple[
+    str | None, bool | str, bool | None
+]  # completion, our reading, theirs; right, wrong, or none (with our outcome)
 PUBLISHED: list[tuple[list[Said], dict[str, float]]] = [
     # the bare letter: both read the same
     ([("A", T, T), ("B", F, F), ("C", T, T)], {"published_hca": 0, "published_leaf": 1, "parsers_differ": 0, "leaf": 1}),
@@ -228,34 +278,55 @@ def read_twice(bench: Bench, system: str, said: list[Said]) -> None:
 
 def test_published_reading(bench: Bench) -> None:
     """Each case is a system that answers the three questions of one image; a wrong option is the same one for both readings."""
-    bench.dataset("d", RANKS[4:], {f"S{i}": (f"F{i}", f"G{i}", f"S{i}") for i in range(3)}, {"i": "S0"}, scored=(1, 2, 3))
+    bench.dataset(
+        "d",
+        RANKS[4:],
+        {f"S{i}": (f"F{i}", f"G{i}", f"S{i}") for i in range(3)},
+        {"i": "S0"},
+        scored=(1, 2, 3),
+    )
     for number, (said, _) in enumerate(PUBLISHED):
         read_twice(bench, f"s{number}", said)
     found = scored(bench)
     for number, (_, expected) in enumerate(PUBLISHED):
-        got = {metric: found[f"s{number}", "d", "similar", metric, None, "all"]["value"] for metric in expected}
+        got = {
+            metric: found[f"s{number}", "d", "similar", metric, None, "all"]["value"] for metric in expected
+        }
         assert got == {metric: pytest.approx(value) for metric, value in expected.items()}, PUBLISHED[number]
 
 
 def test_two_wrong_options_differ(bench: Bench) -> None:
     bench.dataset("d", ("species",), {f"S{i}": (f"S{i}",) for i in range(3)}, {"i": "S0"}, scored=[1])
     read_twice(bench, "s", [("Answer: C", F, F)])
-    bench.answers["s", "d", "similar"][0]["published_index"] = (bench.questions["d", "similar"][0]["answer_index"] + 2) % 3
+    bench.answers["s", "d", "similar"][0]["published_index"] = (
+        bench.questions["d", "similar"][0]["answer_index"] + 2
+    ) % 3
     value = {k[3]: v["value"] for k, v in scored(bench).items()}
     assert (value["published_hca"], value["hca"], value["parsers_differ"]) == (0, 0, 1)
 
 
-def test_published_reading_counts_images_not_asked_and_leaves_out_systems_that_write_nothing(bench: Bench) -> None:
+def test_published_reading_counts_images_not_asked_and_leaves_out_systems_that_write_nothing(
+    bench: Bench,
+) -> None:
     """The second image was not asked, for want of a name, and stays in the denominator. A lookup has no value, which is not 0."""
     bench.dataset(
-        "d", RANKS[4:], {f"S{i}": (f"F{i}", f"G{i}", f"S{i}") for i in range(3)}, {"i": "S0", "j": "S1"}, scored=(1, 2, 3)
+        "d",
+        RANKS[4:],
+        {f"S{i}": (f"F{i}", f"G{i}", f"S{i}") for i in range(3)},
+        {"i": "S0", "j": "S1"},
+        scored=(1, 2, 3),
     )
     bench.answer("model", "d", "similar", {"i": [T] * 3, "j": ["truncated"] * 3})
     for row in bench.answers["model", "d", "similar"][3:]:
         row |= {"completion": None, "finish_reason": "not asked"}
     bench.answer("lookup", "d", "similar", {"i": [T] * 3, "j": ["truncated"] * 3}, tokens=None)
     found = {k: (v["value"], v["n"]) for k, v in scored(bench).items() if k[5] == "all"}
-    for metric, value in (("hca", 0.5), ("published_hca", 0.5), ("published_leaf", 0.5), ("parsers_differ", 0)):
+    for metric, value in (
+        ("hca", 0.5),
+        ("published_hca", 0.5),
+        ("published_leaf", 0.5),
+        ("parsers_differ", 0),
+    ):
         assert found["model", "d", "similar", metric, None, "all"] == (value, 2)
     assert {k[3] for k in found if k[0] == "model"} - {k[3] for k in found if k[0] == "lookup"} == {
         "published_hca", "published_leaf", "parsers_differ", "completion_tokens",
@@ -319,7 +390,9 @@ def test_incomplete_predictions_are_refused(bench: Bench, spoil: Callable[[Bench
     spoil(bench)
     with pytest.raises(UserError, match=words):
         scored(bench)
-    assert not list(Path("results").rglob("*.duckdb*")) and not Path("results/metrics/scores.parquet").exists()
+    assert (
+        not list(Path("results").rglob("*.duckdb*")) and not Path("results/metrics/scores.parquet").exists()
+    )
 
 
 def plain(right: list[bool | str]) -> dict[str, float]:
@@ -354,7 +427,10 @@ def test_random_predictions_agree_with_plain_python(bench: Bench) -> None:
     images = {f"i{k:04}": rng.choice(list(lineages)) for k in range(300)}
     bench.dataset("d", ("order", "family", "genus", "species"), lineages, images, scored=(1, 2, 3, 4))
     said = {
-        s: {i: marks(rng, sum(t is not None for t in lineages[leaf]), upper, 0.6) for i, leaf in images.items()}
+        s: {
+            i: marks(rng, sum(t is not None for t in lineages[leaf]), upper, 0.6)
+            for i, leaf in images.items()
+        }
         for s, upper in (("a", 0.9), ("b", 0.4))
     }
     for system, right in said.items():
@@ -365,12 +441,19 @@ def test_random_predictions_agree_with_plain_python(bench: Bench) -> None:
         for metric in rows[0] | {"hca_given_leaf": 0}:
             values = [row[metric] for row in rows if metric in row]
             row = found[system, "d", "similar", metric, None, "all"]
-            assert (row["value"], row["n"]) == (pytest.approx(sum(values) / len(values), abs=1e-9), len(values)), metric
+            assert (row["value"], row["n"]) == (
+                pytest.approx(sum(values) / len(values), abs=1e-9),
+                len(values),
+            ), metric
             assert row["low"] <= row["value"] <= row["high"]
-    hca, leaf, given = (found["a", "d", "similar", m, None, "all"]["value"] for m in ("hca", "leaf", "hca_given_leaf"))
+    hca, leaf, given = (
+        found["a", "d", "similar", m, None, "all"]["value"] for m in ("hca", "leaf", "hca_given_leaf")
+    )
     assert hca == pytest.approx(leaf * given, abs=1e-12)
 
-    value, low, high = difference(Path("results/benchmark.duckdb"), "d", "similar", "hca", ("a", "b"), 200, 0) or (
+    value, low, high = difference(
+        Path("results/benchmark.duckdb"), "d", "similar", "hca", ("a", "b"), 200, 0
+    ) or (
         0,
         0,
         0,
@@ -405,9 +488,13 @@ def test_database_answers_questions_of_its_own(bench: Bench) -> None:
         }
         assert views >= {"images", "taxa", "questions", "answers", "leaves", "splits", "scores", "per_image"}
         assert connection.sql("SELECT value FROM per_image WHERE metric = 'tor'").fetchall() == [(0.8,)]
-        assert connection.sql("SELECT value FROM scores WHERE metric = 'tor' AND subset = 'all'").fetchall() == [(0.8,)]
+        assert connection.sql(
+            "SELECT value FROM scores WHERE metric = 'tor' AND subset = 'all'"
+        ).fetchall() == [(0.8,)]
         assert connection.sql("SELECT count(*) FROM metrics.level_accuracy").fetchall() == [(6,)]
-        text = " ".join(sql for (sql,) in connection.sql("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall())
+        text = " ".join(
+            sql for (sql,) in connection.sql("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
+        )
     assert str(bench.root) not in text
 
 
@@ -420,7 +507,9 @@ def test_scores_have_the_schema_and_no_metric_is_silent(bench: Bench) -> None:
     names = {key[3] for key in found}
     known = heads.read(heads.files())
     assert names == set(known)
-    assert {name.removeprefix("outcome_") for name in names if known[name].file.stem == "outcomes"} == set(schemas.OUTCOMES)
+    assert {name.removeprefix("outcome_") for name in names if known[name].file.stem == "outcomes"} == set(
+        schemas.OUTCOMES
+    )
 
 
 def test_each_metric_says_what_it_means() -> None:
@@ -431,7 +520,12 @@ def test_each_metric_says_what_it_means() -> None:
 def test_level_accuracy_given_leaf(bench: Bench) -> None:
     """Only images with the leaf right count, at every level."""
     bench.dataset("d", RANKS, SEVEN, {"i": "S0", "j": "S1", "k": "S2"}, scored=range(2, 8))
-    bench.answer("s", "d", "similar", {"i": [F, T, T, T, T, T], "j": [T, T, F, T, T, T], "k": [F, F, F, F, F, "truncated"]})
+    bench.answer(
+        "s",
+        "d",
+        "similar",
+        {"i": [F, T, T, T, T, T], "j": [T, T, F, T, T, T], "k": [F, F, F, F, F, "truncated"]},
+    )
     found = scored(bench)
     rows = [found["s", "d", "similar", "level_accuracy_given_leaf", level, "all"] for level in range(2, 8)]
     assert [row["value"] for row in rows] == [0.5, 1, 0.5, 1, 1, 1] and {row["n"] for row in rows} == {2}

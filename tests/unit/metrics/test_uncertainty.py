@@ -14,7 +14,9 @@ def intervals(values: np.ndarray, shares: np.ndarray, resamples: int, seed: int)
     return mean_intervals(values, drawn, shares)
 
 
-def _one(values: np.ndarray, resamples: int = 4000, seed: int = 0, share: bool = True) -> tuple[float, float, float, int]:
+def _one(
+    values: np.ndarray, resamples: int = 4000, seed: int = 0, share: bool = True
+) -> tuple[float, float, float, int]:
     mean, low, high, n = intervals(values[:, None], np.array([share]), resamples, seed)
     return mean[0], low[0], high[0], int(n[0])
 
@@ -23,7 +25,9 @@ def _one(values: np.ndarray, resamples: int = 4000, seed: int = 0, share: bool =
 def test_agrees_with_scipy(seed: int) -> None:
     values = np.random.default_rng(seed).beta(2, 1, size=150)
     ours = _one(values, seed=seed)
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=seed).confidence_interval
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=4000, method="percentile", rng=seed
+    ).confidence_interval
     assert ours[1:3] == pytest.approx(tuple(theirs), abs=0.004)
 
 
@@ -31,7 +35,9 @@ def test_agrees_with_scipy_where_values_are_missing() -> None:
     """HCA(L): the images that count differ from resample to resample, so it is a ratio of two resampled sums."""
     rng = np.random.default_rng(3)
     values = np.where(rng.random(200) < 0.5, (rng.random(200) < 0.7).astype(float), np.nan)
-    low, high = stats.bootstrap((values,), np.nanmean, n_resamples=4000, method="percentile", rng=0).confidence_interval
+    low, high = stats.bootstrap(
+        (values,), np.nanmean, n_resamples=4000, method="percentile", rng=0
+    ).confidence_interval
     ours = _one(values)
     assert ours[1:3] == pytest.approx((low, high), abs=0.02)
     assert ours[3] == np.count_nonzero(~np.isnan(values))

@@ -47,7 +47,9 @@ def test_hca_is_hca_given_leaf_times_leaf(role: str) -> None:
 def test_vl_taxon_is_the_same_in_all_tables_and_best_in_hca(role: str, metric: str) -> None:
     """The hybrid of Table 6 and the last rows of Tables 4 and 5 are VL-Taxon of Table 3."""
     tables = ["table4", "table6"] + (["table5"] if metric == "leaf" else [])
-    assert {VALUE[table, "vl_taxon", role, metric] for table in tables} == {VALUE["table3", "vl_taxon", role, metric]}
+    assert {VALUE[table, "vl_taxon", role, metric] for table in tables} == {
+        VALUE["table3", "vl_taxon", role, metric]
+    }
     for system in ("vl_taxon_no_reasoning", "vl_taxon_no_first_stage"):
         assert (VALUE["table4", system, role, "hca"] or 0) < (VALUE["table4", "vl_taxon", role, "hca"] or 0)
 
@@ -55,9 +57,13 @@ def test_vl_taxon_is_the_same_in_all_tables_and_best_in_hca(role: str, metric: s
 def test_no_hca_is_above_its_leaf() -> None:
     for (table, system, role, metric), value in VALUE.items():
         for part, whole in (("hca", "leaf"), ("open_lineage", "open_leaf")):
-            if metric == part and value is not None and (other := VALUE[table, system, role, whole]) is not None:
+            if (
+                metric == part
+                and value is not None
+                and (other := VALUE[table, system, role, whole]) is not None
+            ):
                 assert value <= other
     # the gain on plants that the paper calls "45% relative" is of absolute points
-    assert (VALUE["table3", "vl_taxon", "plant", "hca"] or 0) - (VALUE["table3", "base", "plant", "hca"] or 0) == pytest.approx(
-        45.37
-    )
+    assert (VALUE["table3", "vl_taxon", "plant", "hca"] or 0) - (
+        VALUE["table3", "base", "plant", "hca"] or 0
+    ) == pytest.approx(45.37)

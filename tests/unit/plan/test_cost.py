@@ -7,19 +7,23 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from vltaxon import config, schemas
+from vltaxon import schemas
+from vltaxon.config.experiment import Experiment, System
+from vltaxon.config.load import load
+from vltaxon.config.models import Speed
+from vltaxon.engines.server import Endpoint
 from vltaxon.plan.cost import Estimate, Work, estimate
 from vltaxon.plan.cost_text import describe
 from vltaxon.provenance import write_parquet
 
 ROOT = Path(__file__).parents[3]
-SPEED = config.Speed(prompt=1000, new=100, train=500, source="a guess")
+SPEED = Speed(prompt=1000, new=100, train=500, source="a guess")
 
 
 @pytest.fixture
-def experiment(monkeypatch: pytest.MonkeyPatch) -> config.Experiment:
+def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     monkeypatch.chdir(ROOT)
-    found = config.load(Path("config/config.yaml"))
+    found = load(Path("config/config.yaml"))
     models = found.models | {"tiny_vlm": found.models["tiny_vlm"].model_copy(update={"speed": SPEED})}
     return found.model_copy(update={"models": models})
 
@@ -29,7 +33,7 @@ def line(found: Estimate, what: str, who: str, data: str) -> Work:
     return work
 
 
-def test_requests_are_counted_from_what_is_said(experiment: config.Experiment, tmp_path: Path) -> None:
+def test_requests_are_counted_from_what_is_said(experiment: Experiment, tmp_path: Path) -> None:
     found = estimate(experiment, tmp_path)
     direct = line(found, "similar questions", "base", "demo_plants")
     assert direct.requests == 72 * 4 * 7, "72 species, 4 test images each, seven ranks"
@@ -41,7 +45,7 @@ def test_requests_are_counted_from_what_is_said(experiment: config.Experiment, t
     assert leaf.requests == 32 * 3 and leaf.new_tokens == leaf.requests * 40, "the model's own limit"
 
 
-def test_training_counts_samples_and_rollouts(experiment: config.Experiment, tmp_path: Path) -> None:
+def test_training_counts_samples_and_rollouts(experiment: Experiment, tmp_path: Path) -> None:
     found = estimate(experiment, tmp_path)
     species = (72 - 12) / 2
     sft = line(found, "training 1-sft", "vl_taxon", "demo_plants")
@@ -55,7 +59,7 @@ def test_training_counts_samples_and_rollouts(experiment: config.Experiment, tmp
     assert tan.requests == 2 * species * 7 and tan.new_tokens == tan.requests * 6 * 2, "one conversation an image, six letters"
 
 
-def test_shared_work_is_counted_once_under_the_first_target(experiment: config.Experiment, tmp_path: Path) -> None:
+def test_shared_work_is_counted_once_under_the_first_target(experiment: Experiment, tmp_path: Path) -> None:
     found = estimate(experiment, tmp_path)
     assert [work.who for work in found.work if work.what == "stage 1" and work.data == "demo_animals"].count("vl_taxon") == 1
     assert {work.target for work in found.work if work.who == "vl_taxon"} == {"all"}
@@ -67,7 +71,7 @@ def test_shared_work_is_counted_once_under_the_first_target(experiment: config.E
     assert not any(work.who in ("chance", "siglip", "vl_taxon_lookup") for work in found.work), "no model generates there"
 
 
-def test_what_is_there_is_measured(experiment: config.Experiment, tmp_path: Path) -> None:
+def test_what_is_there_is_measured(experiment: Experiment, tmp_path: Path) -> None:
     blank: dict[str, Any] = dict.fromkeys(schemas.IMAGES.names)
     images = [blank | {"image_id": str(i), "split": "test" if i < 5 else "train"} for i in range(8)]
     path = tmp_path / "results/data/demo_plants/images.parquet"
@@ -84,7 +88,7 @@ def test_what_is_there_is_measured(experiment: config.Experiment, tmp_path: Path
     assert not others.done and others.seconds == pytest.approx(others.requests * 1.0 / 3), "timed on another data set"
 
 
-def test_what_is_unknown_is_said_and_not_guessed(experiment: config.Experiment, tmp_path: Path) -> None:
+def test_what_is_unknown_is_said_and_not_guessed(experiment: Experiment, tmp_path: Path) -> None:
     plants = experiment.datasets["demo_plants"].model_copy(update={"size": None})
     tiny = experiment.models["tiny_vlm"].model_copy(update={"speed": None})
     bare = experiment.model_copy(
@@ -97,12 +101,12 @@ def test_what_is_unknown_is_said_and_not_guessed(experiment: config.Experiment, 
     assert "give `speed` in the model's file" in text and "lines without a speed" in text
 
 
-def test_an_endpoint_costs_money_and_no_device(experiment: config.Experiment, tmp_path: Path) -> None:
-    endpoint = config.Endpoint(
+def test_an_endpoint_costs_money_and_no_device(experiment: Experiment, tmp_path: Path) -> None:
+    endpoint = Endpoint(
         engine="server", url="https://api.example.org/v1", model="m", pixels=3136, image_tokens=85, licence="theirs",
         price={"input": 2.5, "output": 10, "cached": 1}, max_new_tokens=1,
     )  # fmt: skip
-    systems = {**experiment.config.systems, "remote": config.System(model="remote", protocol="direct")}
+    systems = {**experiment.config.systems, "remote": System(model="remote", protocol="direct")}
     top = experiment.config.model_copy(update={"systems": systems, "main": (*experiment.config.main, "remote")})
     found = estimate(experiment.model_copy(update={"config": top, "models": experiment.models | {"remote": endpoint}}), tmp_path)
     work = line(found, "similar questions", "remote", "demo_plants")
@@ -113,7 +117,7 @@ def test_an_endpoint_costs_money_and_no_device(experiment: config.Experiment, tm
     assert "money" in said and "no device of ours" in said and "theirs" in said
 
 
-def test_a_reader_sees_totals_disk_and_licences(experiment: config.Experiment, tmp_path: Path) -> None:
+def test_a_reader_sees_totals_disk_and_licences(experiment: Experiment, tmp_path: Path) -> None:
     text = describe(estimate(experiment, tmp_path))
     rows = [line.split("|")[2:5] for line in text.splitlines() if line.startswith("|")]
     totals = [[cell.strip() for cell in row] for row in rows if "total" in row[1]]
@@ -122,7 +126,7 @@ def test_a_reader_sees_totals_disk_and_licences(experiment: config.Experiment, t
     assert len({len(line) for line in text.splitlines() if line.startswith("|") and "Mtok" in line}) == 1
 
 
-def test_more_devices_shorten_the_wait_down_to_the_longest_chain(experiment: config.Experiment, tmp_path: Path) -> None:
+def test_more_devices_shorten_the_wait_down_to_the_longest_chain(experiment: Experiment, tmp_path: Path) -> None:
     found = estimate(experiment, tmp_path)
     chain = ("training 1-sft", "naming for 2-grpo", "training 2-grpo", "stage 1", "similar questions")  # or random ones, as many
     steps = [line(found, what, "vl_taxon", "demo_plants").seconds for what in chain]
@@ -141,7 +145,7 @@ def test_more_devices_shorten_the_wait_down_to_the_longest_chain(experiment: con
 
 def test_the_papers_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
-    found = estimate(config.load(Path("config/paper.yaml")), tmp_path)
+    found = estimate(load(Path("config/paper.yaml")), tmp_path)
     assert line(found, "similar questions", "base", "inat21_animals").requests == 53_880 * 7
     sft = line(found, "training 1-sft", "default_sft", "inat21_plants")
     assert sft.requests == 3_771 * 10 * 6

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from vltaxon import config
+from vltaxon.config.experiment import Tables
+from vltaxon.config.load import load
 from vltaxon.errors import UserError
-from vltaxon.plan import Plan
 from vltaxon.plan.scopes import Scope
 from vltaxon.plan.scoring import ScoringPlan
+from vltaxon.plan.whole import Plan
 from vltaxon.tasks.scoring import MainTableTask, PaperTableTask, SweepTableTask, SweptSystem
 
 ROOT = Path(__file__).parents[3]
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.chdir(ROOT)
-    return Plan(config.load(Path("config/config.yaml")))
+    return Plan(load(Path("config/config.yaml")))
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def main(scoring: ScoringPlan) -> Scope:
 
 def changed(plan: Plan, **values: object) -> ScoringPlan:
     """The plan with other values in config.yaml."""
-    top = plan.config.model_copy(update=values)
+    top = plan.experiment.config.model_copy(update=values)
     return Plan(plan.experiment.model_copy(update={"config": top})).scoring
 
 
@@ -43,15 +44,8 @@ def paper_table(scoring: ScoringPlan, table: str) -> PaperTableTask:
     return task
 
 
-def test_stage_1_runs_once_for_systems_that_share_it(plan: Plan, main: Scope) -> None:
-    owners = {system for system, _ in plan.scoring.leaves(main)}
-    assert owners == {"base_open", "vl_taxon"}
-    at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="0")
-    assert plan.answer_inputs(at)["leaves"] == ["results/predictions/vl_taxon/demo_birds/leaf/0.parquet"]
-
-
 def test_the_order_of_systems_scores_nothing_anew(plan: Plan, main: Scope) -> None:
-    turned = changed(plan, systems=dict(reversed(plan.config.systems.items())))
+    turned = changed(plan, systems=dict(reversed(plan.experiment.config.systems.items())))
     at = SimpleNamespace(of="")
     assert repr(turned.score.shaping(at)) == repr(plan.scoring.score.shaping(at))
     assert repr(turned.score.reads(at)) == repr(plan.scoring.score.reads(at))
@@ -104,7 +98,7 @@ def test_values_of_the_paper_s_tables(plan: Plan) -> None:
     )
     assert values.systems["vl_taxon"] == "VL-Taxon: tiny_vlm, trained by vl_taxon, asked by two_stage"
     names = {"animal": "inat21_animals", "plant": "demo_plants", "bird": "cub200"}
-    mixed = paper_table(changed(plan, tables=config.Tables(**names)), "table2").setting
+    mixed = paper_table(changed(plan, tables=Tables(**names)), "table2").setting
     assert mixed.comparable == {"animal": True, "plant": False, "bird": True}
     wanted = [Path(f"results/tables/vl_taxon.table4.{s}") for s in ("csv", "md", "tex")]
     drawn = [Path("results/figures/vl_taxon.figure2.svg"), Path("results/figures/vl_taxon.figure2.png")]
@@ -117,7 +111,7 @@ def test_values_of_the_paper_s_tables(plan: Plan) -> None:
 
 
 def test_tables_of_systems_that_the_experiment_lacks(plan: Plan) -> None:
-    systems = {name: plan.config.systems[name] for name in ("siglip", "vl_taxon_lookup")}
+    systems = {name: plan.experiment.config.systems[name] for name in ("siglip", "vl_taxon_lookup")}
     bare = changed(plan, systems=systems, sweeps={}, repeats={}, main=())
     assert paper_table(bare, "table3").scores == Path("results/metrics/scores.vl_taxon.table3.parquet")
     assert paper_table(bare, "table1").scores is None and paper_table(bare, "table1").reads()["scores"] == []
@@ -136,7 +130,7 @@ def test_the_paper_s_tables_need_data_sets_and_a_sweep_a_sweep(plan: Plan) -> No
             without.targets.files(target)
     with pytest.raises(UserError, match="needs `sweeps` in the config"):
         without.targets.files("sweep")
-    few = changed(plan, tables=config.Tables(plant="demo_plants"))
+    few = changed(plan, tables=Tables(plant="demo_plants"))
     assert few.targets.files("table2"), "which is of plants alone"
     with pytest.raises(UserError, match="it has none for animal"):
         few.targets.files("table1")
@@ -164,7 +158,7 @@ def test_scopes_that_the_config_has_nothing_for_are_left_out(plan: Plan) -> None
         "sweep",
         "repeats",
     ]
-    bare = changed(plan, tables=config.Tables(plant="demo_plants"), sweeps={}, repeats={}, comparisons={})
+    bare = changed(plan, tables=Tables(plant="demo_plants"), sweeps={}, repeats={}, comparisons={})
     assert [scope.name for scope in bare.scopes] == ["main", "vl_taxon.table2"]
 
 

@@ -18,7 +18,9 @@ from vltaxon.tasks.scoring import PlotTask
 
 SCORES = Path("results/metrics/scores.parquet")
 ALL_RANKS = {"demo_plants": RANKS["seven"], "demo_animals": RANKS["seven"], "demo_birds": RANKS["four"]}
-NAMES = {f"{name}.{suffix}" for name in ("level_accuracy", "hca_leaf", "training") for suffix in ("svg", "png")}
+NAMES = {
+    f"{name}.{suffix}" for name in ("level_accuracy", "hca_leaf", "training") for suffix in ("svg", "png")
+}
 
 
 def drawn(curves: dict[str, Path], folder: str) -> None:
@@ -26,9 +28,14 @@ def drawn(curves: dict[str, Path], folder: str) -> None:
     names = ("level_accuracy", "hca_leaf", "training")
     plot(
         PlotTask(
-            labels=LABELS, ranks=ALL_RANKS, steps=tuple(curves), scores=Path("few.parquet"), curves=tuple(curves.values()),
-            png=tuple(Path(f"{folder}/{name}.png") for name in names), **{name: Path(f"{folder}/{name}.svg") for name in names},
-        )  # fmt: skip
+            labels=LABELS,
+            ranks=ALL_RANKS,
+            steps=tuple(curves),
+            scores=Path("few.parquet"),
+            curves=tuple(curves.values()),
+            png=tuple(Path(f"{folder}/{name}.png") for name in names),
+            **{name: Path(f"{folder}/{name}.svg") for name in names},
+        )
     )
 
 
@@ -44,7 +51,9 @@ def test_figures_are_drawn_and_deterministic(root: Path) -> None:
             image = Image.open(Path("one") / name)
             assert image.width > 900 and np.asarray(image.convert("L")).std() > 10
     svg = Path("one/hca_leaf.svg").read_text("utf-8")
-    assert svg.count("<!-- VL-Taxon, lookup -->") == 4 and svg.count("<!-- Base -->") == 2  # in open set there is no Base
+    assert (
+        svg.count("<!-- VL-Taxon, lookup -->") == 4 and svg.count("<!-- Base -->") == 2
+    )  # in open set there is no Base
     assert "<dc:date>" not in svg and "<!-- species -->" in Path("one/level_accuracy.svg").read_text("utf-8")
     drawn({}, "two")
     for name in ("hca_leaf.svg", "level_accuracy.svg", "hca_leaf.png"):

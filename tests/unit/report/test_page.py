@@ -13,7 +13,8 @@ import pytest
 from tests.data.builder import LABELS
 from tests.unit.report.conftest import DATABASE, HOSTILE, SCORES
 from tests.unit.report.test_usage import benchmark
-from vltaxon.config import Clip, Partition, Report, System, Training
+from vltaxon.config.experiment import Partition, Report, System, Training
+from vltaxon.engines.zero_shot import Clip
 from vltaxon.metrics import heads
 from vltaxon.report import pages
 from vltaxon.report.estimates import Estimate, Scores
@@ -58,7 +59,8 @@ def page_task(**values: Any) -> ReportTask:
         "pages": tuple(f"vltaxon.report.pages.{name}" for name in SECTIONS),
         "scores": SCORES, "database": DATABASE, "images": IMAGES, "benchmarks": Path("benchmarks"), "bootstrap": 50, "seed": 0,
         "datasets": ("demo_plants",), "choices": ("similar",), "encoder": "e", "models": {},
-        "training": Training(dataset="demo_plants", partition=Partition(held_out=1)), "steps": (), "figures": (), "records": (), "metrics": heads.files(), "site": (),
+        "training": Training(dataset="demo_plants", partition=Partition(held_out=1)), "steps": (),
+        "figures": (), "records": (), "metrics": heads.files(), "site": (),
         "page": Path("results/report/index.html"),
     }  # fmt: skip
     return ReportTask(**given | values)
@@ -123,9 +125,12 @@ def test_marks_agree_with_the_database(page: str) -> None:
             image = re.search(r'class="id">(.*?)<', section)
             assert image
             for system in ("base", "chance"):
-                row = re.search(rf'<th scope="row">{re.escape(LABELS[system])}</th>(.*?)</tr>', section, re.DOTALL)
+                row = re.search(
+                    rf'<th scope="row">{re.escape(LABELS[system])}</th>(.*?)</tr>', section, re.DOTALL
+                )
                 cells = re.findall(
-                    r'<td class="(\w+)"><span role="img" aria-label="([\w ]+)">(.)</span>', row.group(1) if row else ""
+                    r'<td class="(\w+)"><span role="img" aria-label="([\w ]+)">(.)</span>',
+                    row.group(1) if row else "",
                 )
                 wanted = connection.execute(
                     "SELECT correct, outcome FROM judged WHERE system = ? AND image_id = ? AND choices = 'similar'"
@@ -134,7 +139,9 @@ def test_marks_agree_with_the_database(page: str) -> None:
                 ).fetchall()
                 answers = {True: ("right", "right", "✓"), False: ("wrong", "wrong", "✗")}
                 none = ("none", "no answer", "?")
-                assert cells == [answers[right] if outcome == "answered" else none for right, outcome in wanted]
+                assert cells == [
+                    answers[right] if outcome == "answered" else none for right, outcome in wanted
+                ]
                 checked += len(cells)
     assert checked == 20 * 2 * 6
 
@@ -166,7 +173,9 @@ def test_a_share_of_cut_answers_warns(page: str) -> None:
 )
 def test_headline_says_what_the_numbers_say(gain: tuple[float, float, float], words: str) -> None:
     keys = [("new", "hca", 0.6), ("old", "hca", 0.2), ("old", "leaf", 0.5)]
-    scores = Scores({("d", "similar", s, m, None, "all"): Estimate(v, v - 0.1, v + 0.1, 10) for s, m, v in keys})
+    scores = Scores(
+        {("d", "similar", s, m, None, "all"): Estimate(v, v - 0.1, v + 0.1, 10) for s, m, v in keys}
+    )
     labels = {"new": "New", "old": "Old"}
     about = Report(dataset="d", system="new", baseline="old")
     content = Content(page_task(about=about), scores, {}, labels)
@@ -178,4 +187,6 @@ def test_headline_says_what_the_numbers_say(gain: tuple[float, float, float], wo
 
 
 def test_it_says_what_the_jobs_took(read: Reader) -> None:
-    assert re.search(r"train\s*1\s*10\.0 min\s*10\.0 min\s*10\.0 min\s*2\.5 GB\s*1\.5\s*0\.167", read.text), read.text
+    assert re.search(r"train\s*1\s*10\.0 min\s*10\.0 min\s*10\.0 min\s*2\.5 GB\s*1\.5\s*0\.167", read.text), (
+        read.text
+    )

@@ -20,16 +20,28 @@ DEMO = Setting(
     datasets={"animal": "demo_animals", "plant": "demo_plants", "bird": "demo_birds"},
     comparable=dict.fromkeys(ROLES, False),
     choices="similar",
-    systems={"base": "tiny, asked by direct", "vl_taxon": "tiny, trained by x, asked by y", "base_open": "tiny, asked by z"},
+    systems={
+        "base": "tiny, asked by direct",
+        "vl_taxon": "tiny, trained by x, asked by y",
+        "base_open": "tiny, asked by z",
+    },
 )
 OURS = DEMO.model_copy(update={"datasets": ROLES, "comparable": dict.fromkeys(ROLES, True)})
 
 
-def made(table: str, setting: Setting = DEMO, scores: Path | None = SCORES) -> tuple[list[dict[str, str]], str, str]:
+def made(
+    table: str, setting: Setting = DEMO, scores: Path | None = SCORES
+) -> tuple[list[dict[str, str]], str, str]:
     paths = [Path(f"results/tables/{table}.{suffix}") for suffix in ("csv", "md", "tex")]
     forms = dict(zip(("csv", "md", "tex"), paths, strict=True))
     task = PaperTableTask(
-        scope=f"vl_taxon.{table}", metrics=heads.files(), table=table, setting=setting, paper=files("vl_taxon"), scores=scores, **forms
+        scope=f"vl_taxon.{table}",
+        metrics=heads.files(),
+        table=table,
+        setting=setting,
+        paper=files("vl_taxon"),
+        scores=scores,
+        **forms,
     )
     tabulate(task)
     lines = list(csv.DictReader(paths[0].open(encoding="utf-8")))
@@ -49,17 +61,27 @@ def test_each_table_has_the_rows_and_columns_of_the_paper(table: str) -> None:
         assert (line["ours"] == "") == bool(line["note"])
     grid = [line for line in md.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in grid} == {3 + len({(c.dataset, c.metric) for c in wanted})}
-    assert len(grid) == 2 + sum(1 + (system in DEMO.systems) for system in {c.row: c.system for c in wanted}.values())
+    assert len(grid) == 2 + sum(
+        1 + (system in DEMO.systems) for system in {c.row: c.system for c in wanted}.values()
+    )
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
     body = tex[tex.index(r"\begin{table*}") :]
-    assert "✓" not in body and "✗" not in body and not re.search(r"(?<!\\)_(?!\w*[-}])", body.replace(r"\label", ""))
+    assert (
+        "✓" not in body
+        and "✗" not in body
+        and not re.search(r"(?<!\\)_(?!\w*[-}])", body.replace(r"\label", ""))
+    )
 
 
 def test_ours_is_the_score_with_its_interval() -> None:
     lines, md, _ = made("table5")
     found = Scores.read(SCORES).found["demo_plants", "similar", "vl_taxon", "leaf", None, "all"]
-    line = next(x for x in lines if (x["system"], x["dataset"], x["metric"]) == ("vl_taxon", "demo_plants", "leaf"))
-    assert [float(line[k]) for k in ("ours", "low", "high")] == pytest.approx([100 * e for e in found[:3]], abs=1e-3)
+    line = next(
+        x for x in lines if (x["system"], x["dataset"], x["metric"]) == ("vl_taxon", "demo_plants", "leaf")
+    )
+    assert [float(line[k]) for k in ("ours", "low", "high")] == pytest.approx(
+        [100 * e for e in found[:3]], abs=1e-3
+    )
     assert line["n"] == "64"
     assert f"{100 * found.value:.2f} [{100 * found.low:.2f}, {100 * found.high:.2f}] (✗)" in md
     assert "plant: demo_plants, n = 64 images" in md
@@ -67,7 +89,11 @@ def test_ours_is_the_score_with_its_interval() -> None:
 
 def test_stage_1_is_read_where_it_is_scored() -> None:
     lines, md, _ = made("table6")
-    tokens = {line["metric"]: line for line in lines if line["system"] == "vl_taxon" and line["dataset"] == "demo_birds"}
+    tokens = {
+        line["metric"]: line
+        for line in lines
+        if line["system"] == "vl_taxon" and line["dataset"] == "demo_birds"
+    }
     assert float(tokens["stage1_tokens"]["ours"]) == 40 and float(tokens["completion_tokens"]["ours"]) == 62
     assert tokens["completion_tokens"]["within_one_point"] == tokens["stage1_tokens"]["published"] == ""
     assert "62.00 [62.00, 62.00] -31.57" in md and "Which stage's tokens the paper counts is not said" in md
@@ -107,12 +133,17 @@ def test_signs_and_words() -> None:
     key = ("inat21_plants", "similar", "vl_taxon")
     found = Scores({(*key, "leaf", None, "all"): Estimate(0.75, 0.7, 0.8, 90)})
     shown = compare("table5", found, OURS, METRICS)
-    leaf, given = (next(c for c in shown if c.cell[2:5] == ("vl_taxon", "plant", m)) for m in ("leaf", "hca_given_leaf"))
+    leaf, given = (
+        next(c for c in shown if c.cell[2:5] == ("vl_taxon", "plant", m)) for m in ("leaf", "hca_given_leaf")
+    )
     assert leaf.within and given.note == "no leaf right"
     assert next(c for c in shown if c.cell.system == "base").note  # in the experiment, and without a score
     lines = caption("table5", shown, found, OURS)
     assert "Data sets: animal: inat21_animals; plant: inat21_plants, n = 90 images" in lines[0]
-    assert lines[0].endswith("The data sets are the paper's.") and "VL-Taxon: tiny, trained by x, asked by y" in lines[1]
+    assert (
+        lines[0].endswith("The data sets are the paper's.")
+        and "VL-Taxon: tiny, trained by x, asked by y" in lines[1]
+    )
     assert any("No leaf right: there is no image" in line for line in lines)
 
 

@@ -31,16 +31,25 @@ def test_figures_are_drawn_and_deterministic(figure: str, systems: int, panels: 
         drawing = f"vltaxon.report.figures.{papers()['vl_taxon'].figures[figure].drawing}"
         plot_paper(
             PlotPaperTask(
-                figure=figure, drawing=drawing, setting=SETTING, labels=labels, ranks=ALL_RANKS, metrics=heads.files(),
-                paper=files("vl_taxon"), scores=SCORES, **forms,
-            )  # fmt: skip
+                figure=figure,
+                drawing=drawing,
+                setting=SETTING,
+                labels=labels,
+                ranks=ALL_RANKS,
+                metrics=heads.files(),
+                paper=files("vl_taxon"),
+                scores=SCORES,
+                **forms,
+            )
         )
     for suffix in ("svg", "png"):
         assert Path(f"one/{figure}.{suffix}").read_bytes() == Path(f"two/{figure}.{suffix}").read_bytes()
     image = Image.open(f"one/{figure}.png")
     assert image.width > 900 and np.asarray(image.convert("L")).std() > 10
     svg = Path(f"one/{figure}.svg").read_text("utf-8")
-    assert f"Stand-in for Figure {figure[-1]} of arXiv 2601.14610" in svg and "Not the paper's data sets" in svg
+    assert (
+        f"Stand-in for Figure {figure[-1]} of arXiv 2601.14610" in svg and "Not the paper's data sets" in svg
+    )
     for role in list(SETTING.datasets)[:panels]:
         assert f"<!-- {role}: {SETTING.datasets[role]} -->" in svg
     assert ("<!-- published -->" in svg) == (figure == "figure2")

@@ -44,7 +44,11 @@ def test_csv_holds_the_scores_in_percent(table: tuple[list[dict[str, str]], str,
     scores = pq.read_table(SCORES).to_pylist()
     checked = 0
     for score in scores:
-        if score["metric"] in ("hca", "tor", "completion_tokens") and score["subset"] == "all" and score["choices"] != "open_set":
+        if (
+            score["metric"] in ("hca", "tor", "completion_tokens")
+            and score["subset"] == "all"
+            and score["choices"] != "open_set"
+        ):
             row, scale = (
                 rows[score["dataset"], score["choices"], score["system"]],
                 1 if "tokens" in score["metric"] else 100,
@@ -58,7 +62,9 @@ def test_csv_holds_the_scores_in_percent(table: tuple[list[dict[str, str]], str,
         for s in scores
         if (s["dataset"], s["choices"], s["metric"], s["subset"]) == ("demo_plants", "similar", "hca", "seen")
     }
-    assert float(rows["demo_plants", "similar", "base"]["hca_seen"]) == pytest.approx(100 * seen["base"]["value"], abs=1e-3)
+    assert float(rows["demo_plants", "similar", "base"]["hca_seen"]) == pytest.approx(
+        100 * seen["base"]["value"], abs=1e-3
+    )
     assert rows["demo_birds", "similar", "base"]["hca_seen"] == ""
 
 
@@ -74,8 +80,15 @@ def test_systems_stand_in_the_order_of_the_config_and_open_ones_beside_the_other
 
 def test_markdown_has_a_well_formed_table_per_block(table: tuple[list[dict[str, str]], str, str]) -> None:
     text = table[1]
-    assert next(line[3:] for line in text.splitlines() if line.startswith("## ")) == "demo_plants, similar choices, n = 64 images"
-    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.split("# Seen and")[0].splitlines() if line.startswith("|")}
+    assert (
+        next(line[3:] for line in text.splitlines() if line.startswith("## "))
+        == "demo_plants, similar choices, n = 64 images"
+    )
+    widths = {
+        len(re.findall(r"(?<!\\)\|", line))
+        for line in text.split("# Seen and")[0].splitlines()
+        if line.startswith("|")
+    }
     assert widths == {18}  # three of the eleven shares of failed answers are not 0 in every row
     assert re.search(r"\| +Unparsed +\|", text) and not re.search(
         r"\| +(Refused|Error|Stage 1 truncated|Parsers differ) +\|", text
@@ -99,7 +112,10 @@ BLOCK = Block(
     "similar",
     [COLUMNS[name] for name in ("hca", "outcome_truncated", "outcome_error", "stage1_outcome_truncated")],
     99,
-    [("base", [CUT, CUT, Estimate(0, 0, 0.1, 99), None]), ("other", [None, Estimate(0.01, 0, 0.1, 99), None, None])],
+    [
+        ("base", [CUT, CUT, Estimate(0, 0, 0.1, 99), None]),
+        ("other", [None, Estimate(0.01, 0, 0.1, 99), None, None]),
+    ],
 )
 
 
@@ -108,7 +124,9 @@ def test_a_table_warns_of_answers_cut_at_the_token_limit() -> None:
     labels, block = {"base": "Base", "other": "Other"}, BLOCK.spared()
     assert [column.title for column in block.columns] == ["HCA", "Truncated"]
     assert block.marked(labels) == {"base": "Base †", "other": "Other"}
-    line = "† Base: 3.2 % of the answers were cut at the token limit and count as wrong; raise max_new_tokens."
+    line = (
+        "† Base: 3.2 % of the answers were cut at the token limit and count as wrong; raise max_new_tokens."
+    )
     assert block.warnings(labels) == [line]
     both = Block("d", "similar", BLOCK.columns, 99, [("base", [CUT, CUT, None, CUT])])
     assert "3.2 % of the answers and 3.2 % of the stage 1 texts were cut" in both.warnings(labels)[0]
@@ -125,7 +143,8 @@ def test_the_warning_stands_in_every_form(tmp_path: Path) -> None:
     assert "| SigLIP-style encoder, zero-shot † |" in text
     assert "\n\n† SigLIP-style encoder, zero-shot: 50.0 % of the answers were cut at the token limit" in text
     assert (
-        r"SigLIP-style encoder, zero-shot $\dagger$ &" in tex and r"$\dagger$ SigLIP-style encoder, zero-shot: 50.0 \% of" in tex
+        r"SigLIP-style encoder, zero-shot $\dagger$ &" in tex
+        and r"$\dagger$ SigLIP-style encoder, zero-shot: 50.0 \% of" in tex
     )
     assert "†" not in paths[0].read_text("utf-8")
 

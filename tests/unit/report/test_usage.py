@@ -8,11 +8,18 @@ from snakemake.benchmark import BenchmarkRecord, write_benchmark_records
 from vltaxon.report.usage import Usage, told, usage
 
 
-def benchmark(path: Path, seconds: float, memory: float | None, cpu: float, extended: bool = True, **resources: object) -> None:
+def benchmark(
+    path: Path, seconds: float, memory: float | None, cpu: float, extended: bool = True, **resources: object
+) -> None:
     """A job's figures, through Snakemake's own writer; memory None is a job that ended before it was looked at."""
     record = BenchmarkRecord(running_time=seconds, max_rss=memory, cpu_time=cpu)
     record.data_collected = memory is not None
-    record.wildcards, record.params, record.threads, record.input = {"shard": "0"}, {"values": {"gpu": 7}}, 2, []
+    record.wildcards, record.params, record.threads, record.input = (
+        {"shard": "0"},
+        {"values": {"gpu": 7}},
+        2,
+        [],
+    )
     record.resources = {"settings": "config/models/a.yaml", "tmpdir": "/tmp"} | resources
     record.rule_name, record.jobid = "any", 3
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +39,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_jobs_are_added_up_by_rule_the_longest_first(folder: Path) -> None:
-    assert [(row.rule, row.jobs) for row in usage(folder)] == [("train", 1), ("predict_leaf", 3), ("score", 1)]
+    assert [(row.rule, row.jobs) for row in usage(folder)] == [
+        ("train", 1),
+        ("predict_leaf", 3),
+        ("score", 1),
+    ]
     train, leaf, score = usage(folder)
     assert train == Usage("train", 1, 7200, 7200, 7200, 2500, 1.5, 14400)
     assert (leaf.median, leaf.longest, leaf.total, leaf.memory, leaf.device) == (100, 300, 400.2, 1100, 400)

@@ -11,7 +11,8 @@ import torch
 
 from tests.unit.conftest import LORA, PROMPTS, World, step, train
 from vltaxon import checkpoint
-from vltaxon.config import Lora, Vlm
+from vltaxon.config.steps import Lora
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.partition import allowed_parts
 from vltaxon.train import adapter, guards, samples

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from tests.unit.conftest import PROMPTS, World, lineage, step
 from vltaxon import provenance, schemas
-from vltaxon.config import Prompt, Samples
+from vltaxon.config.protocols import Prompt
+from vltaxon.config.steps import Samples
 from vltaxon.data.images import ImageStore
 from vltaxon.errors import UserError
 from vltaxon.train import samples

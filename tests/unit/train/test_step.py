@@ -7,8 +7,9 @@ import pytest
 
 from tests.unit.conftest import RIGHT_LETTERS, TEMPLATE, World, step, train
 from vltaxon import checkpoint, provenance, schemas
-from vltaxon.config import Lora, Samples, Step, Vlm
+from vltaxon.config.steps import Lora, Samples, Step
 from vltaxon.data.images import ImageStore
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request
 from vltaxon.inference.transformers_engine import TransformersEngine

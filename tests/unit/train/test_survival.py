@@ -19,7 +19,8 @@ import torch
 
 from tests.unit.conftest import LETTERS, RIGHT_LETTERS, World, step, train
 from vltaxon import provenance, schemas
-from vltaxon.config import Step, Vlm
+from vltaxon.config.steps import Step
+from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.training import TrainTask
 from vltaxon.train import trainer_state
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from vltaxon.config import RawDataset
+from vltaxon.config.datasets import RawDataset
 from vltaxon.data.labels import Labelled, Lineage
 
 if TYPE_CHECKING:

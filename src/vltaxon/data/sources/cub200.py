@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from vltaxon.config import RawDataset
+from vltaxon.config.datasets import RawDataset
 from vltaxon.data.labels import Labelled, Lineage, lineage, tree
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError

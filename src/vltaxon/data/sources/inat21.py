@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, StrictInt, StrictStr, TypeAdapter, ValidationError
 
-from vltaxon.config import RawDataset, local
+from vltaxon.config.base import local
+from vltaxon.config.datasets import RawDataset
 from vltaxon.data.labels import Labelled, Lineage, lineage, tree
 from vltaxon.errors import UserError, suggest
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vltaxon.config import RawDataset
+from vltaxon.config.datasets import RawDataset
 from vltaxon.data.labels import Labelled, Lineage, lineage, tree
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError

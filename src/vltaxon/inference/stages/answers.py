@@ -7,7 +7,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from vltaxon import parsing
-from vltaxon.config import Stage
+from vltaxon.config.protocols import Stage
 from vltaxon.inference.engine import Engine, Request, Response
 from vltaxon.inference.leaves import listed, read_leaves
 from vltaxon.inference.stages import table

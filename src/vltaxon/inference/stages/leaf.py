@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vltaxon import parsing, prompts
-from vltaxon.config import Stage
+from vltaxon.config.protocols import Stage
 from vltaxon.inference.engine import Engine, Request, Response
 from vltaxon.inference.stages import table
 from vltaxon.inference.stages.failures import FailedRequests

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vltaxon import prompts, provenance
-from vltaxon.config import Stage
+from vltaxon.config.protocols import Stage
 from vltaxon.inference.engine import Decoding, Engine, Request, Response
 from vltaxon.inference.stages.table import Progress
 from vltaxon.tasks.asking import Asking

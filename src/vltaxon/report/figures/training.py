@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vltaxon import schemas
+from vltaxon.config.steps import declared_in
 from vltaxon.metrics.aggregate import Floats
+from vltaxon.plugins import find_plugins
 from vltaxon.provenance import read_parquet
 from vltaxon.report.figures.style import COLOURS, DASHES, SMALL
-from vltaxon.train.objectives import step_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,9 +51,10 @@ def draw(curves: Mapping[str, Path]) -> "Figure":
 def _panels(curves: Mapping[str, Path]) -> dict["Panel", list[tuple[str, tuple[Floats, Floats]]]]:
     """Return the lines of each panel with their labels, in the order in which the objectives declare them."""
     panels: dict[Panel, list[tuple[str, tuple[Floats, Floats]]]] = {}
+    objectives = find_plugins("vltaxon.train.objectives")
     for name, path in curves.items():
-        curve, objective = _curve(path), step_classes()[path.parent.name.partition("-")[2]]
-        for column in objective.columns().values():
+        curve, objective = _curve(path), objectives[path.parent.name.partition("-")[2]]
+        for column in declared_in(objective).columns().values():
             if column.panel is not None:
                 lines = panels.setdefault(column.panel, [])
                 if column.name in curve:

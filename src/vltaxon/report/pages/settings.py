@@ -1,6 +1,6 @@
 """What was run: the settings of the experiment and of its models."""
 
-from vltaxon.config import HOW, Closed
+from vltaxon.config.base import HOW, Closed
 from vltaxon.report.sections import Content, Section, flat
 
 SECTION = Section(41)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trl import GRPOTrainer
 
     from vltaxon.config.models import Speed
-    from vltaxon.train.objectives import Prepared
+    from vltaxon.prepared import Prepared
 
 _REWARD, _KL = Panel("GRPO reward", "mean reward"), Panel("GRPO KL to the start", "KL (nats per token)")
 _SHARE_ALIKE = "frac_zero_variance"  # column: share of the groups whose completions all got the same reward

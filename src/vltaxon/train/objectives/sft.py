@@ -12,7 +12,7 @@ from vltaxon.errors import UserError
 if TYPE_CHECKING:
     from trl import SFTTrainer
 
-    from vltaxon.train.objectives import Prepared
+    from vltaxon.prepared import Prepared
 
 
 class SftStep(Step):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vltaxon.config import Dataset, Split
+from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.archives import Archive, unpack
 from vltaxon.data.labels import Labelled, lineage, tree
 from vltaxon.data.sources.cub200 import CLASSES, read

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.data.conftest import ingest_into
 from vltaxon import schemas
-from vltaxon.config import Dataset, Split
+from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.images import ImageStore
 from vltaxon.data.labels import Labelled
 from vltaxon.data.sources.folder import read

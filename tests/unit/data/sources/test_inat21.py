@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from vltaxon.config import Dataset, Split
+from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.archives import Archive
 from vltaxon.data.labels import Labelled
 from vltaxon.data.sources.inat21 import read

@@ -8,8 +8,7 @@ import pytest
 
 import vltaxon
 from vltaxon import code_versions
-from vltaxon.config import Dataset, Split
-from vltaxon.config.datasets import readers
+from vltaxon.config.datasets import Dataset, Split, readers
 from vltaxon.data import sources
 from vltaxon.plugins import find_plugins
 from vltaxon.tasks.data import IngestTask

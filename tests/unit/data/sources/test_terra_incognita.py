@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from vltaxon.config import Dataset, Split
+from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.archives import located
 from vltaxon.data.labels import Labelled
 from vltaxon.data.sources.terra_incognita import read

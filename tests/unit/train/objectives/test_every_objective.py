@@ -8,8 +8,9 @@ import pytest
 
 from tests.unit.conftest import RIGHT_LETTERS, World, step, train
 from vltaxon import provenance, schemas
-from vltaxon.config import Speed, Vlm
+from vltaxon.config.models import Speed
 from vltaxon.config.recipes import STEPS
+from vltaxon.engines.transformers import Vlm
 from vltaxon.train import objectives, rewards
 
 SPEED = Speed(prompt=1000, new=100, train=500, source="a guess")

@@ -6,9 +6,10 @@ import torch
 
 from tests.unit.conftest import LORA, RANKS, RIGHT_LETTERS, World, step
 from vltaxon import checkpoint
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
-from vltaxon.train import adapter, arguments, guards, lengths, objectives, samples
+from vltaxon.engines.transformers import Vlm
+from vltaxon.prepared import Lengths, Prepared
+from vltaxon.train import adapter, arguments, guards, samples
 from vltaxon.train.rewards import accuracy
 
 pytestmark = pytest.mark.numeric
@@ -21,7 +22,7 @@ def made(world: World, vlm: Vlm, previous: Path | None, max_new_tokens: int = 4)
     processor, base = checkpoint.load(vlm)
     policy = adapter.with_adapter(base, LORA, previous)
     options = arguments.common_arguments(world.task(what, vlm), world=1, gpu=False)
-    return what.trainer(objectives.Prepared(policy, processor, rows, options, lengths.Lengths(0, 0)))
+    return what.trainer(Prepared(policy, processor, rows, options, Lengths(0, 0)))
 
 
 def test_the_reference_is_the_sft_adapter_and_stays_it(world: World, vlm: Vlm, lettered: Path) -> None:

@@ -3,9 +3,10 @@ import torch
 
 from tests.unit.conftest import LETTERS, LORA, World, step, train
 from vltaxon import checkpoint, provenance, schemas
-from vltaxon.config import Vlm
 from vltaxon.data.images import ImageStore
-from vltaxon.train import adapter, arguments, lengths, objectives, samples
+from vltaxon.engines.transformers import Vlm
+from vltaxon.prepared import Lengths, Prepared
+from vltaxon.train import adapter, arguments, samples
 
 pytestmark = pytest.mark.numeric
 
@@ -18,7 +19,7 @@ def test_only_the_adapter_moves_and_only_the_answer_is_learnt(world: World, vlm:
     policy = adapter.with_adapter(base, LORA, None)
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
     options = arguments.common_arguments(world.task(what, vlm, seed=seed), world=1, gpu=False)
-    trainer = what.trainer(objectives.Prepared(policy, processor, rows, options, lengths.Lengths(0, 0)))
+    trainer = what.trainer(Prepared(policy, processor, rows, options, Lengths(0, 0)))
     learnt = trainer.data_collator([rows[0]])["labels"][0]
     assert processor.tokenizer.decode(learnt[learnt != -100]) == drawn[0].target + "<|im_end|>\n"
     trainer.train()

@@ -1,21 +1,15 @@
-"""The engines, one file each: what a model file of it may say (a `ModelSpec`), and how a job gets its engine.
+"""Where the answers of a job come from: the model that its engine loads, or the endpoint that it asks."""
 
-A file that is put here is found: its name is what `engine:` says in config/models/*.yaml. One whose models
-write text has a function `source`, see `Source`.
-"""
-
+import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vltaxon.plugins import find_plugins
+import pyarrow as pa
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from vltaxon.inference.engine import Engine
-    from vltaxon.tasks.asking import Asking, AskingTask
+from vltaxon.inference.engine import Engine
+from vltaxon.tasks.asking import Asking, AskingTask
 
 
 @dataclass(frozen=True)
@@ -33,11 +27,11 @@ class Source:
     weights: str
     called: str
     identity: Mapping[str, Any]
-    start: "Callable[[], AbstractContextManager[Engine]]"
+    start: Callable[[], AbstractContextManager[Engine]]
     max_errors: float = 0.0
 
 
-def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
+def source_of(task: AskingTask, asking: Asking, images: pa.Table) -> Source:
     """Return where the answers of a job come from.
 
     Args:
@@ -45,10 +39,6 @@ def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
         asking: what it asks, of which model.
         images: rows of the images that it may ask about, schema `IMAGES`.
     """
-    engine = find_plugins("vltaxon.inference.engines")[asking.model.engine]
-    made: Source = engine.source(task, asking, images)
+    module = importlib.import_module(asking.model.source or type(asking.model).__module__)
+    made: Source = module.source(task, asking, images)
     return made
-
-
-# Last, since the config looks here for the engines, and either may be imported first.
-import vltaxon.config  # noqa: E402, F401

@@ -1,31 +1,19 @@
 """Engine transformers: a checkpoint that the job itself loads, by `from_pretrained`."""
 
-import functools
-import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from vltaxon import provenance
 from vltaxon.config.base import HOW, MOVING
 from vltaxon.config.models import GenerativeSpec
-from vltaxon.inference.engines import Source
-from vltaxon.versions import VERSIONS
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from vltaxon.inference.engine import Engine
-    from vltaxon.tasks.asking import Asking, AskingTask
 
 
 class Vlm(GenerativeSpec):
     """A generative model, loaded by `from_pretrained`."""
 
+    source: ClassVar[str] = "vltaxon.inference.local_model"
     restrainable: ClassVar[bool] = True
     trainable: ClassVar[bool] = True
 
@@ -117,46 +105,3 @@ class Vlm(GenerativeSpec):
                 f'"{MOVING}" where none is known'
             )
         return self
-
-
-def identity(model: Vlm, weights: str) -> dict[str, Any]:
-    """Return what of a model shapes all its answers: engine, weights, number format, pixels shown.
-
-    The package that runs it is part of it, as predictions are stamped with its version.
-
-    Args:
-        model: the model file.
-        weights: digest of weights and adapter.
-    """
-    shown = model.model_dump(include={"engine", "dtype", "pixels", "min_pixels"})
-    package = f"transformers {json.loads(provenance.origin()['packages'])['transformers']}"
-    return shown | {"version": VERSIONS["vltaxon.inference.run"], "package": package, "weights": weights}
-
-
-def source(task: "AskingTask", asking: "Asking", images: "pa.Table") -> Source:
-    """Return the model of a job, to be loaded with its adapter: see `engines.source`.
-
-    Args:
-        task: the job.
-        asking: what it asks.
-        images: that it may ask about.
-    """
-    from vltaxon import checkpoint
-
-    assert isinstance(asking.model, Vlm)
-    sized = {"batch_size": task.batch_size, "gpus": max(1, task.gpu)}
-    model = checkpoint.pinned(asking.model.model_copy(update=sized))
-    adapter = task.adapter.parent if task.adapter is not None else None
-    weights, called = checkpoint.digest(model), model.checkpoint
-    if adapter is not None:
-        weights, called = checkpoint.adapted(weights, adapter), f"{called} + {adapter}"
-    start = functools.partial(_loaded, model, adapter, images)
-    return Source(weights, called, identity(model, weights), start)
-
-
-@contextmanager
-def _loaded(model: Vlm, adapter: Path | None, images: "pa.Table") -> "Iterator[Engine]":
-    from vltaxon.data.images import ImageStore
-    from vltaxon.inference.transformers_engine import TransformersEngine
-
-    yield TransformersEngine(model, adapter, ImageStore(images))
