@@ -19,13 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from tabulate import tabulate
 
 from vltaxon import schemas
 from vltaxon.distractors.mining import _ROWS, nearest_wrong
 from vltaxon.encoders.towers import Vectors
-from vltaxon.provenance import write_parquet
+from vltaxon.provenance import write_frame, write_parquet
 from vltaxon.questions import Chosen, Level, assemble, levels
 from vltaxon.taxonomy import Taxonomy
 
@@ -155,9 +156,12 @@ def main(given: argparse.Namespace, folder: Path) -> None:
             sys.exit("mining and the definition differ")
 
     code = (
-        "from vltaxon.distractors.mining import mine; from pathlib import Path as P; "
+        "from vltaxon.distractors.mining import mine; from vltaxon.tasks.questions import MineTask; "
+        "from pathlib import Path as P; "
         f"f = P({str(folder)!r}); names = ('taxa', 'images', 'image_vectors', 'taxon_vectors'); "
-        f"mine(*(f / (n + '.parquet') for n in names), 'e', '{{}}', {[level.number for level in scored]}, 0, f / 'q.parquet')"
+        "files = {n: f / (n + '.parquet') for n in names}; "
+        f"words = dict(encoder='e', template='{{}}', scored_levels={[level.number for level in scored]}, seed=0); "
+        "mine(MineTask(**files, **words, questions=f / 'q.parquet'))"
     )
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
@@ -173,14 +177,14 @@ def main(given: argparse.Namespace, folder: Path) -> None:
         labels = (level.truth[:, None] + np.arange(1, 1 + wrong)) % len(level.labels)
         return Chosen(labels, RNG.random((len(labels), 1 + wrong), dtype=np.float32))
 
-    made = [(level, similar(level)) for level in levels(taxonomy, many["leaf"].to_pylist())]
+    asked = pl.DataFrame(many)
+    made = [(level, similar(level)) for level in levels(taxonomy, asked["leaf"])]
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-    pa.set_cpu_count(1)
     numbers = [level.number for level in scored]
     building = seconds(
-        lambda: write_parquet(
-            assemble(many, made, numbers, 0, "mined", "e", "{}"), folder / "q.parquet", schemas.QUESTIONS
+        lambda: write_frame(
+            assemble(asked, made, numbers, 0, "mined", "e", "{}"), folder / "q.parquet", schemas.QUESTIONS
         )
     )
 

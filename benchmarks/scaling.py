@@ -204,8 +204,8 @@ def run(rule: str, size: Size) -> None:
         unpack(here / "val.tar.gz", here / "val.tar", here / "val.parquet")
     elif rule == "ingest":
         from vltaxon.config.datasets import Dataset, Split
-        from vltaxon.data.archives import located
         from vltaxon.data.ingest import ingest
+        from vltaxon.tasks.data import IngestTask
 
         ranks = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
         split = Split(archive=here / "val.tar.gz", annotations=here / "val.json.tar.gz")
@@ -217,30 +217,28 @@ def run(rule: str, size: Size) -> None:
             "scored_levels": (2, 7),
         }
         dataset = Dataset(source="inat21", test=split, **words)
+        written = {name: here / f"ingest.{name}" for name in ("taxa", "images", "rejected")}
         ingest(
-            dataset,
-            located(dataset, here),
-            0,
-            *(here / f"ingest.{name}" for name in ("taxa", "images", "rejected")),
-            1,
+            IngestTask(dataset=dataset.raw, seed=0, archives=here, tars=(), indexes=(), tables=(), **written)
         )
     elif rule == "draw":
         from vltaxon.questions import draw
+        from vltaxon.tasks.questions import DrawTask
 
+        tables = {"taxa": here / "taxa.parquet", "images": here / "images.parquet"}
         draw(
-            here / "taxa.parquet",
-            here / "images.parquet",
-            range(2, size.levels + 1),
-            0,
-            here / "draw.parquet",
+            DrawTask(
+                **tables, scored_levels=range(2, size.levels + 1), seed=0, questions=here / "draw.parquet"
+            )
         )
     elif rule == "mine":
         from vltaxon.distractors.mining import mine
+        from vltaxon.tasks.questions import MineTask
 
-        files = (
-            here / name for name in ("taxa.parquet", "images.parquet", "images.vectors", "taxons.vectors")
-        )
-        mine(*files, "e", "{}", range(2, size.levels + 1), 0, here / "mine.parquet")
+        names = {"taxa": "taxa.parquet", "images": "images.parquet", "image_vectors": "images.vectors"}
+        names |= {"taxon_vectors": "taxons.vectors", "questions": "mine.parquet"}
+        files = {key: here / name for key, name in names.items()}
+        mine(MineTask(**files, encoder="e", template="{}", scored_levels=range(2, size.levels + 1), seed=0))
     elif rule == "answer_questions":
         from vltaxon.config.protocols import Stage
         from vltaxon.inference.run import answer_questions

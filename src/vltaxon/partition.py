@@ -33,9 +33,8 @@ def partition(task: PartitionTask) -> None:
     if share < 1 or share >= len(rest):
         raise UserError(
             f"training.partition: held_out {parts.held_out} and sft_share {parts.sft_share} leave {share} "
-            "species for "
-            f"sft and {len(rest) - share} for grpo, of {len(names)} with training images; each needs at "
-            "least one"
+            f"species for sft and {len(rest) - share} for grpo, of {len(names)} with training images; each "
+            "needs at least one"
         )
     sft, grpo = rest[:share].with_columns(part=pl.lit("sft")), rest[share:].with_columns(part=pl.lit("grpo"))
     table = leaves.join(pl.concat([sft, grpo]), on="leaf", how="left", maintain_order="left")

@@ -51,19 +51,19 @@ class Taxonomy:
 
     @property
     def leaves(self) -> Sequence[str]:
-        """All leaves, sorted."""
+        """Return all leaves, sorted."""
         return sorted(self.lineages)
 
     def labels(self, level: int) -> list[str]:
-        """Distinct taxa of a 1-based level, sorted by name."""
+        """Return the distinct taxa of a 1-based level, sorted by name."""
         return sorted({taxon for path in self.lineages.values() if (taxon := path[level - 1]) is not None})
 
     def taxon(self, leaf: str, level: int) -> str | None:
-        """The taxon of a leaf's lineage at a 1-based level, None where the rank is missing."""
+        """Return the taxon of a leaf's lineage at a 1-based level, None where the rank is missing."""
         return self.lineages[leaf][level - 1]
 
     def name(self, leaf: str) -> str:
-        """The displayed name of a leaf: the most specific taxon of its lineage."""
+        """Return the displayed name of a leaf: the most specific taxon of its lineage."""
         return next(taxon for taxon in reversed(self.lineages[leaf]) if taxon is not None)
 
     @cached_property
@@ -75,5 +75,5 @@ class Taxonomy:
         return found
 
     def find(self, name: str) -> str | None:
-        """The leaf that a written name means, by `normalise`; None where unknown or ambiguous."""
+        """Return the leaf that a written name means, by `normalise`; None where unknown or ambiguous."""
         return self._by_key.get(normalise(name))

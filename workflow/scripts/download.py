@@ -7,5 +7,4 @@ if __name__ == "__main__":
     with job(snakemake):
         from vltaxon.data.download import download
 
-        task = DownloadTask.of(snakemake)
-        download(task.file, task.target, task.state, task.licence, task.unpacked)
+        download(DownloadTask.of(snakemake))

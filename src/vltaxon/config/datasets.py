@@ -38,8 +38,8 @@ class Split(Closed):
     folder: Path | None = Field(None, description="The data set's folder, as downloaded (terra_incognita).")
     table: Path | None = Field(
         None,
-        description="CSV or Parquet: path (from the table's folder), a column per rank, and split where one table "
-        "serves both splits (folder).",
+        description="CSV or Parquet: path (from the table's folder), a column per rank, and split where one "
+        "table serves both splits (folder).",
     )
     images_per_leaf: PositiveInt | None = Field(
         None, description="Draw this many images per leaf, seeded; all where absent."
@@ -77,8 +77,8 @@ class Published(Closed):
     )
     parts: PositiveInt = Field(
         2,
-        description="How many last parts of an image's path tell it: 2 are class folder and file, 1 is the file "
-        "name.",
+        description="How many last parts of an image's path tell it: 2 are class folder and file, 1 is the "
+        "file name.",
     )
 
 

@@ -98,7 +98,12 @@ def _size(path: Path) -> int | None:
 
 
 def located(dataset: RawDataset, folder: Path) -> dict[str, Archive | Folder]:
-    """Return where the images of each split lie: in a folder, or in an archive that `unpack` left."""
+    """Return where the images of each split lie: in a folder, or in an archive that `unpack` left.
+
+    Args:
+        dataset: its file, checked.
+        folder: of the unpacked archives.
+    """
     places: dict[str, Archive | Folder] = {}
     for split, part in (("train", dataset.train), ("test", dataset.test)):
         if part is None:
@@ -169,6 +174,11 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
 
     Memory grows with the number of members only. Nothing is extracted to the file system.
 
+    Args:
+        archive: the tar.gz.
+        tar: written.
+        index: written, schema `ARCHIVE`.
+
     Raises:
         UserError: the archive is missing or damaged, does not fit on the disk, unpacks to far more than
             images do, or holds what no data set has: links, devices, sparse files, two members of one name,
@@ -176,16 +186,11 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
     """
     if not archive.is_file():
         raise UserError(f"{archive}: no such archive; download it there, or name it in the data set's file")
-    packed = archive.stat().st_size
-    limit = max(_FREE, _PLAUSIBLE * packed)
+    limit = max(_FREE, _PLAUSIBLE * archive.stat().st_size)
     rows: dict[str, tuple[int, int]] = {}
     current = "the start"
     with atomic(tar) as part:
-        if (free := shutil.disk_usage(part.parent).free) < packed:
-            raise UserError(
-                f"{archive}: takes {packed / 1e9:.1f} GB and more, unpacked; {part.parent} has "
-                f"{free / 1e9:.1f} GB left"
-            )
+        _demand_space(archive, part.parent)
         try:
             with open(part, "w+b") as copy, igzip_threaded.open(archive, "rb") as source:
                 passing = _Passing(source, copy, limit)
@@ -193,7 +198,7 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
                     fileobj=passing, mode="r:", tarinfo=_Header
                 ) as stream:
                     for info in tqdm(
-                        _members(stream), desc=f"unpack {archive.name}", unit=" members", mininterval=5
+                        _members(stream), f"unpack {archive.name}", unit=" members", mininterval=5
                     ):
                         current = f"member {info.name!a}"
                         name = _checked(info, archive, limit)
@@ -223,6 +228,16 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
             schemas.ARCHIVE,
             rule="unpack",
             archive=archive.name,
+        )
+
+
+def _demand_space(archive: Path, folder: Path) -> None:
+    """Refuse a disk with less room than the archive takes as it is."""
+    packed, free = archive.stat().st_size, shutil.disk_usage(folder).free
+    if free < packed:
+        raise UserError(
+            f"{archive}: takes {packed / 1e9:.1f} GB and more, unpacked; {folder} has "
+            f"{free / 1e9:.1f} GB left"
         )
 
 

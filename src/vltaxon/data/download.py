@@ -14,78 +14,61 @@ from vltaxon.config.base import RawFile
 from vltaxon.data.transfer import Patience, Transfer, remaining
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic
+from vltaxon.tasks.data import DownloadTask
 
 _BLOCK = 1 << 20
 _UNPACKED = 1.1  # size of a tar over that of its tar.gz: JPEG hardly shrinks
 
 
-def download(
-    file: RawFile,
-    target: Path,
-    state: Path,
-    licence: str,
-    unpacked: Path | None = None,
-    patience: Patience | None = None,
-) -> None:
+def download(task: DownloadTask, patience: Patience | None = None) -> None:
     """Put a verified raw file at `target`: download it, or link to the local file of `source.path`.
 
-    What it takes is printed before it starts: address, size, licence, disk.
+    What it takes is printed before it starts: address, size, licence, disk. `state`, the folder for what
+    survives a killed download, is to lie on the disk of `target`.
 
     Args:
-        file: where the file is, its checksum, and its size where known.
-        target: written whole, or not at all.
-        state: folder for what survives a killed download, on the disk of `target`.
-        licence: terms of use, to be shown.
-        unpacked: folder that the file will be unpacked to, if it will: room is wanted there, too.
+        task: the file, and where it is to be.
         patience: with a slow or failing server.
 
     Raises:
         UserError: no such file, no access, a disk too small, a server that fails for good, a file of another
             checksum.
     """
+    target, state, source = task.target, task.state, task.file.source
     target.parent.mkdir(parents=True, exist_ok=True)
-    if file.source.path is not None:
-        _link(file, file.source.path, target, licence, unpacked)
-    elif file.source.url is not None:
+    if source.path is not None:
+        _link(task, source.path)
+    elif source.url is not None:
         state.mkdir(parents=True, exist_ok=True)
         if os.stat(state).st_dev != os.stat(target.parent).st_dev:
             raise UserError(
                 f"{target.parent} and {state} lie on different disks, so that a finished download cannot be "
-                "renamed; "
-                "put both on one, or the whole of results/"
+                "renamed; put both on one, or the whole of results/"
             )
         with _alone(state / f"{target.name}.lock"):
-            _fetch(file, file.source.url, target, state, licence, unpacked, patience)
+            _fetch(task, source.url, patience)
 
 
-def _fetch(
-    file: RawFile,
-    url: str,
-    target: Path,
-    state: Path,
-    licence: str,
-    unpacked: Path | None,
-    patience: Patience | None,
-) -> None:
+def _fetch(task: DownloadTask, url: str, patience: Patience | None) -> None:
+    """Download a file to the end, verify it, and put it in its place."""
+    file, target, state = task.file, task.target, task.state
     aside = state / f"{target.name}.wrong"
     aside.unlink(missing_ok=True)
     transfer = Transfer(url, state / f"{target.name}.part", file.checksum, file.bytes, patience)
 
     def accept(size: int | None, have: int) -> None:
         others = sum(remaining(note) for note in state.glob("*.json") if note != transfer.note)
-        _announce(file, url, size, licence)
-        _demand_room(
-            {"this file": (state, (size or have) - have), "other downloads": (state, others)}, size, unpacked
-        )
+        wanted = {"this file": (state, (size or have) - have), "other downloads": (state, others)}
+        _announce(file, url, size, task.licence)
+        _demand_room(wanted, size, task.unpacked)
 
     transfer.fetch(accept)
     if wrong := _mismatch(transfer.part, file):
         os.replace(transfer.part, aside)
         raise UserError(
             f"{url}: sent a file that is not the one the data set names: {wrong}. It is put aside as {aside} "
-            "until the next run, "
-            "which downloads anew; if that fails, too, name a mirror in source.url, or mend the checksum if "
-            "that is wrong"
+            "until the next run, which downloads anew; if that fails, too, name a mirror in source.url, or "
+            "mend the checksum if that is wrong"
         )
     with open(transfer.part, "rb") as whole:
         os.fsync(whole.fileno())
@@ -109,15 +92,16 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _link(file: RawFile, source: Path, target: Path, licence: str, unpacked: Path | None) -> None:
+def _link(task: DownloadTask, source: Path) -> None:
     """Verify a local file and link to it: no copy, and no second look until it changes."""
+    file, target = task.file, task.target
     if not source.is_file():
         raise UserError(
             f"{source}: no such file; source.path of {file.name} names it: put it there, or give a source.url"
         )
     stamp, size = _stamp(source), source.stat().st_size
-    _announce(file, str(source.absolute()), size, licence)
-    _demand_room({}, size, unpacked)
+    _announce(file, str(source.absolute()), size, task.licence)
+    _demand_room({}, size, task.unpacked)
     if wrong := _mismatch(source, file):
         raise UserError(f"{source}: not the file that the data set names: {wrong}")
     if _stamp(source) != stamp:
@@ -141,8 +125,7 @@ def demand_unchanged(path: Path) -> None:
     if path.is_symlink() and record.exists() and record.read_text() != _stamp(path):
         raise UserError(
             f"{path}: {os.readlink(path)} has changed since its checksum was verified; delete the link "
-            f"{path} and run again, "
-            "so that it is verified anew"
+            f"{path} and run again, so that it is verified anew"
         )
 
 

@@ -53,7 +53,10 @@ def decode(data: bytes) -> Image.Image:
 def fit(image: Image.Image, pixels: int, min_pixels: int) -> Image.Image:
     """Scale an image (bicubic, aspect kept) to at most `pixels`.
 
-    And to at least `min_pixels`, as far as whole numbers allow.
+    Args:
+        image: of any size.
+        pixels: area at most.
+        min_pixels: area at least, as far as whole numbers allow.
     """
     width, height = image.size
     area = min(max(width * height, min_pixels), pixels)
@@ -123,8 +126,7 @@ class ImageStore:
         if len(data) != size:
             raise UserError(
                 f"{archive}: ends before {image_id}; delete it, make it again by `snakemake --cores all "
-                f"{archive}`, then run the "
-                "workflow again"
+                f"{archive}`, then run the workflow again"
             )
         return data
 
@@ -133,7 +135,7 @@ class ImageStore:
         return decode(self.read(image_id))
 
     def resized(self, image_id: str, pixels: int, min_pixels: int) -> Image.Image:
-        """Return the image within a pixel budget: see `fit`."""
+        """Return the image within a pixel budget, as `fit` has it."""
         return fit(self.open(image_id), pixels, min_pixels)
 
 

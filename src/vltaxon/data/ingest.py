@@ -144,10 +144,8 @@ def _demand_whole(rejected: pl.DataFrame, chosen: int, limit: float) -> None:
     )
     raise UserError(
         f"{len(rejected)} of {chosen} chosen images ({len(rejected) / chosen:.2%}) are absent or broken, "
-        "more than "
-        f"max_rejected ({limit:.2%}) allows:\n{reasons}\nGet whole files, or raise max_rejected in the data "
-        "set's file to go "
-        "on without these."
+        f"more than max_rejected ({limit:.2%}) allows:\n{reasons}\nGet whole files, or raise max_rejected in "
+        "the data set's file to go on without these."
     )
 
 

@@ -241,8 +241,7 @@ class Transfer:
             if response.headers.get("Content-Type", "").startswith("text/html"):
                 raise UserError(
                     f"{self.url}: answers with a web page, not with the file; see it in a browser: it may "
-                    "want a login or terms "
-                    f"accepted. Then {_BY_HAND}"
+                    f"want a login or terms accepted. Then {_BY_HAND}"
                 )
             return self._sized(
                 Begun(self.url, self.identity, response.raw.length_remaining, _validator(response))

@@ -44,14 +44,13 @@ def import_published(task: ImportTask) -> None:
             {"line": record.line, "image": record.image, "image_id": image_id, "reason": reason, "rest": rest}
         )
         if image_id is not None and found.leaf is not None:
-            demand_lineage(record, found.leaf, tree, f"{annotations}, line {record.line}", task.taxa)
+            demand_lineage(record, found.leaf, tree, task)
             asked += _questions(record, image_id, tree.ranks, task.scored_levels)
     if not asked:
         raise UserError(
             f"{annotations}: none of its {len(records)} images is a test image of the data set; the first is "
             f"{records[0].image}: {kept[0]['reason']}. Images are compared by the last {task.parts} parts of "
-            "their paths "
-            "(`parts`). Are these the annotations of this data set?"
+            "their paths (`parts`). Are these the annotations of this data set?"
         )
     table = pa.Table.from_pylist(kept, schemas.PUBLISHED)
     print(_summary(annotations, table, len(asked)))

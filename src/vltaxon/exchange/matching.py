@@ -35,6 +35,10 @@ class Match:
 def match(records: Sequence[Record], task: ImportTask) -> Iterator[Match]:
     """Yield each record with its image, which is told by the last parts of its path.
 
+    Args:
+        records: of the annotations, in their order.
+        task: where the images are, and what is known of others.
+
     Raises:
         UserError: two records or two images are one by their paths, or the image is in the train split.
     """
@@ -58,8 +62,7 @@ def match(records: Sequence[Record], task: ImportTask) -> Iterator[Match]:
         if len(rows) > 1:
             raise UserError(
                 f"{where}, line {record.line}: {tail} is {rows[0]['member']} as well as {rows[1]['member']}; "
-                "raise "
-                "`parts`, the number of last parts of a path that tell an image"
+                "raise `parts`, the number of last parts of a path that tell an image"
             )
         if not rows:
             yield Match(record, None, None, reasons.get(tail, unknown))
@@ -96,12 +99,19 @@ def _reasons(task: ImportTask) -> dict[str, str]:
     return dict(pl.concat(why).iter_rows())
 
 
-def demand_lineage(record: Record, leaf: str, tree: Taxonomy, where: str, taxa: Path) -> None:
+def demand_lineage(record: Record, leaf: str, tree: Taxonomy, task: ImportTask) -> None:
     """Refuse a record whose taxa are not those of its image's leaf: it would be scored against another truth.
+
+    Args:
+        record: about an image of the data set.
+        leaf: of that image.
+        tree: of the data set.
+        task: where both were read, for messages.
 
     Raises:
         UserError: a level is none of the data set's, or its taxon is not that of the leaf.
     """
+    where = f"{task.annotations}, line {record.line}"
     for level in record.asked:
         if level > len(tree.ranks):
             raise UserError(
@@ -112,13 +122,18 @@ def demand_lineage(record: Record, leaf: str, tree: Taxonomy, where: str, taxa: 
         if taxon is None or normalise(taxon) != normalise(record.taxon(level)):
             known = "none" if taxon is None else f'"{taxon}"'
             raise UserError(
-                f'{where}: level{level} is "{record.taxon(level)}", but {taxa} says of {leaf}: '
+                f'{where}: level{level} is "{record.taxon(level)}", but {task.taxa} says of {leaf}: '
                 f"{tree.ranks[level - 1]} {known}"
             )
 
 
 def demand_known(records: Sequence[Record], tree: Taxonomy, where: Path) -> None:
     """Refuse a record that is no path of the benchmark's taxonomy, or has other options than its labels.
+
+    Args:
+        records: of the annotations.
+        tree: the benchmark's.
+        where: the annotations.
 
     Raises:
         UserError: the taxa of a record are no path, or an option is no label of its level.

@@ -36,6 +36,7 @@ from vltaxon.config.base import RawFile, Source
 from vltaxon.data.download import demand_unchanged, download
 from vltaxon.data.transfer import Patience, Transfer
 from vltaxon.errors import UserError
+from vltaxon.tasks.data import DownloadTask
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
@@ -49,11 +50,26 @@ def raw(source: Source, content: bytes = CONTENT, **more: object) -> RawFile:
     return RawFile.model_validate({"source": source, "md5": hashlib.md5(content).hexdigest(), **more})
 
 
+def wanted(
+    file: RawFile, target: Path, state: Path, licence: str = "MIT", unpacked: Path | None = None
+) -> DownloadTask:
+    return DownloadTask(
+        md5=file.md5,
+        sha256=file.sha256,
+        file=file,
+        licence=licence,
+        unpacked=unpacked,
+        state=state,
+        target=target,
+    )
+
+
 def get(folder: Path, served: Served, unpacked: bool = False, **more: object) -> Path:
     """Download what is served as a job does; the target."""
     target = folder / "raw" / "birds.tar.gz"
     file = raw(Source(url=served.url()), **more)
-    download(file, target, folder / "state", "CC BY-NC 4.0", folder / "tars" if unpacked else None, QUICK)
+    tars = folder / "tars" if unpacked else None
+    download(wanted(file, target, folder / "state", "CC BY-NC 4.0", tars), QUICK)
     return target
 
 
@@ -300,14 +316,8 @@ def _bounded(limit: int, *args: object) -> None:
 def test_a_disk_that_fills_up_keeps_what_is_there(tmp_path: Path) -> None:
     """A limit on file sizes is what a test can have of a full disk: the same write fails."""
     with serving(CONTENT) as served:
-        args = (
-            raw(Source(url=served.url())),
-            tmp_path / "raw" / "birds.tar.gz",
-            tmp_path / "state",
-            "",
-            None,
-            QUICK,
-        )
+        target = tmp_path / "raw" / "birds.tar.gz"
+        args = (wanted(raw(Source(url=served.url())), target, tmp_path / "state", ""), QUICK)
         process = FRESH.Process(target=_bounded, args=(100_000, *args))
         process.start()
         process.join()
@@ -318,14 +328,8 @@ def test_a_disk_that_fills_up_keeps_what_is_there(tmp_path: Path) -> None:
 
 def test_two_jobs_do_not_write_one_file(tmp_path: Path) -> None:
     with serving(CONTENT, bytes_per_second=100_000) as served:
-        args = (
-            raw(Source(url=served.url())),
-            tmp_path / "raw" / "birds.tar.gz",
-            tmp_path / "state",
-            "",
-            None,
-            QUICK,
-        )
+        target = tmp_path / "raw" / "birds.tar.gz"
+        args = (wanted(raw(Source(url=served.url())), target, tmp_path / "state", ""), QUICK)
         process = FRESH.Process(target=download, args=args)
         process.start()
         while not served.asked:
@@ -352,7 +356,7 @@ def test_killed_at_random_moments_it_ends_in_the_verified_file(tmp_path: Path) -
         number += 1
         target, state = tmp_path / str(number) / "birds.tar.gz", tmp_path / str(number) / "state"
         with serving(CONTENT, bytes_per_second=1_000_000) as served:
-            args = (raw(Source(url=served.url())), target, state, "MIT", None, QUICK)
+            args = (wanted(raw(Source(url=served.url())), target, state), QUICK)
             for _ in range(20):
                 process = FRESH.Process(target=download, args=args)
                 asked = len(served.asked)
@@ -404,7 +408,7 @@ def test_killed_at_any_line_it_ends_in_the_verified_file(tmp_path: Path) -> None
     while died:
         target, state = tmp_path / str(line) / "birds.tar.gz", tmp_path / str(line) / "state"
         with serving(content, [bent(stop=500)]) as served:
-            args = (raw(Source(url=served.url()), content), target, state, "MIT", None, QUICK)
+            args = (wanted(raw(Source(url=served.url()), content), target, state), QUICK)
             process = FRESH.Process(target=_dies_at, args=(line, *args))
             process.start()
             process.join()
@@ -422,7 +426,7 @@ def test_killed_at_any_line_it_ends_in_the_verified_file(tmp_path: Path) -> None
 
 def link(folder: Path, path: Path, **more: object) -> Path:
     target = folder / "raw" / "birds.tar.gz"
-    download(raw(Source(path=path), **more), target, folder / "state", "MIT")
+    download(wanted(raw(Source(path=path), **more), target, folder / "state"))
     return target
 
 
