@@ -857,7 +857,7 @@ def engines_steps(
     )
     shared_prefix.branch(cache, torch.arange(rows, device=prompt.device), steps)
     state, logits = State(cache, mask, mask.sum(1)), out.logits[:, -1].float()
-    pick = lambda _, logits, __: logits.argmax(-1)
+    pick = lambda _, logits, __: logits.argmax(-1)  # noqa: E731
     return lambda: SharedPrefix(model).write(state, logits, steps, (), pick, lambda _: False), logits
 
 

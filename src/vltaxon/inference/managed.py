@@ -120,7 +120,7 @@ def refuse_vision(adapter: Path) -> None:
     from safetensors import safe_open
 
     with safe_open(adapter / "adapter_model.safetensors", "np") as file:
-        names = [name for name in file.keys() if _VISION.search(name)]
+        names = [name for name in file.keys() if _VISION.search(name)]  # noqa: SIM118
     if names:
         raise UserError(
             f"{adapter}: adapts vision modules ({names[0]} and {len(names) - 1} more), which vLLM would "

@@ -121,7 +121,7 @@ def test_shards_of_stage_2_cost_alike_where_images_have_different_numbers_of_que
     ]
     assert sizes == [[8], [5, 3], [4, 1, 1, 1, 1]]
     once = Cost(image=4, request=1)  # then an image with one question costs five, one with four eight
-    cost = lambda pixels, requests: once.of(requests)
+    cost = lambda pixels, requests: once.of(requests)  # noqa: E731
     assert [len(images_of(files[0], shard, 2, files[1], cost)) for shard in range(2)] == [4, 4]
     whole = images_of(files[0], 0, 1)
     world.rewrite(
