@@ -28,11 +28,12 @@ from vltaxon.data.images import ImageStore
 from vltaxon.engines.server import Endpoint
 from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
-from vltaxon.inference import engines, managed
+from vltaxon.inference import managed
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.ledger import Ledger
 from vltaxon.inference.served import Patience, digest
 from vltaxon.inference.server_engine import ServerEngine
+from vltaxon.inference.source import source_of
 from vltaxon.inference.transformers_engine import TransformersEngine
 
 ROOT = Path(__file__).parents[3]
@@ -138,7 +139,7 @@ def test_its_answers_are_kept_by_what_is_served_and_how(environment: Path, vlm: 
     )
     stage = asking(Stage(name="leaf", prompt="stage1"), PROMPTS["stage1"], given, served=running)
     task = leaf_task(world, world.folder / "leaf.parquet", stage, settings=file)
-    source = engines.source(task, stage, pq.read_table(world.tables["images"]))
+    source = source_of(task, stage, pq.read_table(world.tables["images"]))
     weights = digest(given, checkpoints.digest(vlm))
     assert (source.weights, source.identity) == (
         weights,
@@ -227,7 +228,7 @@ from pathlib import Path
 from vltaxon.config.protocols import Stage
 from vltaxon.engines.server import Endpoint
 from vltaxon.engines.transformers import Vlm
-from vltaxon.inference import engines, managed
+from vltaxon.inference import managed
 spec = Endpoint.model_validate_json({spec(environment).model_dump_json(exclude_none=True)!r})
 weights = managed.Weights(Vlm.model_validate_json({vlm.model_dump_json()!r}))
 with managed.serving(spec, weights, [], Path({str(tmp_path / "log")!r})):
