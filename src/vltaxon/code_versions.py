@@ -13,7 +13,7 @@ from vltaxon.provenance import digest_text
 # Their code cannot change a result: values reach a job by `params`, and the others only say or stamp things.
 # Modules, and whole packages of them.
 _NO_RESULTS = (
-    *("code_versions", "config", "devices", "errors", "gpu", "layout", "logs"),
+    *("code_versions", "config", "devices", "errors", "layout", "logs"),
     *("plan", "plugins", "processes", "provenance", "tasks", "versions"),
 )
 _SCHEMAS = "vltaxon.schemas"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vltaxon.devices import lease
 from vltaxon.errors import UserError
-from vltaxon.gpu import lease
 
 # Read by libraries when they are imported: OpenMP (torch, pyarrow; we tell DuckDB), BLAS (numpy), numexpr,
 # tokenizers, polars.
