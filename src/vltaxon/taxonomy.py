@@ -51,29 +51,34 @@ class Taxonomy:
 
     @property
     def leaves(self) -> Sequence[str]:
-        """All leaves, sorted."""
+        """Return all leaves, sorted."""
         return sorted(self.lineages)
 
     def labels(self, level: int) -> list[str]:
-        """Distinct taxa of a 1-based level, sorted by name."""
+        """Return the distinct taxa of a 1-based level, sorted by name."""
         return sorted({taxon for path in self.lineages.values() if (taxon := path[level - 1]) is not None})
 
     def taxon(self, leaf: str, level: int) -> str | None:
-        """The taxon of a leaf's lineage at a 1-based level, None where the rank is missing."""
+        """Return the taxon of a leaf's lineage at a level, None where the rank is missing.
+
+        Args:
+            leaf: name of the leaf.
+            level: 1-based level, 1 is the root.
+        """
         return self.lineages[leaf][level - 1]
 
     def name(self, leaf: str) -> str:
-        """The displayed name of a leaf: the most specific taxon of its lineage."""
+        """Return the displayed name of a leaf: the most specific taxon of its lineage."""
         return next(taxon for taxon in reversed(self.lineages[leaf]) if taxon is not None)
 
     @cached_property
     def _by_key(self) -> dict[str, str | None]:
-        found: dict[str, str | None] = {}
+        leaves: dict[str, str | None] = {}
         for leaf in self.lineages:
             key = normalise(self.name(leaf))
-            found[key] = None if key in found else leaf  # a name shared by two leaves identifies neither
-        return found
+            leaves[key] = None if key in leaves else leaf  # a name shared by two leaves identifies neither
+        return leaves
 
     def find(self, name: str) -> str | None:
-        """The leaf that a written name means, by `normalise`; None where unknown or ambiguous."""
+        """Return the leaf that a written name means, by `normalise`; None where unknown or ambiguous."""
         return self._by_key.get(normalise(name))

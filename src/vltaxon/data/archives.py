@@ -98,7 +98,12 @@ def _size(path: Path) -> int | None:
 
 
 def located(dataset: RawDataset, folder: Path) -> dict[str, Archive | Folder]:
-    """Return where the images of each split lie: in a folder, or in an archive that `unpack` left."""
+    """Return where the images of each split lie: in a folder, or in an archive that `unpack` wrote.
+
+    Args:
+        dataset: its file, checked.
+        folder: of the unpacked archives.
+    """
     places: dict[str, Archive | Folder] = {}
     for split, part in (("train", dataset.train), ("test", dataset.test)):
         if part is None:
@@ -164,10 +169,23 @@ def unpack_archive(task: UnpackTask) -> None:
     unpack(task.archive, task.tar, task.index)
 
 
+def _demand_room(archive: Path, packed: int, folder: Path) -> None:
+    if (free := shutil.disk_usage(folder).free) < packed:
+        raise UserError(
+            f"{archive}: takes {packed / 1e9:.1f} GB and more, unpacked; {folder} has {free / 1e9:.1f} GB "
+            "left"
+        )
+
+
 def unpack(archive: Path, tar: Path, index: Path) -> None:
     """Decompress a tar.gz to `tar` and write the byte range of each regular file to `index`, in one pass.
 
     Memory grows with the number of members only. Nothing is extracted to the file system.
+
+    Args:
+        archive: the tar.gz to read.
+        tar: file to write.
+        index: table to write, of schema `ARCHIVE`.
 
     Raises:
         UserError: the archive is missing or damaged, does not fit on the disk, unpacks to far more than
@@ -178,14 +196,9 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
         raise UserError(f"{archive}: no such archive; download it there, or name it in the data set's file")
     packed = archive.stat().st_size
     limit = max(_FREE, _PLAUSIBLE * packed)
-    rows: dict[str, tuple[int, int]] = {}
-    current = "the start"
+    rows, current = dict[str, tuple[int, int]](), "the start"
     with atomic(tar) as part:
-        if (free := shutil.disk_usage(part.parent).free) < packed:
-            raise UserError(
-                f"{archive}: takes {packed / 1e9:.1f} GB and more, unpacked; {part.parent} has "
-                f"{free / 1e9:.1f} GB left"
-            )
+        _demand_room(archive, packed, part.parent)
         try:
             with open(part, "w+b") as copy, igzip_threaded.open(archive, "rb") as source:
                 passing = _Passing(source, copy, limit)

@@ -51,9 +51,12 @@ def decode(data: bytes) -> Image.Image:
 
 
 def fit(image: Image.Image, pixels: int, min_pixels: int) -> Image.Image:
-    """Scale an image (bicubic, aspect kept) to at most `pixels`.
+    """Scale an image (bicubic, aspect kept) into a pixel budget, as far as whole numbers allow.
 
-    And to at least `min_pixels`, as far as whole numbers allow.
+    Args:
+        image: to scale.
+        pixels: width times height, at most.
+        min_pixels: width times height, at least.
     """
     width, height = image.size
     area = min(max(width * height, min_pixels), pixels)
@@ -133,7 +136,13 @@ class ImageStore:
         return decode(self.read(image_id))
 
     def resized(self, image_id: str, pixels: int, min_pixels: int) -> Image.Image:
-        """Return the image within a pixel budget: see `fit`."""
+        """Return the image within a pixel budget: see `fit`.
+
+        Args:
+            image_id: of the image.
+            pixels: width times height, at most.
+            min_pixels: width times height, at least.
+        """
         return fit(self.open(image_id), pixels, min_pixels)
 
 

@@ -50,6 +50,10 @@ def tree(lineages: Iterable[tuple[str, Lineage]], ranks: tuple[str, ...]) -> dic
     A leaf is called by its most specific taxon. Where two lineages end in one name (homonyms of two kingdoms;
     a genus called like its species), these leaves are called by their whole lineages, joined by ` > `.
 
+    Args:
+        lineages: taxa, root first, each with the place in a file that it comes from, for errors.
+        ranks: names of the levels, root first.
+
     Raises:
         UserError: a taxon has two parents or two spellings. The codes of nomenclature let names recur in
             another kingdom only, so there they are two taxa.

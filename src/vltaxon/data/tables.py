@@ -12,6 +12,10 @@ Row = dict[str, str]
 def rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, Row]]:
     """Yield the rows of a CSV (UTF-8, commas) or Parquet file with where each stands; an empty cell is "".
 
+    Args:
+        path: file to read.
+        needed: names of columns that it must have.
+
     Raises:
         UserError: no such file, not readable as what its name says, a needed column is absent or stands
             twice, or a row has more or fewer cells than the header.

@@ -20,6 +20,10 @@ def taxa_table(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> pa.Ta
 
     The key is a taxon's own: a name that two ranks share has its rank before it, and one that two parents of
     a level share is written with its whole lineage.
+
+    Args:
+        lineages: taxa of each leaf, root first.
+        ranks: names of the levels, root first.
     """
     levels: dict[str, set[int]] = defaultdict(set)
     parents: dict[tuple[int, str], set[Lineage]] = defaultdict(set)

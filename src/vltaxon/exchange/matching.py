@@ -33,7 +33,11 @@ class Match:
 
 
 def match(records: Sequence[Record], task: ImportTask) -> Iterator[Match]:
-    """Yield each record with its image, which is told by the last parts of its path.
+    """Yield each record with its image, which is identified by the last parts of its path.
+
+    Args:
+        records: of the benchmark's annotations.
+        task: names the images, and how many last parts of a path count.
 
     Raises:
         UserError: two records or two images are one by their paths, or the image is in the train split.
@@ -99,6 +103,13 @@ def _reasons(task: ImportTask) -> dict[str, str]:
 def demand_lineage(record: Record, leaf: str, tree: Taxonomy, where: str, taxa: Path) -> None:
     """Refuse a record whose taxa are not those of its image's leaf: it would be scored against another truth.
 
+    Args:
+        record: of the benchmark's annotations.
+        leaf: of its image.
+        tree: the data set's taxonomy.
+        where: place of the record, for errors.
+        taxa: file of the taxonomy, for errors.
+
     Raises:
         UserError: a level is none of the data set's, or its taxon is not that of the leaf.
     """
@@ -119,6 +130,11 @@ def demand_lineage(record: Record, leaf: str, tree: Taxonomy, where: str, taxa: 
 
 def demand_known(records: Sequence[Record], tree: Taxonomy, where: Path) -> None:
     """Refuse a record that is no path of the benchmark's taxonomy, or has other options than its labels.
+
+    Args:
+        records: of the benchmark's annotations.
+        tree: the benchmark's taxonomy.
+        where: file of the records, for errors.
 
     Raises:
         UserError: the taxa of a record are no path, or an option is no label of its level.

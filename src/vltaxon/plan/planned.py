@@ -1,4 +1,4 @@
-"""How a rule asks the plan for its task: as functions of its wildcards, which build each task once."""
+"""How rules get their tasks from the plan: by functions of the wildcards, which build each task once."""
 
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, overload
@@ -16,17 +16,16 @@ class Wildcards(Protocol):
 
 
 class Planned(Generic[T]):
-    """The tasks of a rule: called with wildcards, the task itself; its methods are what the directives of
-    the rule take.
-    """
+    """The tasks of a rule: call it with wildcards for a task; its methods suit the rule's directives."""
 
     def __init__(self, build: Callable[[Wildcards], T]) -> None:
         self._build = build
         self._built: dict[tuple[tuple[str, str], ...], T] = {}
 
     def __call__(self, wildcards: Wildcards) -> T:
-        """Return the task of a job (`params: task=...`; Snakemake compares no objects, so it runs nothing
-        again).
+        """Return the task of a job (`params: task=...`).
+
+        Snakemake does not compare objects, so a changed task alone runs nothing again.
         """
         parts: Any = wildcards
         key = tuple(parts.items() if hasattr(parts, "items") else vars(parts).items())
@@ -35,11 +34,11 @@ class Planned(Generic[T]):
         return self._built[key]
 
     def reads(self, wildcards: Wildcards) -> dict[str, str | list[str]]:
-        """Return its inputs, by name (`input: unpack(...)`)."""
+        """Return the inputs of a job, by name (`input: unpack(...)`)."""
         return self(wildcards).reads()
 
     def shaping(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Return what runs it again when it changes (`params: shaping=...`)."""
+        """Return the values that run a job again when they change (`params: shaping=...`)."""
         return self(wildcards).shaping()
 
 
@@ -62,5 +61,5 @@ class planned(Generic[P, T]):  # a decorator
             return self
         mine = part  # for the closure, which mypy would widen again
         made: Planned[T] = Planned(lambda wildcards: self._build(mine, wildcards))
-        vars(part)[self._name] = made  # found there from now on, instead of here
+        vars(part)[self._name] = made  # from now on the attribute is found there, without this method
         return made
