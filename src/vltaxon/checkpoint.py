@@ -1,6 +1,6 @@
-"""Loading a vision-language model, the same for training and for inference, and saying which weights it has.
+"""Load a vision-language model, the same for training and for inference, and identify its weights.
 
-Nothing here names a family: a model of another one is another file in config/models.
+Nothing here names a model family: a model of another one is another file in config/models.
 """
 
 from pathlib import Path
@@ -13,10 +13,10 @@ from vltaxon.errors import UserError
 
 
 def pinned(model: Vlm) -> Vlm:
-    """Return the same model at a commit: of a moving revision, at the commit that it means now.
+    """Return the model with a moving revision replaced by the commit that it means now.
 
     Raises:
-        UserError: the hub does not tell, and no earlier download does.
+        UserError: neither the hub nor an earlier download says which commit that is.
     """
     if Path(model.checkpoint).is_dir() or model.revision != MOVING:
         return model
@@ -35,7 +35,7 @@ def pinned(model: Vlm) -> Vlm:
 def digest(model: Vlm) -> str:
     """Return the identity of the weights: content of a local folder, or hub id and commit.
 
-    A moving name is none: see `pinned`.
+    A moving revision does not identify weights: see `pinned`.
     """
     folder = Path(model.checkpoint)
     assert folder.is_dir() or model.revision != MOVING, (
@@ -55,10 +55,10 @@ def adapted(weights: str, adapter: Path) -> str:
 
 
 def load(model: Vlm) -> tuple[Any, Any]:
-    """Load processor and weights in the configured dtype; none of a hub's code is run.
+    """Load processor and weights in the configured dtype; no code from a hub is run.
 
-    Weights are on the CPU, but for a model of several `gpus` where several are visible: over these they are
-    spread, layer by layer. (Not yet run by us on several devices.)
+    Weights are on the CPU, except for a model of several `gpus` where several are visible: then they are
+    spread over these, layer by layer. (We have not yet run this on several devices.)
 
     Raises:
         UserError: the checkpoint is absent, damaged, or of no architecture that takes images and text.

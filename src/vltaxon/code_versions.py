@@ -1,5 +1,6 @@
-"""Versions of code, so that an edit runs again what it can change: Snakemake does not see edits in
-imported modules.
+"""Versions of code, so that an edit runs again what it can change.
+
+Snakemake does not see edits in imported modules.
 """
 
 import ast
@@ -10,10 +11,10 @@ from pathlib import Path
 import vltaxon
 from vltaxon.provenance import digest_text
 
-# Their code cannot change a result: values reach a job by `params`, and the others only say or stamp things.
-# Modules, and whole packages of them.
+# Modules and packages whose code cannot change a result: values reach a job by `params`, and the others only
+# report or stamp things.
 _NO_RESULTS = (
-    *("code_versions", "config", "devices", "errors", "gpu", "layout", "logs"),
+    *("code_versions", "config", "devices", "errors", "layout", "logs"),
     *("plan", "plugins", "processes", "provenance", "tasks", "versions"),
 )
 _SCHEMAS = "vltaxon.schemas"
@@ -34,9 +35,7 @@ def _bare(tree: ast.AST) -> str:
 
 
 def _imports(tree: ast.AST) -> set[str]:
-    """Return the modules of ours that a module imports, and those of every folder in which it looks for
-    plugins.
-    """
+    """Return the modules of ours that a module imports, those of the folders of its plugins included."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -45,9 +44,8 @@ def _imports(tree: ast.AST) -> set[str]:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_plugins"):
             names |= _plugins(ast.literal_eval(node.args[0]))
-        elif isinstance(node, ast.Constant) and isinstance(
-            node.value, str
-        ):  # a module that is imported by its name
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # a module that is imported by its name
             names |= set(re.findall(r"^vltaxon(?:\.\w+)+$", node.value))
     return {name for name in names if name.startswith("vltaxon.") and name.split(".")[1] not in _NO_RESULTS}
 
@@ -59,7 +57,7 @@ def _plugins(package: str) -> set[str]:
 
 
 def _source(name: str) -> Path | None:
-    """File of a module, None where the name is not a module (an attribute, say)."""
+    """Return the file of a module, None where the name is not a module (an attribute, say)."""
     stem = Path(vltaxon.__file__).parent.joinpath(*name.split(".")[1:])
     path = stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
     return path if path.exists() else None
@@ -67,7 +65,7 @@ def _source(name: str) -> Path | None:
 
 @functools.cache
 def _module(name: str) -> tuple[str, frozenset[str], frozenset[str]] | None:
-    """Dumped tree, own imports and the schemas named by a module, None where there is no such module."""
+    """Return a module's dumped tree, imports and named schemas, None where there is no such module."""
     if (path := _source(name)) is None:
         return None
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -80,39 +78,41 @@ def _module(name: str) -> tuple[str, frozenset[str], frozenset[str]] | None:
 
 
 def _schemas(named: set[str]) -> str:
-    """Dump of schemas.py with the tables that are named, and what they name, without all others."""
+    """Dump schemas.py with the tables that are named, and what they name, without all others."""
     path = _source(_SCHEMAS)
     assert path is not None, "a module imports it"
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    kept: list[ast.stmt] = []
-    for node in sorted(
-        reversed(tree.body), key=lambda node: isinstance(node, ast.Assign)
-    ):  # who names before who is named
+    statements: list[ast.stmt] = []
+    # A table that names another comes before that one, so that the other is known to be named.
+    for node in sorted(reversed(tree.body), key=lambda node: isinstance(node, ast.Assign)):
         target = node.targets[0] if isinstance(node, ast.Assign) else None
         if isinstance(target, ast.Name) and target.id.isupper() and target.id not in named:
             continue
         named = named | {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
-        kept.append(node)
-    tree.body = kept
+        statements.append(node)
+    tree.body = statements
     return _bare(tree)
 
 
 @functools.cache
 def code_version(name: str) -> str:
-    """Hash of a module's code and of all modules of ours it imports, however deep; comments and docstrings
-    left out.
+    """Return the hash of a module's code and of all modules of ours that it imports, however deep.
 
-    Snakemake does not see edits in imported modules; a rule carries this in its `params` instead. Of the
-    schemas only those count that the code names, or a new column of the scores would train all adapters anew.
+    Comments and docstrings are left out. Snakemake does not see edits in imported modules; a rule carries
+    this in its `params` instead. Of the schemas only those count that the code names, or a new column of the
+    scores would train all adapters anew.
+
+    Raises:
+        ValueError: there is no such module.
     """
     seen: dict[str, str] = {}
     named: set[str] = set()
     queue = [name]
     while queue:
         current = queue.pop()
-        if current in seen or (found := _module(current)) is None:
+        if current in seen or (module := _module(current)) is None:
             continue
-        seen[current], own, schemas = found
+        seen[current], own, schemas = module
         queue.extend(own)
         named |= schemas
     if name not in seen:

@@ -1,5 +1,6 @@
-"""The one error a user can mend: printed without a traceback, saying what, where, what is allowed and what
-to do next.
+"""The one error that a user can mend, printed without a traceback.
+
+It says what is wrong and where, what is allowed, and what to do next.
 """
 
 import difflib
@@ -11,7 +12,12 @@ class UserError(Exception):
 
 
 def suggest(given: str, allowed: Iterable[str]) -> str:
-    """Return `one of a, b, c. Did you mean "b"?` for an unknown name, nearest legal name last."""
+    """Return `one of a, b, c. Did you mean "b"?` for an unknown name, with the nearest allowed name last.
+
+    Args:
+        given: the unknown name.
+        allowed: the names that there are.
+    """
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1)
     return f"one of {', '.join(names) or 'none'}." + (f' Did you mean "{near[0]}"?' if near else "")

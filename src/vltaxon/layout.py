@@ -1,4 +1,4 @@
-"""Every path under results/, said once, as Snakemake's patterns: what stands in braces is a wildcard.
+"""Every path under results/, as Snakemake's patterns: what stands in braces is a wildcard.
 
 Light: read while the Snakefile is parsed.
 """
@@ -69,19 +69,34 @@ SPENT = STATE / "spent"
 
 
 def fill(pattern: str, **values: object) -> Path:
-    """Return the path of a pattern with all its wildcards in place."""
+    """Return the path of a pattern with all its wildcards filled in.
+
+    Args:
+        pattern: one of the patterns above.
+        **values: value of each wildcard.
+    """
     return Path(pattern.format(**values))
 
 
 def fix(pattern: str, **values: object) -> str:
-    """Return a pattern with some of its wildcards in place."""
+    """Return a pattern with some of its wildcards filled in.
+
+    Args:
+        pattern: one of the patterns above.
+        **values: values of these wildcards.
+    """
     for name, value in values.items():
         pattern = pattern.replace(f"{{{name}}}", str(value))
     return pattern
 
 
 def log(name: str, suffix: str = "log") -> str:
-    """Return the pattern of a job's log."""
+    """Return the pattern of a job's log.
+
+    Args:
+        name: rule and wildcards, `rule/{wildcard}`.
+        suffix: ending of the file, without its dot.
+    """
     return f"results/logs/{name}.{suffix}"
 
 

@@ -1,5 +1,6 @@
-"""What every job does first and last: log to its file, keep to its threads, and say a user's mistake in
-one line.
+"""What every job does first and last: log to its file, keep to its threads, report a user's mistake.
+
+A mistake is reported in one line, without a traceback.
 """
 
 import os
@@ -10,20 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vltaxon.devices import lease
 from vltaxon.errors import UserError
-from vltaxon.gpu import lease
 
-# Read by libraries when they are imported: OpenMP (torch, pyarrow; we tell DuckDB), BLAS (numpy), numexpr,
-# tokenizers, polars.
+# Libraries read these when they are imported: OpenMP (torch, pyarrow), BLAS (numpy), numexpr, tokenizers and
+# polars. DuckDB is told its threads where it is opened.
 THREADS = (
-    *(
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "BLIS_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-    ),
-    *("NUMEXPR_MAX_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS"),
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_MAX_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "POLARS_MAX_THREADS",
 )
 
 
@@ -35,19 +37,29 @@ def job(snakemake: Any) -> Iterator[None]:
 
 
 def tell(snakemake: Any, text: str) -> None:
-    """Print what a rule without results was asked for, and keep it in its log."""
+    """Print what a rule without results was asked for, and keep it in its log.
+
+    Args:
+        snakemake: the object of a script.
+        text: what to print.
+    """
     Path(snakemake.log[0]).write_text(text, encoding="utf-8")
     print(text)
 
 
 @contextmanager
 def logged(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
-    """Run a block on its own devices, with both output streams in `log`, C-level output and children's
-    included.
+    """Run a block on its own devices, with both output streams in a log.
 
-    Snakemake leaves the log of a `script:` empty (a `print` goes to the terminal), so the file descriptors
-    are moved. Thread counts are set before torch is imported, or four jobs on two cores would start sixteen
-    threads.
+    Output of C code and of children is in the log, too: Snakemake leaves the log of a `script:` empty (a
+    `print` goes to the terminal), so the file descriptors are moved. Thread counts are set before torch is
+    imported, or four jobs on two cores would start sixteen threads. A `UserError` ends the process with exit
+    status 1 and one line in the log.
+
+    Args:
+        log: file to write.
+        threads: CPU cores that the block may use.
+        gpus: devices that it needs.
     """
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

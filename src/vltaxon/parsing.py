@@ -1,4 +1,4 @@
-"""The one reader of model output, for the rewards and for the metrics alike.
+"""The one parser of model output, used by the rewards and the metrics alike.
 
 It is anchored and strict: it reads what was explicitly given as the answer, in the letters actually shown, or
 nothing. It never guesses, never takes the last letter, and never turns silence into a wrong answer.
@@ -21,12 +21,14 @@ _CUE = re.compile(r"\b(?:answer|option|choice)(?:\s+is|\s*:)\s*", re.IGNORECASE)
 # A letter behind a cue, unless more letters or, for A, a word follows: "A or B", "B and option C", "A common
 # oak" choose nothing.
 _CUED = re.compile(
-    r"[*(\[\"']*([A-Z])(?![A-Za-z])(?!\W*(?:(?:or|and)\s|[,/&])\W*(?:option\s+|choice\s+)?[A-Z]\b)(?!\s+[A-Z]\b)(?!(?<=A)\s+[a-z])"
+    r"[*(\[\"']*([A-Z])(?![A-Za-z])(?!\W*(?:(?:or|and)\s|[,/&])\W*(?:option\s+|choice\s+)?[A-Z]\b)"
+    r"(?!\s+[A-Z]\b)(?!(?<=A)\s+[a-z])"
 )
 _LETTER = re.compile(r"[(\[\"']*([A-Za-z])[)\]\"'.:]*")
 _LETTER_TEXT = re.compile(r"\(?([A-Za-z])(?:[).:]\s*|\s+)(.+)", re.DOTALL)
 _REFUSAL = re.compile(
-    r"\s*(?:i(?:'|\u2019)?m sorry|sorry|i (?:can(?:no|'|\u2019)t|cannot|am unable|won(?:'|\u2019)t)|as an ai|unable to)",
+    r"\s*(?:i(?:'|\u2019)?m sorry|sorry|i (?:can(?:no|'|\u2019)t|cannot|am unable|won(?:'|\u2019)t)"
+    r"|as an ai|unable to)",
     re.IGNORECASE,
 )
 
@@ -42,30 +44,34 @@ class Reading:
 
 
 def well_formed(completion: str, reasoned: bool = True) -> bool:
-    """Whether the whole text is `<think>...</think><answer>...</answer>`, each once and not empty in the
-    answer.
+    """Return whether a completion is `<think>...</think><answer>...</answer>` and nothing else.
 
-    Not `reasoned`: whether it is `<answer>...</answer>` alone.
+    Each tag stands once, and the answer is not empty.
+
+    Args:
+        completion: model output, untrusted.
+        reasoned: whether the reasoning must be there; else `<answer>...</answer>` must stand alone.
     """
     return (_WELL_FORMED if reasoned else _ANSWER_ALONE).fullmatch(completion) is not None
 
 
 def _between(text: str, start: str, end: str) -> str | None:
-    """What stands between the first `start` and the next `end`. Linear, where a lazy regex is quadratic in
-    repeated tags.
+    """Return what stands between the first `start` and the next `end`, None where one is missing.
+
+    This takes linear time; a lazy regex takes quadratic time in repeated tags.
     """
-    _, found, rest = text.partition(start)
+    _, opened, rest = text.partition(start)
     inside, closed, _ = rest.partition(end)
-    return inside.strip() if found and closed else None
+    return inside.strip() if opened and closed else None
 
 
 def reasoning_of(completion: str) -> str | None:
-    """The text between the first `<think>` and its `</think>`, None where there is none."""
+    """Return the text between the first `<think>` and its `</think>`, None where there is none."""
     return _between(completion, "<think>", "</think>")
 
 
 def _body(completion: str, form: Form) -> str | None:
-    """The part that is the answer, None where none is marked as such."""
+    """Return the part of a completion that is the answer, None where none is marked as such."""
     closed = completion.rpartition("</think>")[2]
     if "<think>" in closed:
         return None
@@ -86,9 +92,9 @@ def _nothing(completion: str, finish_reason: str) -> str:
 
 
 def _index(body: str, options: Sequence[str], form: Form, cut: bool) -> int | None:
-    """The option that a body means, None where it means none or more than one.
+    """Return the index of the option that a body means, None where it means none or more than one.
 
-    `cut`: the token limit ended it, so that the beginning of an option's text behind its letter is enough.
+    Where `cut`, the token limit ended it, so the beginning of an option's text behind its letter is enough.
     """
     body = body.strip().strip("*").strip()
     shown, keys = LETTERS[: len(options)], [normalise(option) for option in options]
@@ -130,7 +136,13 @@ def read_choice(completion: str, options: Sequence[str], form: Form, finish_reas
 
 
 def read_name(completion: str, form: Form, finish_reason: str = "stop") -> Reading:
-    """Read the taxon that a completion names (stage 1), as written; compare it by `taxonomy.normalise`."""
+    """Read the taxon that a completion names (stage 1), as written; compare it by `taxonomy.normalise`.
+
+    Args:
+        completion: model output, untrusted.
+        form: `tagged` accepts only one `<answer>...</answer>` after the reasoning; `bare` the whole text too.
+        finish_reason: `stop`, or `length` where the token limit cut the output.
+    """
     body = _body(completion, form)
     if not body or not normalise(body) or (form == "bare" and finish_reason == "length"):
         return Reading(_nothing(completion, finish_reason), reasoning=reasoning_of(completion))
@@ -138,14 +150,21 @@ def read_name(completion: str, form: Form, finish_reason: str = "stop") -> Readi
 
 
 def read_lineage(reasoning: str | None, ranks: Sequence[str]) -> list[str | None]:
-    """Read `Rank: name` statements from a reasoning, one entry per rank; None where unnamed or named in two
-    ways.
+    """Read the `Rank: name` statements of a reasoning.
 
     A name ends at the next rank, a line's end, `;`, `,` or an arrow; emphasis and bullets do not count.
+
+    Args:
+        reasoning: text to read; None is read like an empty one.
+        ranks: names of the levels, root first.
+
+    Returns:
+        One entry per rank, None where its taxon is not named or is named in two ways.
     """
     known = "|".join(re.escape(rank) for rank in sorted(ranks, key=len, reverse=True))
     statement = re.compile(
-        rf"\b({known})\b[*_`]*\s*[:=][*_`]*\s*([^;,\n]*?)\s*(?=[;,\n]|->|\u2192|\b(?:{known})\b[*_`]*\s*[:=]|$)",
+        rf"\b({known})\b[*_`]*\s*[:=][*_`]*\s*([^;,\n]*?)\s*"
+        rf"(?=[;,\n]|->|\u2192|\b(?:{known})\b[*_`]*\s*[:=]|$)",
         re.IGNORECASE,
     )
     named: dict[str, dict[str, str]] = {}
@@ -154,7 +173,7 @@ def read_lineage(reasoning: str | None, ranks: Sequence[str]) -> list[str | None
         if spelt:
             named.setdefault(rank.casefold(), {})[normalise(spelt)] = spelt
     return [
-        next(iter(found.values())) if len(found := named.get(rank.casefold(), {})) == 1 else None
+        next(iter(names.values())) if len(names := named.get(rank.casefold(), {})) == 1 else None
         for rank in ranks
     ]
 
@@ -162,8 +181,15 @@ def read_lineage(reasoning: str | None, ranks: Sequence[str]) -> list[str | None
 def read_listing(
     completion: str, ranks: Sequence[str], finish_reason: str = "stop"
 ) -> tuple[Reading, list[str | None]]:
-    """Read a lineage written without tags, and as the answer the deepest taxon in it; `unparsed` where
-    there is none.
+    """Read a lineage that is written without tags; the answer is its deepest taxon.
+
+    Args:
+        completion: model output, untrusted.
+        ranks: names of the levels, root first.
+        finish_reason: `stop`, or `length` where the token limit cut the output.
+
+    Returns:
+        The reading, `unparsed` where no taxon is named, and the lineage, one entry per rank.
     """
     lineage = read_lineage(completion, ranks)
     deepest = next((taxon for taxon in reversed(lineage) if taxon is not None), None)
@@ -173,6 +199,13 @@ def read_listing(
 
 
 def published_index(completion: str, options: Sequence[str]) -> int | None:
-    """The benchmark's own rule: the first of A, B, C, D contained anywhere. Only to reproduce its numbers."""
+    """Return the option that the benchmark's own rule reads: the first of A, B, C, D contained anywhere.
+
+    It is only for reproducing the benchmark's numbers.
+
+    Args:
+        completion: model output, untrusted.
+        options: the options shown, in the order of their letters.
+    """
     first = next((i for i, letter in enumerate("ABCD") if letter in completion), None)
     return first if first is not None and first < len(options) else None

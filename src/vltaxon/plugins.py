@@ -1,5 +1,4 @@
-"""Plugins: things of which each is one file of a folder, as a data source, an engine, an objective or a
-reward.
+"""Plugins: data sources, engines, objectives and rewards, each one file of its folder.
 
 A new one is a new file; nothing lists them. They are found by looking into the folder, so the code that uses
 them imports none of them by name.

@@ -1,5 +1,6 @@
-"""Prompts as data: a template of config/prompts/ filled with a data set's wording and a question; and the
-forms of an answer.
+"""Prompts as data: templates of config/prompts/, filled with a data set's wording and a question.
+
+The forms in which a model is to answer are here too.
 """
 
 import string
@@ -12,17 +13,22 @@ FIELDS = frozenset({"word", "rank", "ranks", "question", "options", "leaf"})
 
 
 def fields(template: str) -> set[str]:
-    """Names of the placeholders of a template."""
+    """Return the names of the placeholders of a template."""
     return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
 
 
 def listed(options: Sequence[str]) -> str:
-    """The options as the benchmark shows them: `A. x`, one a line."""
+    """Return the options as the benchmark shows them: `A. x`, one a line."""
     return "\n".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(options))
 
 
 def stated(ranks: Sequence[str], lineage: Sequence[str | None]) -> str:
-    """A lineage in words, as far down as it is given: `Kingdom: K; Phylum: P`; a missing rank is left out."""
+    """Return a lineage in words: `Kingdom: K; Phylum: P`.
+
+    Args:
+        ranks: names of the levels, root first.
+        lineage: taxa, root first, as far down as they are to be stated; a missing rank (None) is left out.
+    """
     return "; ".join(
         f"{rank.capitalize()}: {taxon}"
         for rank, taxon in zip(ranks, lineage, strict=False)
@@ -31,8 +37,12 @@ def stated(ranks: Sequence[str], lineage: Sequence[str | None]) -> str:
 
 
 def completion(answer: str, form: Form, reasoning: str | None) -> str:
-    """What a model is to write: the answer in its form, after the reasoning where there is any; a listing
-    is reasoning alone.
+    """Return what a model is to write: the answer in its form, after the reasoning where there is any.
+
+    Args:
+        answer: the option's text or the taxon.
+        form: `tagged`, `bare`, or `listing`, which is the reasoning alone.
+        reasoning: text before the answer, None where there is none.
     """
     if form == "listing":
         return reasoning or ""
@@ -41,15 +51,24 @@ def completion(answer: str, form: Form, reasoning: str | None) -> str:
 
 
 def fill(template: str, **values: str) -> str:
-    """Fill a template. Values are inserted as they are: braces in a model's own words are not read as
-    placeholders.
+    """Fill the placeholders of a template.
+
+    Values are inserted as they are: braces in a model's own words are not read as placeholders.
+
+    Args:
+        template: text with placeholders in braces.
+        **values: text for each placeholder.
     """
     return template.format(**values)
 
 
 def conversation(text: str, system: str | None = None, image: bool = True) -> list[dict[str, Any]]:
-    """Chat messages with the image, if there is one, before the text, so that all questions of an image
-    share their prefix.
+    """Return chat messages with the image before the text, so all questions of an image share their prefix.
+
+    Args:
+        text: the user's text.
+        system: system text, None where there is none.
+        image: whether an image is shown.
     """
     user = {"role": "user", "content": [{"type": "image"}] * image + [{"type": "text", "text": text}]}
     return ([{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []) + [user]

@@ -18,6 +18,7 @@ from vltaxon.errors import UserError
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
+    import pyarrow.compute as pc
 
 _PACKAGES = (
     "torch",
@@ -30,13 +31,14 @@ _PACKAGES = (
     "pillow",
     "numpy",
 )
-_ROWS = 1 << 20  # of a frame that are converted at once
+_ROWS = 1 << 20  # rows of a frame that are converted at once
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a sibling path to write to; rename it to `path` only if the block ends well, so that a file
-    that exists is whole.
+    """Yield a sibling path to write to, and rename it to `path` only if the block ends well.
+
+    So a file that exists is whole.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,13 +65,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def digest_file(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_folder(folder: Path | str) -> str:
-    """SHA-256 over the names and contents of a folder's files, in name order."""
+    """Return the SHA-256 over the names and contents of a folder's files, in name order."""
     root, total = Path(folder), hashlib.sha256()
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         total.update(f"{path.relative_to(root).as_posix()}\0{digest_file(path)}\n".encode())
@@ -77,14 +79,15 @@ def digest_folder(folder: Path | str) -> str:
 
 
 def digest_text(*texts: str) -> str:
-    """First 16 hex digits of the SHA-256 of texts: short ids for prompts and settings."""
+    """Return the first 16 hex digits of the SHA-256 of texts: short ids for prompts and settings."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
 @functools.cache
 def origin() -> dict[str, str]:
-    """Version of vltaxon, git commit (with `+dirty` where uncommitted), and versions of the packages that
-    shape the numbers.
+    """Return the version of vltaxon, the git commit, and the versions of packages that shape the numbers.
+
+    The commit ends in `+dirty` where there are uncommitted changes.
     """
     root = Path(__file__).resolve().parents[2]
 
@@ -114,11 +117,15 @@ def origin() -> dict[str, str]:
 def parquet_writer(
     path: Path | str, schema: "pa.Schema", late: Callable[[], Mapping[str, Any]] = dict, **facts: Any
 ) -> Iterator[Callable[["pa.Table"], None]]:
-    """Yield a function that adds rows to a Parquet file stamped with `origin()` and `facts` (rule, seed,
-    digests, ...).
+    """Yield a function that adds the rows of a table to a Parquet file, checked against its schema.
 
-    `late` gives further facts, that are known at the end. The file is there only if the block ends well. Each
-    table that is handed over is checked against `schema` and written at once.
+    Each table is written at once. The file is there only if the block ends well.
+
+    Args:
+        path: file to write.
+        schema: its columns.
+        late: returns further facts, which are known only at the end.
+        **facts: what is stamped on the file beside `origin()`: rule, seed, digests, ...
 
     Raises:
         ValueError: a column is missing, superfluous or cannot be cast; that is a defect of ours, not of the
@@ -140,13 +147,20 @@ def parquet_writer(
 
 
 def _stamp(facts: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """Facts as a file keeps them."""
-    said = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    return {f"vltaxon:{key}".encode(): value.encode() for key, value in sorted(said.items())}
+    """Return facts as the metadata of a Parquet file holds them."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    return {f"vltaxon:{key}".encode(): value.encode() for key, value in sorted(texts.items())}
 
 
 def write_parquet(table: "pa.Table", path: Path | str, schema: "pa.Schema", **facts: Any) -> None:
-    """Write one table whole: see `parquet_writer`."""
+    """Write one whole table as a Parquet file: see `parquet_writer`.
+
+    Args:
+        table: its rows.
+        path: file to write.
+        schema: columns of the file.
+        **facts: what is stamped on the file: rule, seed, digests, ...
+    """
     with parquet_writer(path, schema, **facts) as write:
         write(table)
 
@@ -156,23 +170,25 @@ def _expect(path: Path | str, schema: "pa.Schema | None") -> None:
 
     if not Path(path).exists():
         raise UserError(f"{path}: no such file")
-    found = pq.read_schema(path)
-    if schema is not None and not found.remove_metadata().equals(schema):
+    if schema is not None and not pq.read_schema(path).remove_metadata().equals(schema):
         raise UserError(
             f"{path}: its columns are not the expected ones; delete it and run the workflow again"
         )
 
 
 def read_parquet(
-    path: Path | str, schema: "pa.Schema | None" = None, columns: list[str] | None = None, rows: Any = None
+    path: Path | str,
+    schema: "pa.Schema | None" = None,
+    columns: list[str] | None = None,
+    rows: "pc.Expression | None" = None,
 ) -> "pa.Table":
     """Read a table that `write_parquet` made, refusing one whose columns are not those of `schema`.
 
     Args:
-        path: of the file.
-        schema: that it must have.
-        columns: to read; all where not said.
-        rows: a pyarrow expression that tells which rows to read; others are dropped on the way.
+        path: file to read.
+        schema: the columns that it must have; not checked where None.
+        columns: names of the columns to read; None for all.
+        rows: condition on the rows to read; None for all.
 
     Raises:
         UserError: the file is missing or has other columns (made by another version, or not by vltaxon).
@@ -184,9 +200,19 @@ def read_parquet(
 
 
 def read_frame(
-    path: Path | str, schema: "pa.Schema | None" = None, columns: list[str] | None = None, rows: Any = None
+    path: Path | str,
+    schema: "pa.Schema | None" = None,
+    columns: list[str] | None = None,
+    rows: "pc.Expression | None" = None,
 ) -> "pl.DataFrame":
-    """Read the same as a frame of polars."""
+    """Read a table that `write_parquet` made as a polars frame: see `read_parquet`.
+
+    Args:
+        path: file to read.
+        schema: the columns that it must have; not checked where None.
+        columns: names of the columns to read; None for all.
+        rows: condition on the rows to read; None for all.
+    """
     import polars as pl
 
     frame = pl.from_arrow(read_parquet(path, schema, columns, rows))
@@ -195,7 +221,14 @@ def read_frame(
 
 
 def write_frame(frame: "pl.DataFrame", path: Path | str, schema: "pa.Schema", **facts: Any) -> None:
-    """Write a frame of polars whole: see `parquet_writer`."""
+    """Write a whole polars frame as a Parquet file: see `parquet_writer`.
+
+    Args:
+        frame: its rows.
+        path: file to write.
+        schema: columns of the file.
+        **facts: what is stamped on the file: rule, seed, digests, ...
+    """
     import polars as pl
 
     with parquet_writer(path, schema, **facts) as write:
@@ -206,23 +239,33 @@ def write_frame(frame: "pl.DataFrame", path: Path | str, schema: "pa.Schema", **
 def parquet_batches(
     path: Path | str, schema: "pa.Schema | None" = None, columns: list[str] | None = None, rows: int = 16_384
 ) -> Iterator["pa.RecordBatch"]:
-    """The same in order, some rows at a time, for tables that need not be in memory as a whole."""
+    """Read a table that `write_parquet` made in order, in batches: it need not fit into memory.
+
+    Args:
+        path: file to read.
+        schema: the columns that it must have; not checked where None.
+        columns: names of the columns to read; None for all.
+        rows: rows of a batch.
+
+    Raises:
+        UserError: the file is missing or has other columns.
+    """
     import pyarrow.parquet as pq
 
     _expect(path, schema)
-    with pq.ParquetFile(
-        path, pre_buffer=False, buffer_size=1 << 20
-    ) as file:  # else whole columns are read ahead
+    # Without these settings whole columns are read ahead.
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         yield from file.iter_batches(rows, columns=columns)
 
 
 def facts(path: Path | str) -> dict[str, str]:
-    """What `write_parquet` stamped on a file."""
+    """Return what `write_parquet` stamped on a file."""
     import pyarrow.parquet as pq
 
-    stamped = pq.read_metadata(path).metadata or {}  # of the file: late facts are not in the schema's
+    # The metadata of the file, not of its schema, which has no late facts.
+    stamped = pq.read_metadata(path).metadata or {}
     return {
-        k.decode().removeprefix("vltaxon:"): v.decode()
-        for k, v in stamped.items()
-        if k.startswith(b"vltaxon:")
+        key.decode().removeprefix("vltaxon:"): value.decode()
+        for key, value in stamped.items()
+        if key.startswith(b"vltaxon:")
     }

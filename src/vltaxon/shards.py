@@ -30,7 +30,7 @@ class Cost(NamedTuple):
     request: float
 
     def of(self, requests: int) -> int:
-        """Of an image with so many requests; nothing where there is none."""
+        """Return the whole cost of an image with so many requests; 0 where there are none."""
         return round(self.image + requests * self.request) if requests else 0
 
 

@@ -1,8 +1,7 @@
-"""Why jobs would run, before any of them does: a line for each rule and reason, with the value that changed,
-old -> new.
+"""Tell why jobs would run: a line for each rule and reason, with the value that changed, old -> new.
 
-Snakemake's dry run knows it all, but prints both versions of all values of a job, prompts included, once for
-each job.
+Snakemake's dry run knows all of this, but prints both versions of all values of a job, prompts included, once
+for each job.
 """
 
 import ast
@@ -17,47 +16,46 @@ from tabulate import tabulate
 
 from vltaxon.config.base import Closed, default_of, plain
 
-_AROUND, _SHOWN = 12, 50  # letters around a change within a text, and of a value
-_MOST = 4  # reasons of a job
+_AROUND = 12  # letters shown around a change within a text
+_SHOWN = 50  # letters shown of a value
+_MOST = 4  # reasons shown of a job
 
 
 def planned(arguments: Sequence[str] = (), config: Mapping[str, Any] | None = None) -> Any:
-    """Snakemake's graph of jobs for a command line (targets, --configfile, --config) and the profile; nothing
-    is run or printed.
+    """Return Snakemake's graph of jobs for a command line and the profile; nothing is run or printed.
 
     Args:
-        arguments: of the command line.
-        config: in place of its --config.
+        arguments: of the command line: targets, --configfile, --config.
+        config: used in place of its --config.
     """
     from snakemake import api, cli
     from snakemake.settings import types
 
-    with redirect_stderr(io.StringIO()):  # says which profile it reads
-        _, given = cli.parse_args(list(arguments))
+    with redirect_stderr(io.StringIO()):  # Snakemake prints which profile it reads
+        _, options = cli.parse_args(list(arguments))
     with api.SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL})) as snakemake:
         workflow = snakemake.workflow(
             resource_settings=types.ResourceSettings(cores=1),
             config_settings=types.ConfigSettings(
-                config=cli.parse_config(given.config) if config is None else config,
-                configfiles=given.configfile,
-                replace_workflow_config=given.replace_workflow_config,
+                config=cli.parse_config(options.config) if config is None else config,
+                configfiles=options.configfile,
+                replace_workflow_config=options.replace_workflow_config,
             ),
         )
-        asked = types.DAGSettings(
-            targets=given.targets,
+        settings = types.DAGSettings(
+            targets=options.targets,
             force_incomplete=True,
-            rerun_triggers=given.rerun_triggers,
-            max_checksum_file_size=given.max_checksum_file_size,
+            rerun_triggers=options.rerun_triggers,
+            max_checksum_file_size=options.max_checksum_file_size,
         )
         with redirect_stdout(io.StringIO()):
-            workflow.dag(asked).list_changes(
-                types.ChangeType.CODE
-            )  # of the public calls the one that does least but for the graph
+            # Of the public calls that build the graph, this one does the least beside it.
+            workflow.dag(settings).list_changes(types.ChangeType.CODE)
         return workflow._workflow.dag
 
 
 def why(dag: Any) -> str:
-    """The jobs that a graph would run, counted by rule and reason, in an order in which they can run."""
+    """Return a table of the jobs that a graph would run, counted by rule and reason, in a possible order."""
     lines: Counter[tuple[str, str]] = Counter()
     for job in (job for level in dag.toposorted() for job in level if dag.needrun(job)):
         if job.output:  # those without are targets
@@ -71,7 +69,7 @@ def why(dag: Any) -> str:
 
 
 def _reasons(job: Any, dag: Any) -> Iterator[str]:
-    """What makes a job run; where jobs before it run, Snakemake looks no further."""
+    """Yield what makes a job run; where jobs before it run, Snakemake looks no further."""
     reason, memory = dag.reason(job), dag.workflow.persistence
     if reason.forced:
         yield "interrupted before, or forced"
@@ -86,17 +84,17 @@ def _reasons(job: Any, dag: Any) -> Iterator[str]:
             {str(path) for path in job.input},
         )
         yield "; ".join(
-            f"{said}: {_listed(sorted(paths))}"
-            for said, paths in (("no longer reads", before - now), ("reads", now - before))
+            f"{verb}: {_listed(sorted(paths))}"
+            for verb, paths in (("no longer reads", before - now), ("reads", now - before))
             if paths
         )
     if reason.params_changed:
         yield from _changes(job.params, reason.params_changed)
     if reason.updated_input_run:
-        before_it = {
-            made.rule.name for made, files in dag.dependencies[job].items() if dag.needrun(made) and files
+        upstream = {
+            other.rule.name for other, files in dag.dependencies[job].items() if dag.needrun(other) and files
         }
-        yield f"after {', '.join(sorted(before_it))}"
+        yield f"after {', '.join(sorted(upstream))}"
 
 
 def _listed(paths: Sequence[str]) -> str:
@@ -104,32 +102,36 @@ def _listed(paths: Sequence[str]) -> str:
 
 
 def _changes(params: Any, change: Any) -> Iterator[str]:
-    """Tell the values of a job that differ from those it ran with, which Snakemake keeps without their
-    names.
+    """Yield how the values of a job differ from those that it ran with before.
+
+    Snakemake keeps the old values without their names.
     """
     old = [_value(text) for text in sorted(change.only_old)]
     for name, new in params.items():
         if repr(new) in change.only_new:
-            was = max(old, key=lambda other: _alike(other, new), default=None)
-            told = list(_differences("" if name == "shaping" else name, was, new, params.get("task")))
-            yield from told or [f"{name}: the same in another order"]
+            was = max(old, key=lambda other: _likeness(other, new), default=None)
+            differences = list(_differences("" if name == "shaping" else name, was, new, params.get("task")))
+            yield from differences or [f"{name}: the same in another order"]
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     try:
-        return ast.literal_eval(text)
-    except ValueError:  # of no literal; shown as it is
+        value: object = ast.literal_eval(text)
+    except ValueError:  # it is no literal, and is shown as it is
         return text
+    return value
 
 
-def _alike(one: Any, other: Any) -> tuple[bool, int]:
+def _likeness(one: object, other: object) -> tuple[bool, int]:
+    """Return a key that is larger the more two values are alike."""
     shared = len(one.keys() & other.keys()) if isinstance(one, Mapping) and isinstance(other, Mapping) else 0
     return type(one) is type(other), shared
 
 
-def _differences(name: str, old: Any, new: Any, model: Any) -> Iterator[str]:
-    """Tell how two values differ, key by key; a key that one of them lacks has the default of the `model`
-    there.
+def _differences(name: str, old: object, new: object, model: object) -> Iterator[str]:
+    """Yield how two values differ, key by key.
+
+    A key that one of them lacks has the default of the `model` there.
     """
     if name == "code":
         yield "its code was edited"
@@ -149,11 +151,11 @@ def _differences(name: str, old: Any, new: Any, model: Any) -> Iterator[str]:
 
 
 def _shared(one: str, other: str) -> int:
-    """Letters that two texts begin with alike."""
+    """Return how many letters two texts begin with alike."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 

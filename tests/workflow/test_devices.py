@@ -24,7 +24,7 @@ DEVICES = ("0", "1", "2", "3")
 # Only leases, and tells when: the times are of one clock for all processes of a machine.
 JOB = """
 import json, os, sys, time
-from vltaxon.gpu import lease
+from vltaxon.devices import lease
 
 def tell(event, **more):
     with open(os.environ["TOLD"], "a") as file:

@@ -1,6 +1,4 @@
-"""What every file of the config is made of: closed models, names, raw files, and which fields shape a
-result.
-"""
+"""What every file of the config is made of: closed models, names, raw files, and marks of fields."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +25,7 @@ Choices = Literal["similar", "random", "published"]
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
-MOVING = "main"  # the one revision that is no commit and may be named all the same
+MOVING = "main"  # the one revision that may be named though it is no commit
 
 
 class Mark:
@@ -40,13 +38,12 @@ class Mark:
         return self.name
 
     def on(self, field: FieldInfo) -> bool:
-        """Whether a field has the mark."""
+        """Return whether a field has the mark."""
         return self in field.metadata
 
 
-HOW = Mark(
-    "HOW"
-)  # a field that says how a job runs, or describes it: a change of its value runs nothing again
+# The mark of a field that says how a job runs, or describes it: a change of its value runs nothing again.
+HOW = Mark("HOW")
 
 
 class Closed(BaseModel):
@@ -55,11 +52,11 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def shaping(self) -> dict[str, Any]:
-        """Return what of it shapes a result, as plain values.
+        """Return the fields that shape a result, as plain values.
 
-        Left out are fields that are marked as something else (HOW, for one), and values that equal their
-        default: so a new field with a default runs nothing again. tests/data/defaults.json records the
-        defaults, and a test asks for a decision when one of them changes.
+        Fields with a mark (HOW, for one) are left out, and so are values that equal their default: a new
+        field with a default runs nothing again. tests/data/defaults.json records the defaults, and a test
+        asks for a decision when one of them changes.
         """
         return {
             name: plain(value)
@@ -69,12 +66,12 @@ class Closed(BaseModel):
         }
 
 
-def default_of(field: FieldInfo) -> Any:
+def default_of(field: FieldInfo) -> object:
     """Return the default of a field, None where it has none."""
     return None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """Return a value as nothing but dicts, lists, texts and numbers."""
     if isinstance(value, Closed):
         return value.shaping()
@@ -89,11 +86,11 @@ def _key(key: object) -> str:
     return "/".join(key) if isinstance(key, tuple) else str(key)
 
 
-TAGS = ("(raw)", "(path)", "(number)", "(word)")  # of alternatives, which errors are not to name
+TAGS = ("(raw)", "(path)", "(number)", "(word)")  # tags of alternatives, which errors do not show
 
 
 class Source(Closed):
-    """Where a raw file is to be had: one of the two."""
+    """Where a raw file comes from: an address or a local path."""
 
     url: str | None = Field(None, description="http(s) address: the original or a mirror.")
     path: Path | None = Field(None, description="A local copy.")
@@ -111,8 +108,9 @@ class Source(Closed):
 
 
 class RawFile(Closed):
-    """A raw file with its checksum, verified before anything reads it: downloaded, or linked where it is
-    here already.
+    """A raw file with its checksum, which is verified before anything reads the file.
+
+    It is downloaded, or linked where it is here already.
     """
 
     source: Source
@@ -138,23 +136,23 @@ class RawFile(Closed):
 
     @property
     def name(self) -> str:
-        """Name of the file, from its address unless given."""
+        """Return the name of the file: the end of its address unless another is given."""
         address = unquote(urlsplit(self.source.url).path) if self.source.url else str(self.source.path)
         return self.file or address.rpartition("/")[2]
 
     @property
     def path(self) -> Path:
-        """Where it lies once it is verified, whatever its source."""
+        """Return where the file lies once it is verified, whatever its source."""
         return Path("results/raw") / self.name
 
     @property
     def checksum(self) -> str:
-        """What makes it this file and no other."""
+        """Return the checksum with its kind."""
         return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
 
 
-def _path_or_raw(value: Any) -> str:
-    """Which of the two a value means, so that an error is about that one."""
+def _path_or_raw(value: object) -> str:
+    """Return the tag of the alternative that a value means, so that an error is about that one."""
     return "(raw)" if isinstance(value, Mapping | RawFile) else "(path)"
 
 
@@ -169,5 +167,5 @@ Raw = Annotated[
 
 
 def local(file: Path | RawFile) -> Path:
-    """Path of a raw file on this machine, once it is there."""
+    """Return the path of a raw file on this machine, once it is there."""
     return file.path if isinstance(file, RawFile) else file

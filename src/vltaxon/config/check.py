@@ -1,6 +1,4 @@
-"""Checks of the pieces of a config against each other. What is wrong is added to the problems of its
-files, in words.
-"""
+"""Checks of the pieces of a config against each other; what is wrong is added to the files' problems."""
 
 from collections.abc import Iterable, Iterator
 
@@ -19,7 +17,12 @@ from vltaxon.papers import papers
 
 
 def check_all(top: Config, files: ConfigFiles) -> None:
-    """Read every file that config.yaml names, and check the pieces against each other."""
+    """Read every file that config.yaml names, and check the pieces against each other.
+
+    Args:
+        top: content of config.yaml.
+        files: the small files; what is wrong is added to their problems, in words.
+    """
     where = files.where
     _check_datasets(top, files)
     _check_names(top, files)
@@ -37,7 +40,7 @@ def check_all(top: Config, files: ConfigFiles) -> None:
 
 
 def _check_datasets(top: Config, files: ConfigFiles) -> None:
-    """Data sets have their wordings, share their raw files, and one of them has images to train on."""
+    """Check that data sets have their wordings, share their raw files, and that one has training images."""
     raw: dict[str, tuple[RawFile, str]] = {}
     for name in dict.fromkeys((*top.datasets, top.training.dataset)):
         dataset, at = files.dataset(name, f"{files.where}: datasets"), f"config/datasets/{name}.yaml"
@@ -50,13 +53,15 @@ def _check_datasets(top: Config, files: ConfigFiles) -> None:
         files.problems += _unlike_files(dataset, at, raw)
         if name == top.training.dataset and dataset.train is None:
             files.problems.append(
-                f"{files.where}: training.dataset: {name} has no train split, and a test split is never trained on"
+                f"{files.where}: training.dataset: {name} has no train split, and a test split is never "
+                "trained on"
             )
 
 
 def _unlike_files(dataset: Dataset, where: str, known: dict[str, tuple[RawFile, str]]) -> Iterator[str]:
-    """Tell which raw files of a data set are not those that others know: one name, one source, one
-    checksum.
+    """Yield which raw files of a data set are not the same as another one's of that name.
+
+    A name stands for one source and one checksum.
     """
     raw = [(split, key, file) for split, part in dataset.splits.items() for key, file in part.raw.items()]
     for split, key, file in raw:
@@ -64,13 +69,13 @@ def _unlike_files(dataset: Dataset, where: str, known: dict[str, tuple[RawFile, 
         if file != other:
             yield (
                 f"{where}: {split}.{key}: {file.name} from {file.source} ({file.checksum}) is not the file of"
-                f" {place}, from {other.source} ({other.checksum}); share one source and checksum, or name one of"
-                " them otherwise by `file`"
+                f" {place}, from {other.source} ({other.checksum}); share one source and checksum, or name"
+                " one of them otherwise by `file`"
             )
 
 
 def _check_names(top: Config, files: ConfigFiles) -> None:
-    """What config.yaml names of itself is there."""
+    """Check that what config.yaml names within itself is there."""
     about, shown = top.report, top.shown if set(top.main) <= set(top.systems) else top.systems
     named: list[tuple[str, str, Iterable[str]]] = [
         ("report.dataset", about.dataset, top.datasets),
@@ -82,7 +87,7 @@ def _check_names(top: Config, files: ConfigFiles) -> None:
     for key, names in top.comparisons.items():
         named += [(f"comparisons.{key}", name, top.systems) for name in names]
     named += [(f"sweeps.{name}.system", sweep.system, top.systems) for name, sweep in top.sweeps.items()]
-    named += [(f"repeats.{name}.system", given.system, top.systems) for name, given in top.repeats.items()]
+    named += [(f"repeats.{name}.system", some.system, top.systems) for name, some in top.repeats.items()]
     if top.tables is not None:
         roles = {role for paper in papers().values() for role in paper.roles}
         named += [("tables", role, roles) for role in top.tables.datasets]
@@ -96,7 +101,7 @@ def _check_names(top: Config, files: ConfigFiles) -> None:
 
 
 def _check_report(top: Config, files: ConfigFiles) -> None:
-    """The systems of the headline answer questions."""
+    """Check that the systems of the headline answer questions."""
     for key, name in (("system", top.report.system), ("baseline", top.report.baseline)):
         if name not in top.systems:
             continue
@@ -107,7 +112,7 @@ def _check_report(top: Config, files: ConfigFiles) -> None:
 
 
 def _check_repeats(top: Config, files: ConfigFiles) -> None:
-    """What is repeated asks a model."""
+    """Check that a repeated system asks a model."""
     for name, repeats in top.repeats.items():
         if (system := top.systems.get(repeats.system)) is None:
             continue
@@ -118,7 +123,7 @@ def _check_repeats(top: Config, files: ConfigFiles) -> None:
 
 
 def _check_published(top: Config, files: ConfigFiles) -> None:
-    """Published questions are asked where there are any."""
+    """Check that published questions are asked where there are any."""
     where, about = files.where, top.report
     have = [
         name
@@ -127,7 +132,8 @@ def _check_published(top: Config, files: ConfigFiles) -> None:
     ]
     if not have:
         files.problems.append(
-            f"{where}: choices: published, but no data set's file has `published`, the benchmark's annotations"
+            f"{where}: choices: published, but no data set's file has `published`, the benchmark's "
+            "annotations"
         )
     elif about.choices == "published" and about.dataset in top.datasets and about.dataset not in have:
         files.problems.append(
@@ -136,7 +142,7 @@ def _check_published(top: Config, files: ConfigFiles) -> None:
 
 
 def _check_wordings(top: Config, files: ConfigFiles) -> None:
-    """Variants exist in every data set's wordings, and wordings and rotations are asked of models alone."""
+    """Check that variants are among every data set's wordings, and that only models are asked variants."""
     items = [(f"systems.{name}.variant", system) for name, system in top.systems.items()]
     for name, sweep in top.sweeps.items():
         members = top.swept(name).values() if sweep.system in top.systems else ()
@@ -150,7 +156,7 @@ def _check_wordings(top: Config, files: ConfigFiles) -> None:
 
 
 def _odd_wordings(key: str, system: System, top: Config, files: ConfigFiles) -> Iterator[str]:
-    """Tell what is wrong with the wordings and rotations that a system is asked in."""
+    """Yield what is wrong with the wordings and rotations that a system is asked in."""
     if system.variant is None and not system.rotation:
         return
     protocol = files.protocol(system.protocol, f"{files.where}: {key}")
@@ -172,7 +178,7 @@ def _odd_wordings(key: str, system: System, top: Config, files: ConfigFiles) -> 
 
 
 def _check_settings(top: Config, files: ConfigFiles) -> None:
-    """Settings of steps are for a kind, a recipe or a step that there is."""
+    """Check that settings of steps are for a kind, a recipe or a step that there is."""
     for key in top.training.settings:
         name, _, step = key.partition("/")
         if key in STEPS:
@@ -242,7 +248,7 @@ def _wrong_engine(where: str, name: str, model: ModelSpec, needed: str) -> str:
 
 
 def _wrong_shares(model: ModelSpec, name: str, step: Step, called: str) -> Iterator[str]:
-    """Tell what is wrong with a step on as many devices as the model is trained on."""
+    """Yield what is wrong with a step on as many devices as the model is trained on."""
     try:
         step.accumulation(model.processes)
     except UserError as error:
@@ -250,7 +256,7 @@ def _wrong_shares(model: ModelSpec, name: str, step: Step, called: str) -> Itera
 
 
 def _check_prompts(items: Iterable[Stage | Samples], at: str, files: ConfigFiles) -> None:
-    """Prompts that stages or samples name can carry what they are used for."""
+    """Check that the prompts of stages or samples have the placeholders that they need."""
     for item in items:
         prompt = files.prompt(item.prompt, f"{at}.prompt") if item.prompt is not None else None
         if prompt is None:
@@ -265,6 +271,6 @@ def _check_prompts(items: Iterable[Stage | Samples], at: str, files: ConfigFiles
             )
         if unfit:
             files.problems.append(
-                f"{at}.prompt: {item.prompt} has the placeholder {sorted(unfit)}, for which a {task} prompt here"
-                " has no value"
+                f"{at}.prompt: {item.prompt} has the placeholder {sorted(unfit)}, for which a {task} prompt "
+                "here has no value"
             )

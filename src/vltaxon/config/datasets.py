@@ -25,6 +25,7 @@ def _known(source: str) -> str:
 
 
 def _list_readers(schema: dict[str, Any]) -> None:
+    """List the readers in the JSON schema of the field."""
     schema["enum"] = list(readers())
 
 
@@ -47,21 +48,19 @@ class Split(Closed):
 
     @property
     def stem(self) -> str:
-        """Name of the archive without its endings: `val` for `val.tar.gz`; none where there is no archive."""
-        return (
-            ""
-            if self.archive is None
-            else self.archive.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
-        )
+        """Return the archive's name without endings (`val` for `val.tar.gz`), empty without an archive."""
+        if self.archive is None:
+            return ""
+        return self.archive.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
 
     @property
     def raw(self) -> dict[str, RawFile]:
-        """The files with a source, by key."""
-        given = {"archive": self.archive, "annotations": self.annotations}
-        return {key: file for key, file in given.items() if isinstance(file, RawFile)}
+        """Return the files with a source, by key."""
+        files = {"archive": self.archive, "annotations": self.annotations}
+        return {key: file for key, file in files.items() if isinstance(file, RawFile)}
 
     def here(self) -> Self:
-        """The same, with the paths of the verified files in place of their sources."""
+        """Return the split with the paths of the verified files in place of their sources."""
         return self.model_copy(update={key: file.path for key, file in self.raw.items()})
 
 
@@ -83,7 +82,7 @@ class Published(Closed):
 
 
 class Size(Closed):
-    """How large a data set is, said for the estimate of costs; once it is read, what was read is counted."""
+    """How large a data set is, for the estimate of costs before its images are read and counted."""
 
     leaves: PositiveInt = Field(description="Leaves that it has.")
     test: PositiveInt = Field(description="Test images, before any draw.")
@@ -91,7 +90,7 @@ class Size(Closed):
 
 
 class RawDataset(Closed):
-    """What of a data set shapes its images and taxa."""
+    """The part of a data set's file that shapes its images and taxa."""
 
     source: Annotated[str, AfterValidator(_known)] = Field(
         description="The reader of the raw data.", json_schema_extra=_list_readers
@@ -122,7 +121,7 @@ class RawDataset(Closed):
         return {name: split for name, split in both if split is not None}
 
     def here(self) -> Self:
-        """Return the same with the paths of verified files in place of their sources, as jobs see it."""
+        """Return the data set with paths of verified files in place of sources, as jobs see it."""
         return self.model_copy(update={name: split.here() for name, split in self.splits.items()})
 
     @property
@@ -135,11 +134,11 @@ class RawDataset(Closed):
         if len(set(self.ranks)) < len(self.ranks):
             raise ValueError(f"ranks: {list(self.ranks)} names a rank twice")
         for split in self.splits.values():
-            given = [key for key in ("archive", "folder", "table") if getattr(split, key) is not None]
-            if given != [self.reader.TAKES]:
+            keys = [key for key in ("archive", "folder", "table") if getattr(split, key) is not None]
+            if keys != [self.reader.TAKES]:
                 raise ValueError(
                     f"train and test: {self.source} takes `{self.reader.TAKES}`, and was given "
-                    f"{', '.join(given) or 'none'}"
+                    f"{', '.join(keys) or 'none'}"
                 )
         for reader in readers().values():
             for key, problem in reader.NEEDS.items():
@@ -175,7 +174,7 @@ class Dataset(RawDataset):
 
     @property
     def raw(self) -> RawDataset:
-        """Return what shapes its images and taxa, alone."""
+        """Return only the part that shapes its images and taxa."""
         return RawDataset(**{name: getattr(self, name) for name in RawDataset.model_fields})
 
     @model_validator(mode="after")

@@ -34,11 +34,13 @@ class System(Closed):
     label: str | None = Field(None, description="Name in tables and figures.")
     word: str | None = Field(
         None,
-        description="What the prompts call the organism; where absent the recipe's word, then the data set's.",
+        description="What the prompts call the organism; where absent the recipe's word, then the data "
+        "set's.",
     )
     variant: NonNegativeInt | dict[Name, NonNegativeInt] | None = Field(
         None,
-        description="Which wording of the question is asked, or which by data set; the data set's own where absent.",
+        description="Which wording of the question is asked, or which by data set; the data set's own where "
+        "absent.",
     )
     rotation: NonNegativeInt = Field(
         0, description="By how many places the options are rotated before they are shown."
@@ -48,7 +50,7 @@ class System(Closed):
     )
 
     def variant_for(self, dataset: str) -> int | None:
-        """The wording asked about a data set, None for the data set's own."""
+        """Return the wording asked about a data set, None for the data set's own."""
         return self.variant.get(dataset) if isinstance(self.variant, dict) else self.variant
 
 
@@ -68,9 +70,7 @@ class Repeats(Closed):
 
 
 class Tables(Closed):
-    """Which data sets of the experiment stand for those of the papers' tables and figures: a data set by
-    role.
-    """
+    """Which data set of the experiment stands for each role in the papers' tables and figures."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, Name]
@@ -98,8 +98,8 @@ class Training(Closed):
     partition: Partition
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Values of steps that this experiment replaces, by kind of step (sft), by recipe, or by step "
-        "(vl_taxon/1-sft); the later wins, and recipes based on one take its values too.",
+        description="Values of steps that this experiment replaces, by kind of step (sft), by recipe, or by "
+        "step (vl_taxon/1-sft); the later wins, and recipes based on one take its values too.",
     )
 
 
@@ -136,8 +136,8 @@ class Config(Closed):
     systems: dict[Name, System] = Field(min_length=1)
     main: tuple[Name, ...] = Field(
         (),
-        description="Systems of the main table, figures and report, in their order; all where empty. The others are run for "
-        "the paper's tables.",
+        description="Systems of the main table, figures and report, in their order; all where empty. The "
+        "others are run for the paper's tables.",
     )
     tables: Tables | None = Field(
         None, description="Data sets of the papers' tables and figures, by role (targets table1 ... paper)."
@@ -154,12 +154,14 @@ class Config(Closed):
     )
     shards: Shards = Field(
         "auto",
-        description="Jobs that each prediction is cut into, of equal expected cost; auto: as many as suit `devices` and the size "
-        "that the data set's file says. Where the number changes, tables are written anew, from the journal.",
+        description="Jobs that each prediction is cut into, of equal expected cost; auto: as many as suit "
+        "`devices` and the size that the data set's file says. Where the number changes, tables are written "
+        "anew, from the journal.",
     )
     devices: PositiveInt = Field(
         1,
-        description="Devices that the run may expect, for `shards: auto`. What it uses is said to Snakemake, --resources gpu=N.",
+        description="Devices that the run may expect, for `shards: auto`. What it uses is said to Snakemake, "
+        "--resources gpu=N.",
     )
     bootstrap: PositiveInt = Field(1000, description="Resamples for the intervals.")
     report: Report
@@ -181,13 +183,13 @@ class Config(Closed):
 
     @property
     def shown(self) -> dict[str, System]:
-        """The systems of the main table, in its order."""
+        """Return the systems of the main table, in its order."""
         return {name: self.systems[name] for name in self.main or self.systems}
 
     def swept(self, sweep: str) -> dict[str, System]:
-        """The systems that a sweep consists of, by name."""
-        given = self.sweeps[sweep]
-        system = self.systems[given.system]
+        """Return the systems that a sweep consists of, by name."""
+        spec = self.sweeps[sweep]
+        system = self.systems[spec.system]
         return {
             f"{sweep}.v{variant}.r{rotation}": system.model_copy(
                 update={
@@ -196,24 +198,25 @@ class Config(Closed):
                     "label": f"{sweep}, wording {variant}, rotation {rotation}",
                 }
             )
-            for variant in given.variants
-            for rotation in given.rotations
+            for variant in spec.variants
+            for rotation in spec.rotations
         }
 
     def repeated(self, name: str) -> dict[str, System]:
-        """The runs of a system that is asked several times, by name; the first is the same run as the
-        system's own.
+        """Return the runs of a system that is asked several times, by name.
+
+        The first is the same run as the system's own.
         """
-        given = self.repeats[name]
-        system = self.systems[given.system]
+        repeats = self.repeats[name]
+        system = self.systems[repeats.system]
         return {
             f"{name}.n{run}": system.model_copy(update={"repeat": run, "label": f"{name}, run {run}"})
-            for run in range(given.times)
+            for run in range(repeats.times)
         }
 
     @property
     def asked(self) -> dict[str, System]:
-        """All systems: those of the config, and those of its sweeps and repeats."""
+        """Return all systems: those of the config, and those of its sweeps and repeats."""
         every = dict(self.systems)
         for sweep in self.sweeps:
             every |= self.swept(sweep)
@@ -235,31 +238,41 @@ class Experiment(Closed):
     folders: Annotated[tuple[Path, ...], HOW] = (Path("config"),)  # where the small files are looked for
 
     def file(self, kind: str, name: str) -> Path:
-        """Return the path of a small file, `config/{kind}/{name}.yaml` of the first folder that has it."""
+        """Return the path of a small file, `config/{kind}/{name}.yaml` of the first folder that has it.
+
+        Args:
+            kind: folder of such files: models, recipes, ...
+            name: of the file, without its ending.
+        """
         paths = [folder / kind / f"{name}.yaml" for folder in self.folders]
         return next((path for path in paths if path.exists()), paths[0])
 
     def leaf_systems(self) -> dict[str, str]:
-        """Whose stage 1 serves each system: of those alike in model, recipe, word, repeat and leaf stage the
-        first by name.
+        """Return, for each system, the system whose stage 1 serves it.
 
-        By name, so that their order in the config moves no table, and a variant `vl_taxon_open` does not take
-        that of `vl_taxon`. Those of sweeps and repeats come last.
+        Of all systems with the same model, recipe, word, repeat and leaf stage it is the first by name;
+        those of sweeps and repeats come last. The order is by name, so that the order in the config moves no
+        table, and a variant `vl_taxon_open` does not take over from `vl_taxon`.
         """
-        first: dict[tuple[Any, ...], str] = {}
-        found: dict[str, str] = {}
+        first: dict[tuple[object, ...], str] = {}
+        owners: dict[str, str] = {}
         for name, system in sorted(
             self.config.asked.items(), key=lambda item: (item[0] not in self.config.systems, item[0])
         ):
             stage = self.protocols[system.protocol].stage("leaf")
-            found[name] = first.setdefault(
+            owners[name] = first.setdefault(
                 (system.model, system.recipe, system.word, system.repeat, stage), name
             )
-        return found
+        return owners
 
     def step_recipe(self, recipe: str, step: str) -> str:
-        """The recipe that trains a step: the furthest that `recipe` is based on with the same steps up to
-        it, so it runs once.
+        """Return the recipe that trains a step, so that recipes that share the step train it once.
+
+        It is the furthest one that the recipe is based on which has the same steps up to this one.
+
+        Args:
+            recipe: name of the recipe.
+            step: name of its step, `2-grpo`.
         """
         mine = self.recipes[recipe]
         upto = mine.step_names.index(step) + 1

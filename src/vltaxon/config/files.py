@@ -3,7 +3,7 @@
 Each thing is one file: config/{datasets,models,prompts,questions,protocols,recipes}/NAME.yaml.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from vltaxon.config.messages import problems_of
 from vltaxon.config.models import ModelSpec
 from vltaxon.config.protocols import Prompt, Protocol
 from vltaxon.config.recipes import Recipe
-from vltaxon.config.settings import merge_changes, set_for_recipe
+from vltaxon.config.settings import Values, merge_changes, set_for_recipe
 from vltaxon.errors import UserError, suggest
 
 M = TypeVar("M", bound=BaseModel)
@@ -34,9 +34,18 @@ KINDS: dict[str, type[Closed]] = {
 
 
 class _Strict(yaml.SafeLoader):
-    """Refuses a key that stands twice, where YAML would silently keep the last."""
+    """A YAML loader that refuses a key that stands twice, where YAML would silently keep the last."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return the mapping of a node.
+
+        Args:
+            node: of the YAML document.
+            deep: whether values are constructed at once.
+
+        Raises:
+            ConstructorError: a key stands twice.
+        """
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if double := [key for key in keys if keys.count(key) > 1]:
             raise yaml.constructor.ConstructorError(
@@ -49,11 +58,11 @@ def read_yaml(path: Path, problems: list[str]) -> Any:
     """Read a YAML file.
 
     Args:
-        path: of the file.
+        path: file to read.
         problems: what is wrong with it is added here, in words.
 
     Returns:
-        Its content, an empty mapping for an empty file, None where it cannot be read.
+        The content, an empty mapping for an empty file, None where it cannot be read.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Strict) or {}
@@ -65,10 +74,10 @@ def read_yaml(path: Path, problems: list[str]) -> Any:
 
 
 def read_model(path: Path) -> dict[str, Any]:
-    """Read a model's file, unchecked, for what a job is not planned by.
+    """Read a model's file without checking it, for fields that a job reads when it starts.
 
     Raises:
-        UserError: it is gone, or no YAML any more.
+        UserError: the file is gone, or is no longer YAML.
     """
     problems: list[str] = []
     content = read_yaml(path, problems)
@@ -77,14 +86,17 @@ def read_model(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def check(model: type[M], data: Any, where: str, problems: list[str]) -> M | None:
+def check(model: type[M], data: object, where: str, problems: list[str]) -> M | None:
     """Check data against a model.
 
     Args:
-        model: what it should be.
-        data: as YAML has it; None is let pass, since it was complained of when it was read.
+        model: what the data should be.
+        data: content of a YAML file; None passes, since the problem was noted when the file was read.
         where: the file, for errors.
         problems: what is wrong is added here, in words.
+
+    Returns:
+        The checked object, None where something is wrong.
     """
     if data is None:
         return None
@@ -100,7 +112,7 @@ class ConfigFiles:
     """The small files of an experiment.
 
     Attributes:
-        folders: where they are looked for, the first that has one wins.
+        folders: where they are looked for; the first that has a file wins.
         settings: what the experiment sets in steps of recipes.
         where: the file that names them, for errors.
         problems: everything that is wrong, in words.
@@ -108,38 +120,74 @@ class ConfigFiles:
     """
 
     folders: Sequence[Path]
-    settings: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Values]
     where: str
     problems: list[str]
     found: dict[str, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
 
     def dataset(self, name: str, named_by: str) -> Dataset | None:
-        """Return a data set, None where its file is absent or wrong."""
+        """Return a data set, None where its file is absent or wrong.
+
+        Args:
+            name: of the file.
+            named_by: file and key that name it, for errors.
+        """
         return self._fetch("datasets", Dataset, name, named_by)
 
     def model(self, name: str, named_by: str) -> ModelSpec | None:
-        """Return a model, None where its file is absent or wrong."""
+        """Return a model, None where its file is absent or wrong.
+
+        Args:
+            name: of the file.
+            named_by: file and key that name it, for errors.
+        """
         item = self._fetch("models", Model, name, named_by)
         return item.spec if item is not None else None
 
     def questions(self, name: str, named_by: str) -> Questions | None:
-        """Return wordings of questions, None where their file is absent or wrong."""
+        """Return wordings of questions, None where their file is absent or wrong.
+
+        Args:
+            name: of the file.
+            named_by: file and key that name it, for errors.
+        """
         return self._fetch("questions", Questions, name, named_by)
 
     def prompt(self, name: str, named_by: str) -> Prompt | None:
-        """Return a prompt, None where its file is absent or wrong."""
+        """Return a prompt, None where its file is absent or wrong.
+
+        Args:
+            name: of the file.
+            named_by: file and key that name it, for errors.
+        """
         return self._fetch("prompts", Prompt, name, named_by)
 
     def protocol(self, name: str, named_by: str) -> Protocol | None:
-        """Return a protocol, None where its file is absent or wrong."""
+        """Return a protocol, None where its file is absent or wrong.
+
+        Args:
+            name: of the file.
+            named_by: file and key that name it, for errors.
+        """
         return self._fetch("protocols", Protocol, name, named_by)
 
     def recipe(self, name: str, named_by: str) -> Recipe | None:
-        """Return a whole recipe, None where its file is absent or wrong."""
+        """Return a whole recipe, None where its file is absent or wrong.
+
+        Args:
+            name: of the file.
+            named_by: file and key that name it, for errors.
+        """
         return self._fetch("recipes", Recipe, name, named_by)
 
     def fetch(self, kind: str, name: str, named_by: str) -> None:
-        """Read and check a file of any kind."""
+        """Read and check a file of any kind.
+
+        Args:
+            kind: one of `KINDS`.
+            name: of the file.
+            named_by: file and key that name it, for errors.
+        """
         self._fetch(kind, KINDS[kind], name, named_by)
 
     def names(self, kind: str) -> list[str]:
@@ -153,7 +201,7 @@ class ConfigFiles:
                 what = f'{kind.removesuffix("s")} "{name}"'
                 self.problems.append(f"{named_by}: {what} is not {suggest(name, self.names(kind))}")
                 return None
-            self.found[kind][name] = None  # so that a recipe that is based on itself finds nothing
+            self.found[kind][name] = None  # a recipe that is based on itself then finds nothing
             self.found[kind][name] = self._read(kind, model, name, paths[0])
         item: M | None = self.found[kind][name]
         return item
@@ -167,23 +215,24 @@ class ConfigFiles:
             at += f" (with training.settings of {self.where})" if self.settings else ""
         return check(model, content, at, self.problems)
 
-    def _whole_recipe(self, name: str, given: Mapping[str, Any], at: str) -> Mapping[str, Any] | None:
-        """Return a recipe with the steps of the one it is based on, its changes, and the experiment's
-        settings.
+    def _whole_recipe(self, name: str, content: Values, at: str) -> Values | None:
+        """Return a recipe's content with all steps in full.
+
+        They are those of the recipe it is based on, its own changes, and the experiment's settings.
         """
-        if given.get("based_on") is None:
-            steps = given.get("steps")
+        if content.get("based_on") is None:
+            steps = content.get("steps")
             if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
-                return given  # its own model says what is wrong
+                return content  # its own model says what is wrong
             named = {f"{i}-{step.get('kind')}": step for i, step in enumerate(steps, start=1)}
-            return {**given, "steps": set_for_recipe(self.settings, name, named, by_kind=True)}
-        changes = given.get("changes") or {}
-        if "steps" in given or not isinstance(changes, Mapping):
+            return {**content, "steps": set_for_recipe(self.settings, name, named, by_kind=True)}
+        changes = content.get("changes") or {}
+        if "steps" in content or not isinstance(changes, Mapping):
             self.problems.append(
                 f"{at}: a recipe that is based on another gives `changes` by step, and no `steps`"
             )
             return None
-        base_name = str(given["based_on"])
+        base_name = str(content["based_on"])
         base = self.recipe(base_name, f"{at}: based_on")
         if base is None:
             self.problems.append(
@@ -193,15 +242,15 @@ class ConfigFiles:
         steps = (step.model_dump(mode="json") for step in base.steps)
         changed, odd = merge_changes(dict(zip(base.step_names, steps, strict=True)), changes)
         self.problems += [f"{at}: changes: {problem}" for problem in odd]
-        own = {key: value for key, value in given.items() if key != "changes"}
+        own = {key: value for key, value in content.items() if key != "changes"}
         return {"word": base.word} | own | {"steps": set_for_recipe(self.settings, name, changed)}
 
 
-def _beside(content: Any, path: Path) -> Any:
-    """Return a model's content with a local checkpoint found from the config's own folder.
+def _beside(content: object, path: Path) -> object:
+    """Return a model's content with a local checkpoint looked for beside the config's folder too.
 
-    Paths are those of the working directory; where a checkpoint is not there, but beside the folder of the
-    config that names it, that is meant: so the workflow's own models can be used from any directory.
+    Paths are relative to the working directory. A checkpoint that is not there, but beside the folder of the
+    config that names it, is taken from here: so the workflow's own models can be used from any directory.
     """
     if not isinstance(content, Mapping) or not isinstance(checkpoint := content.get("checkpoint"), str):
         return content
@@ -211,7 +260,7 @@ def _beside(content: Any, path: Path) -> Any:
     return {**content, "checkpoint": str(beside)}
 
 
-def strings(data: Any) -> Iterator[str]:
+def strings(data: object) -> Iterator[str]:
     """Yield every text in nested data."""
     if isinstance(data, str):
         yield data

@@ -1,6 +1,4 @@
-"""Reading a config: every file that is named, checked one by one and against each other, all errors at
-once.
-"""
+"""Read a config: every file that it names, checked one by one and against each other, all errors at once."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +22,7 @@ def load(
     Args:
         config: content of config.yaml (as Snakemake merged it), or its path.
         folder: where the files beside it lie; of several the first that has a file wins.
-        files: the files that `config` was read from, to be looked at for what reading hides.
+        files: the files that `config` was read from, to be checked for keys that stand twice.
 
     Raises:
         UserError: with every problem found, one a line: file, key, what is wrong, what is allowed.
@@ -39,7 +37,7 @@ def load(
     small = ConfigFiles(folders, top.training.settings if top is not None else {}, where, problems)
     if top is not None:
         check_all(top, small)
-    else:  # look at what it names all the same, so that all errors come at once
+    else:  # the files that it names are checked all the same, so that all errors come at once
         _check_named(data, small)
     if problems or top is None:
         raise UserError(
@@ -49,8 +47,8 @@ def load(
     return Experiment(config=top, **(small.found | {"models": models}), folders=tuple(folders))
 
 
-def _check_named(data: Any, files: ConfigFiles) -> None:
-    """Check the files that a config names that is itself wrong, as far as can be told."""
+def _check_named(data: object, files: ConfigFiles) -> None:
+    """Check the files that a wrong config names, as far as can be told."""
     named = set(strings(data))
     for kind in KINDS:
         for name in files.names(kind):
@@ -64,9 +62,7 @@ def _check_named(data: Any, files: ConfigFiles) -> None:
 
 
 def json_schema() -> str:
-    """Return the JSON schema of config.yaml and of the files beside it, for editors; config/schema.json
-    holds it.
-    """
+    """Return the JSON schema of config.yaml and of the files beside it, as config/schema.json has it."""
     kinds: dict[str, type[Closed]] = {"config": Config, **KINDS}
     definitions = {kind: model.model_json_schema() for kind, model in kinds.items()}
     return json.dumps(definitions, indent=1, sort_keys=True) + "\n"

@@ -9,16 +9,16 @@ from vltaxon.config.base import TAGS
 from vltaxon.config.engines import Model
 from vltaxon.errors import suggest
 
-Node = Mapping[str, Any]  # of a JSON schema
+Node = Mapping[str, Any]  # a node of a JSON schema
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], where: str) -> list[str]:
     """Return pydantic's errors as sentences: file, key, what is wrong, the nearest legal name.
 
     Args:
-        error: of the validation.
-        model: that was to be made.
-        where: its file.
+        error: what the validation raised.
+        model: what the file should have been.
+        where: the file.
     """
     lines = []
     deeper = {item["loc"][:i] for item in error.errors() for i in range(1, len(item["loc"]))}
@@ -59,9 +59,9 @@ class _Place(NamedTuple):
     """Where an error is.
 
     Attributes:
-        keys: down to it, as the file has them.
+        keys: the keys that lead to it, as the file has them.
         legal: keys that are allowed beside the last one.
-        foreign: of which other kinds of object the last one is a key, in words; empty where it is of none.
+        foreign: of which other kinds of object the last one is a key, in words; empty where of none.
     """
 
     keys: list[str]

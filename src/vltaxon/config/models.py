@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vltaxon.config.protocols import Protocol
 
 VISUAL_TOKEN = 28 * 28  # pixels of a visual token of Qwen2.5-VL; other families differ by small factors
-MEMORY_MB = 2000  # of a job without a model of ours
+MEMORY_MB = 2000  # main memory of a job without a model of ours
 
 
 class Speed(Closed):
@@ -151,7 +151,7 @@ class GenerativeSpec(ModelSpec):
         return max(1.0, shown / VISUAL_TOKEN)
 
     def money(self, prompt: float, new: float) -> float | None:
-        """Return what tokens cost of which none is found in a cache; None where nothing is paid.
+        """Return what tokens cost when none is found in a cache, None where nothing is paid.
 
         Args:
             prompt: tokens of prompts, image tokens among them.

@@ -1,6 +1,4 @@
-"""How values of steps are put together: a recipe's own, its changes of another, and what the experiment
-sets.
-"""
+"""How the values of steps are merged: a recipe's own, its changes of another, the experiment's settings."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,8 +11,13 @@ Values = Mapping[str, Any]
 
 
 def merge(old: Values, new: Values) -> dict[str, Any]:
-    """Return `old` with the values of `new`; mappings in both are merged in turn, everything else is
-    replaced.
+    """Return old values with new ones put in.
+
+    Mappings that both have are merged in turn, everything else is replaced.
+
+    Args:
+        old: values to start from.
+        new: values that win.
     """
     both = {
         key: merge(old[key], value)
@@ -25,7 +28,7 @@ def merge(old: Values, new: Values) -> dict[str, Any]:
 
 
 def merge_changes(
-    steps: Mapping[str, Values], changes: Mapping[str, Any]
+    steps: Mapping[str, Values], changes: Mapping[str, object]
 ) -> tuple[dict[str, Values], list[str]]:
     """Merge changes by step into the steps of a recipe.
 
@@ -67,8 +70,9 @@ def set_for_recipe(
 
 
 def _for_step(settings: Values, step: Values, steps: Iterable[Values]) -> dict[str, Any]:
-    """Return what of a recipe's settings is for a step: fields of its kind, and what no step of the recipe
-    has.
+    """Return the part of a recipe's settings that is for a step.
+
+    These are the fields of its kind, and those that no step of the recipe has.
     """
     kinds = [STEPS.get(str(each.get("kind")), Step).model_fields for each in steps]
     mine = STEPS.get(str(step.get("kind")), Step).model_fields

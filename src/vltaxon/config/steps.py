@@ -1,4 +1,4 @@
-"""Steps of recipes: what those of all objectives have in common, and what an objective has to say of its own.
+"""Steps of recipes: what those of all objectives have in common, and what an objective may override.
 
 Each objective is a file of `vltaxon/train/objectives`, with its own kind of step.
 """
@@ -161,8 +161,7 @@ class Step(Closed):
         """Whether samples are conditioned on what the adapter of the step before names."""
         return any(sample.condition in ("own", "mixed") for sample in self.samples)
 
-    # -- what an objective may say otherwise
-    # -----------------------------------------------------------------------
+    # -- what an objective may override ----------------------------------------------------------------
 
     @property
     def rollouts(self) -> int:
@@ -194,9 +193,9 @@ class Step(Closed):
         return (prompt + new) / speed.train
 
     def files(self, dataset: str) -> tuple[Path, ...]:
-        """Return what a training reads beside images, taxa, questions, species' parts and adapters.
+        """Return the files a training reads beside images, taxa, questions, species' parts and adapters.
 
-        Nothing, unless an objective says otherwise.
+        There are none unless an objective overrides this.
         """
         return ()
 
@@ -209,7 +208,7 @@ class Step(Closed):
         """Check, before anything is loaded, that what the objective needs beside the model is there.
 
         Raises:
-            UserError: it is not.
+            UserError: something is missing.
         """
 
     @abstractmethod
@@ -217,7 +216,12 @@ class Step(Closed):
         """Return the trainer, a subclass of transformers' `Trainer`, which has not started."""
 
     def findings(self, curve: Curve, prepared: "Prepared") -> dict[str, Any]:
-        """Return what the record of a finished training says of it beside what it says of all."""
+        """Return what the record of a finished training says beside what all records say.
+
+        Args:
+            curve: of the training.
+            prepared: what it was trained with.
+        """
         return {}
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import httpx2
 
-from vltaxon import checkpoint, gpu
+from vltaxon import checkpoint
+from vltaxon.devices import inheritable_leases
 from vltaxon.engines.server import Endpoint, Managed
 from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
@@ -120,7 +121,7 @@ def refuse_vision(adapter: Path) -> None:
     from safetensors import safe_open
 
     with safe_open(adapter / "adapter_model.safetensors", "np") as file:
-        names = [name for name in file.keys() if _VISION.search(name)]  # noqa: SIM118
+        names = [name for name in file.keys() if _VISION.search(name)]  # noqa: SIM118 (it is no mapping)
     if names:
         raise UserError(
             f"{adapter}: adapts vision modules ({names[0]} and {len(names) - 1} more), which vLLM would "
@@ -221,7 +222,7 @@ def _server(command: Sequence[str], devices: Sequence[str], key: str, log: Path)
     shown: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
     quiet = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as out, gpu.handed_on() as leases:
+    with log.open("wb") as out, inheritable_leases() as leases:
         process = subprocess.Popen(
             [*command, "--port", str(port)],
             stdout=out,

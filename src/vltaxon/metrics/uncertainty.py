@@ -63,9 +63,8 @@ def wilson(share: Floats, n: Floats) -> tuple[Floats, Floats]:
     """
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return np.clip(centre - half, 0.0, share), np.clip(
-        centre + half, share, 1.0
-    )  # rounding must not put the share outside
+    # Clipped, since rounding must not put the share outside of its interval.
+    return np.clip(centre - half, 0.0, share), np.clip(centre + half, share, 1.0)
 
 
 def mean_intervals(

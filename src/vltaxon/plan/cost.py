@@ -1,9 +1,8 @@
-"""What an experiment will cost, before it is paid: requests, tokens, device hours, money, disk and licences,
-by target and stage.
+"""Estimate what an experiment costs: requests, tokens, device hours, money, disk and licences.
 
-What has been run is measured: images are counted in the tables that are there, a system's seconds a request
-are those of its own answers. The rest is an estimate from what the files of data sets and models say, and
-each line tells which.
+What has been run is measured: images are counted in the tables that are there, and a system's seconds a
+request are those of its own answers. The rest is an estimate from what the files of data sets and models say.
+Each line says which it is.
 """
 
 import re
@@ -25,13 +24,14 @@ from vltaxon.plan.whole import Plan
 from vltaxon.shards import EXPECTED, UNREASONED, new_tokens, text_tokens
 
 _ROW = 1_500  # bytes of a prediction in Parquet, reasoning included
-_WIDTH = 1_152  # of an embedding, in float16
+_WIDTH = 1_152  # dimensions of an embedding, in float16
 _MEMBER = re.compile(r"\.(v\d+\.r\d+|n\d+)$")
 
 
 class Work(NamedTuple):
-    """Jobs of a kind. Totals; device seconds are None where nothing is known of the speed, money where
-    none is paid.
+    """Jobs of a kind, with their totals.
+
+    Device seconds are None where the speed is not known, money where none is paid.
     """
 
     target: str
@@ -55,9 +55,8 @@ class Estimate:
     work: Sequence[Work]
     disk: Sequence[tuple[str, float]]
     licences: Sequence[tuple[str, str]]
-    chains: Mapping[
-        str, float
-    ]  # seconds of the longest chain of jobs: of the target `all`, and of everything
+    # seconds of the longest chain of jobs: of the target `all`, and of everything
+    chains: Mapping[str, float]
 
 
 def estimate(experiment: Experiment, root: Path) -> Estimate:
@@ -65,7 +64,7 @@ def estimate(experiment: Experiment, root: Path) -> Estimate:
 
     Args:
         experiment: the config.
-        root: of the workflow; what is in its `results/` already is counted there.
+        root: folder of the workflow; what is already in its `results/` is counted there.
     """
     costs = CostModel(experiment, root)
     work = list(costs.work())
@@ -77,52 +76,63 @@ def estimate(experiment: Experiment, root: Path) -> Estimate:
 
 
 class CostModel:
-    """What the jobs of an experiment cost, by what its files say and by what of it is there."""
+    """What the jobs of an experiment cost, from its config and from the results that are there."""
 
     def __init__(self, experiment: Experiment, root: Path) -> None:
         self.experiment, self.config, self.root = experiment, experiment.config, root
         self.plan = Plan(experiment)
         self.scopes, self.scoring, self.models = self.plan.scopes, self.plan.scoring, self.plan.models
 
-    # -- how much there is, and how fast it goes -----------------------------------------------------------------------------
+    # -- how much there is, and how fast it goes --
 
     def images(self, dataset: str, split: str) -> tuple[int, str]:
-        """Images of a split, and whether they were counted or said; none where nothing is known."""
+        """Return the number of images of a split, 0 where it is not known, and how it is known.
+
+        Args:
+            dataset: name of the data set.
+            split: train or test.
+        """
         table = self.root / layout.fill(layout.IMAGES, dataset=dataset)
         if table.exists():
             return pq.read_table(
                 table, columns=["split"], filters=[("split", "=", split)]
             ).num_rows, "counted"
-        part, size = (
-            self.experiment.datasets[dataset].splits.get(split),
-            self.experiment.datasets[dataset].size,
-        )
+        spec = self.experiment.datasets[dataset]
+        part, size = spec.splits.get(split), spec.size
         if part is None or size is None or (split == "train" and part.images_per_leaf is None):
             return 0, "unknown: give `size` in the data set's file"
         return (size.test if part.images_per_leaf is None else part.images_per_leaf * size.leaves), "said"
 
     def image_tokens(self, model: GenerativeSpec, dataset: str) -> float:
-        """Return the visual tokens of an image: of its size where that is said."""
+        """Return the visual tokens of an image of a data set.
+
+        Args:
+            model: the model that is shown the image.
+            dataset: name of the data set, whose file may say how large its images are.
+        """
         size = self.experiment.datasets[dataset].size
         return model.visual_tokens(None if size is None else size.pixels)
 
     def text_tokens(self, prompt: str) -> float:
-        """Tokens of a prompt's words, and of the question that it shows."""
+        """Return the tokens of a prompt's words, and of the question that it shows."""
         return text_tokens(self.experiment.prompts[prompt])
 
     def timed(self, system: str, folder: str) -> float | None:
-        """Seconds a request of a system's answers of a kind, over all that are there."""
+        """Return the mean seconds of a request, over all answers that are there; None without any.
+
+        Args:
+            system: name of the system.
+            folder: kind of its answers: leaf, or the kind of choices.
+        """
         files = list((self.root / layout.PREDICTIONS / system).glob(f"*/{folder}/*.parquet"))
         seconds = [pq.read_table(file, columns=["seconds"])["seconds"].drop_null() for file in files]
         number = sum(len(column) for column in seconds)
         return sum(pc.sum(column).as_py() or 0.0 for column in seconds) / number if number else None
 
-    # -- lines ---------------------------------------------------------------------------------------------------------------
+    # -- lines --
 
     def work(self) -> Iterator[Work]:
-        """Training steps, stage 1 and the questions that a model answers, each under the first target that
-        needs it.
-        """
+        """Yield training steps, stage 1 and questions, each under the first target that needs it."""
         seen: set[tuple[str, ...]] = set()
         for scope in self.scopes:
             for key, work in (*self._training(scope.target, scope), *self._prediction(scope.target, scope)):
@@ -139,19 +149,18 @@ class CostModel:
             (system, data, "answer", choices, files)
             for (system, data, choices), files in self.scoring.answers(scope).items()
         ]
-        first = {
-            f"{name}.n0": repeats.system for name, repeats in self.config.repeats.items()
-        }  # its own run, from the journal
+        # The first run of repeats is the system's own, from the journal.
+        first = {f"{name}.n0": repeats.system for name, repeats in self.config.repeats.items()}
         for system, dataset, name, folder, files in jobs:
-            stage, given = self.plan.prediction.stage(system, name), self.config.asked[system].model
-            model, devices = self.models[given], self.models.gpus(given)
+            stage, model_name = self.plan.prediction.stage(system, name), self.config.asked[system].model
+            model, devices = self.models[model_name], self.models.gpus(model_name)
             if stage is None or stage.prompt is None or not isinstance(model, GenerativeSpec):
                 continue
             images, basis = self.images(dataset, "test")
             prompts = images * (1 if name == "leaf" else len(self.experiment.datasets[dataset].ranks))
             requests = prompts * stage.samples
-            # the engine reads an image once for its prompts, and a prompt once for its samples; an endpoint
-            # bills all
+            # The engine reads an image once for its prompts, and a prompt once for its samples; an endpoint
+            # bills all of them.
             shown, read = (images, prompts) if model.shares_images else (requests, requests)
             image = shown * self.image_tokens(model, dataset)
             prompt = read * self.text_tokens(stage.prompt) + image
@@ -170,9 +179,8 @@ class CostModel:
                 )
             what = "stage 1" if name == "leaf" else f"{folder} questions"
             done = all((self.root / file).exists() for file in files)
-            who = (
-                system if system in self.config.systems else _MEMBER.sub("", system)
-            )  # of a sweep, or a run: all together
+            # The members of a sweep and the runs of repeats are counted together.
+            who = system if system in self.config.systems else _MEMBER.sub("", system)
             basis = f"images {basis}; speed {how}"
             tokens = (image, prompt, new)
             work = Work(
@@ -181,10 +189,10 @@ class CostModel:
             yield (first.get(system, system), dataset, folder), work
 
     def chain(self, systems: Iterable[str]) -> float:
-        """Seconds of the longest chain of jobs, below which no number of devices goes.
+        """Return the seconds of the longest chain of jobs: no number of devices makes a run shorter.
 
-        It is a system's training steps one after the other, then a shard of each stage. Work of unknown speed
-        counts as nothing.
+        A chain is a system's training steps one after the other, then a shard of each stage. Work of unknown
+        speed counts as nothing.
         """
         longest = 0.0
         for name in systems:
@@ -217,7 +225,7 @@ class CostModel:
                     yield key, self._trained(target, *key, step)
 
     def _own(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
-        """Stage 1 of the training images, for the samples of a step that are conditioned on it."""
+        """Return stage 1 of the training images, for the samples of a step that are conditioned on it."""
         model, data = self.models.vlm(model_name), self.config.training.dataset
         number, basis = self._part(step)
         leaf = next(sample for sample in step.samples if sample.task == "leaf")
@@ -230,29 +238,38 @@ class CostModel:
         if model.speed is not None:
             seconds = (prompt / model.speed.prompt + new / model.speed.new) * self.models.gpus(model_name)
         done = (self.root / layout.fill(layout.OWN, model=model_name, recipe=recipe, step=name)).exists()
-        said = f"images {basis}; speed {model.speed.source if model.speed is not None else 'unknown'}"
+        basis = f"images {basis}; speed {model.speed.source if model.speed is not None else 'unknown'}"
         return Work(
-            target, f"naming for {name}", recipe, data, round(number), image, prompt, new, seconds, said, done
+            target,
+            f"naming for {name}",
+            recipe,
+            data,
+            round(number),
+            image,
+            prompt,
+            new,
+            seconds,
+            basis,
+            done,
         )
 
     def _part(self, step: Step) -> tuple[float, str]:
-        """Training images of a step's part of the species, and whether they were counted or said."""
+        """Return the number of training images of a step's part of the species, and how it is known."""
         data, parts = self.config.training.dataset, self.config.training.partition
         images, basis = self.images(data, "train")
         size = self.experiment.datasets[data].size
         held_out = parts.held_out / size.leaves if size is not None else 0.0
-        return images * (1 - held_out) * {"all": 1.0, "sft": parts.sft_share, "grpo": 1 - parts.sft_share}[
-            step.part
-        ], basis
+        share = {"all": 1.0, "sft": parts.sft_share, "grpo": 1 - parts.sft_share}[step.part]
+        return images * (1 - held_out) * share, basis
 
     def _trained(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
         model, data = self.models.vlm(model_name), self.config.training.dataset
-        given, (number, basis) = self.experiment.datasets[data], self._part(step)
-        drawn = [(spec, number * _per_image(spec, len(given.scored_levels))) for spec in step.samples]
+        levels, (number, basis) = len(self.experiment.datasets[data].scored_levels), self._part(step)
+        drawn = [(spec, number * _per_image(spec, levels)) for spec in step.samples]
         rollouts = step.epochs * step.rollouts
         requests = rollouts * sum(number for _, number in drawn)
         image = requests * self.image_tokens(model, data)
-        turns = {"single": 1, "multi": len(given.scored_levels)}
+        turns = {"single": 1, "multi": levels}
         prompt = (
             rollouts
             * sum(number * turns[spec.turns] * self.text_tokens(spec.prompt) for spec, number in drawn)
@@ -279,7 +296,7 @@ class CostModel:
         )
 
     def disk(self, work: Sequence[Work]) -> Iterator[tuple[str, float]]:
-        """Bytes of what will lie on the disk, by kind; nothing for raw files whose size is not said."""
+        """Yield the bytes on the disk, by kind of files; 0 for raw files of unknown size."""
         for name, raw in self.plan.data.raw.items():
             size = float(raw.bytes or 1e9 * (raw.gigabytes or 0))
             yield f"{name}, downloaded", size
@@ -294,7 +311,7 @@ class CostModel:
         yield "journal of all answers", float(_ROW * rows)
 
     def licences(self) -> list[tuple[str, str]]:
-        """Terms of every data set and model in use."""
+        """Return the terms of every data set and model in use."""
         names = sorted({system.model for system in self.config.systems.values()} | {self.config.encoder})
         models = [(name, self.models[name].licence) for name in names]
         terms = [(name, self.experiment.datasets[name].licence) for name in self.config.datasets]

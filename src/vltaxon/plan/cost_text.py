@@ -7,20 +7,18 @@ from tabulate import tabulate
 
 from vltaxon.plan.cost import Estimate, Work
 
-_DEVICES = (1, 4, 32)  # for which the hours until the end are told
+_DEVICES = (1, 4, 32)  # numbers of devices for which the hours until the end are estimated
 
 
 def describe(estimate: Estimate) -> str:
-    """Return an estimate for a reader: a line per kind of job, totals by target, disk, and the licences to
-    accept.
-    """
+    """Return an estimate as text: a line per kind of job, totals by target, disk, and licences to accept."""
     rows: list[list[str]] = []
     together: dict[tuple[str, str, str], list[Work]] = defaultdict(list)
     for work in estimate.work:
         together[work.target, work.what, work.who].append(work)
     for key, some in together.items():
         datasets, bases = (
-            ", ".join(dict.fromkeys(said)) for said in zip(*((w.data, w.basis) for w in some), strict=True)
+            ", ".join(dict.fromkeys(texts)) for texts in zip(*((w.data, w.basis) for w in some), strict=True)
         )
         state = (
             "done" if all(work.done for work in some) else "partly" if any(work.done for work in some) else ""
@@ -64,9 +62,9 @@ def describe(estimate: Estimate) -> str:
         ),
         "Licences that you accept by running this:",
         tabulate(estimate.licences, ["data set or model", "terms"], tablefmt="github"),
-        "Weights from hubs, adapters and trainer states are not in the disk. An estimate, not a promise: tokens at 4 letters and "
-        "at 28 x 28 pixels each, device hours from the speed named, "
-        "money from the price in the model's file, in its currency, without discounts.",
+        "Weights from hubs, adapters and trainer states are not in the disk. An estimate, not a promise: "
+        "tokens at 4 letters and at 28 x 28 pixels each, device hours from the speed named, money from the "
+        "price in the model's file, in its currency, without discounts.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -88,11 +86,11 @@ def _figures(works: Sequence[Work]) -> list[str]:
 
 
 def _waiting(estimate: Estimate) -> Iterator[tuple[str, int, str, str]]:
-    """Hours from start to end on some devices that are never idle while a job waits (Graham 1966), none of it
-    done before.
+    """Yield bounds of the hours from start to end on some devices, if nothing is done yet (Graham 1966).
 
-    No fewer than the longest chain of jobs takes, nor than all of the work takes when it is spread evenly;
-    and no more than both, as long as each job wants one device.
+    The devices are never idle while a job waits. The hours are no fewer than the longest chain of jobs takes,
+    nor than all of the work takes when it is spread evenly; and no more than both together, as long as each
+    job wants one device.
     """
     for target, chain in estimate.chains.items():
         total = sum(work.seconds or 0.0 for work in estimate.work if target in ("everything", work.target))

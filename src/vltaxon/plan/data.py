@@ -20,7 +20,7 @@ from vltaxon.tasks.data import (
 
 
 class DataPlan:
-    """The tasks that bring data in, and where they lie."""
+    """The tasks that bring data in, and where the data lie."""
 
     def __init__(self, experiment: Experiment) -> None:
         uses = [
@@ -84,8 +84,8 @@ class DataPlan:
     def ingest(self, wildcards: Wildcards) -> IngestTask:
         """Plan the images and taxa of a data set.
 
-        Nothing else reads its tars: what opens them depends on `images.parquet`, which has the digest of each
-        image. As inputs they would be read whole after every job, for Snakemake's checksums.
+        No other task reads its tars as inputs: Snakemake would read them whole after every job, for its
+        checksums. What opens them depends on `images.parquet`, which has the digest of each image.
         """
         name, dataset = wildcards.dataset, self.datasets[wildcards.dataset]
         stems = list(dict.fromkeys(split.stem for split in dataset.splits.values() if split.stem))

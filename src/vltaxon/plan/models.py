@@ -1,4 +1,4 @@
-"""What the plan knows of models: their files, and the devices and memory of a job that runs or trains one."""
+"""The models of a plan: their files, and the devices and memory of a job that runs or trains one."""
 
 from pathlib import Path
 
@@ -9,7 +9,10 @@ from vltaxon.engines.zero_shot import Clip
 
 
 class Models:
-    """The models of an experiment. To ask for one of another kind is a defect: the config is checked."""
+    """The models of an experiment, by name.
+
+    A model of the wrong kind raises a `TypeError`. It is a defect of ours, since the config is checked.
+    """
 
     def __init__(self, experiment: Experiment) -> None:
         self._specs = experiment.models
@@ -18,24 +21,36 @@ class Models:
         return self._specs[name]
 
     def vlm(self, name: str) -> Vlm:
-        """Return the model whose weights a model has, which a job loads, trains or serves."""
+        """Return the model whose weights a model has, which a job loads, trains or serves.
+
+        Raises:
+            TypeError: it has no weights of ours.
+        """
         spec = self._specs[self.base(name)]
         if not isinstance(spec, Vlm):
-            raise TypeError(f"{name} has no weights of ours")  # the config is checked for that
+            raise TypeError(f"{name} has no weights of ours")
         return spec
 
     def clip(self, name: str) -> Clip:
-        """Return a dual encoder."""
+        """Return a dual encoder.
+
+        Raises:
+            TypeError: the model is none.
+        """
         spec = self._specs[name]
         if not isinstance(spec, Clip):
-            raise TypeError(f"{name} is no dual encoder")  # the config is checked for that
+            raise TypeError(f"{name} is no dual encoder")
         return spec
 
     def generative(self, name: str) -> GenerativeSpec:
-        """Return a model that writes text, as its file says."""
+        """Return a model that writes text, as its file has it.
+
+        Raises:
+            TypeError: the model writes none.
+        """
         spec = self._specs[name]
         if not isinstance(spec, GenerativeSpec):
-            raise TypeError(f"{name} writes no text")  # the config is checked for that
+            raise TypeError(f"{name} writes no text")
         return spec
 
     def asked(self, name: str) -> GenerativeSpec:
@@ -46,7 +61,7 @@ class Models:
         return spec.model_copy(update={"max_new_tokens": served.max_new_tokens})
 
     def served(self, name: str) -> Vlm | None:
-        """Return the model whose weights a server of ours serves, None of any other model."""
+        """Return the model whose weights a server of ours serves, None for any other model."""
         return self.vlm(name) if self._specs[name].serves is not None else None
 
     def base(self, name: str) -> str:
@@ -62,7 +77,7 @@ class Models:
         return self._specs[self.base(name)].files()
 
     def gpus(self, name: str) -> int:
-        """Return how many devices hold a model's weights: none behind a url, those of all servers of ours."""
+        """Return how many devices of a job hold a model's weights: 0 behind a url."""
         return self._specs[name].copies * self._specs[self.base(name)].devices
 
     def train_gpus(self, name: str) -> int:

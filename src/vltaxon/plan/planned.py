@@ -16,8 +16,9 @@ class Wildcards(Protocol):
 
 
 class Planned(Generic[T]):
-    """The tasks of a rule: called with wildcards, the task itself; its methods are what the directives of
-    the rule take.
+    """The tasks of a rule, by its wildcards.
+
+    Called, it returns the task itself; its methods return what the directives of the rule take.
     """
 
     def __init__(self, build: Callable[[Wildcards], T]) -> None:

@@ -22,7 +22,7 @@ from vltaxon.tasks.prediction import (
 
 
 class Words(NamedTuple):
-    """What prompts about a data set say, where it is not as the data set's file has it."""
+    """The words of prompts about a data set, where they are not those of the data set's file."""
 
     word: str | None = None
     recipe: str | None = None
@@ -42,49 +42,48 @@ class PredictionPlan:
         self._experiment, self._models, self._config = experiment, models, experiment.config
         self.systems: dict[str, System] = experiment.config.asked
         self.leaf_systems = experiment.leaf_systems()
-        # asked for each of many shards
+        # Both are called for each of many shards.
         self._asking, self.shards = functools.cache(self._asking_of), functools.cache(self._count_shards)
 
-    # -- the words of a stage
-    # ------------------------------------------------------------------------------------
+    # -- the words of a stage --
 
     def prompt(self, name: str) -> Prompt:
         """Return a prompt of the config."""
         return self._experiment.prompts[name]
 
     def wording(self, dataset: str, variant: int | None = None) -> str:
-        """Return the benchmark's question in a variant, in that of the data set where none is given.
+        """Return a wording of the benchmark's question.
 
         Args:
-            dataset: whose wordings they are.
-            variant: number of the wording.
+            dataset: name of the data set that has the wordings.
+            variant: number of the wording; the data set's own where None.
         """
-        given = self._experiment.datasets[dataset]
-        variants = self._experiment.questions[given.questions].variants
-        return variants[given.variant if variant is None else variant]
+        spec = self._experiment.datasets[dataset]
+        variants = self._experiment.questions[spec.questions].variants
+        return variants[spec.variant if variant is None else variant]
 
     def word(self, dataset: str, recipe: str | None = None, own: str | None = None) -> str:
         """Return what prompts call the organism: the own word, else the recipe's, else the data set's.
 
         Args:
-            dataset: whose organisms they are.
-            recipe: that a system is trained by.
-            own: the system's own word.
+            dataset: name of the data set.
+            recipe: name of the recipe that a system is trained by, None where it is not trained.
+            own: the system's own word, None where it has none.
         """
         trained = self._experiment.recipes[recipe].word if recipe is not None else None
         return own or trained or self._experiment.datasets[dataset].word
 
     def asking(
-        self, stage: Stage, dataset: str, model: str, words: Words | None = None, **more: Any
+        self, stage: Stage, dataset: str, model: str, words: Words | None = None, **more: int
     ) -> Asking:
-        """Return how a stage is asked of a model.
+        """Return how a model is asked a stage.
 
         Args:
-            stage: that a model answers.
-            dataset: whose images it is about.
-            model: who is asked.
-            words: what is said otherwise than the data set's file says it.
-            more: further fields, `rotation` or `repeat`.
+            stage: a stage that a model answers.
+            dataset: name of the data set whose images it is about.
+            model: name of the model that is asked.
+            words: words that are not those of the data set's file.
+            **more: further fields, `rotation` or `repeat`.
         """
         assert stage.prompt is not None, "the config is checked for that"
         prompt, words = self.prompt(stage.prompt), words or Words()
@@ -100,14 +99,13 @@ class PredictionPlan:
             **more,
         )
 
-    # -- stages of systems
-    # ---------------------------------------------------------------------------------------
+    # -- stages of systems --
 
     def stage(self, system: str, name: str) -> Stage | None:
         """Return a stage of a system's protocol, None where it has none of that name.
 
         Args:
-            system: name.
+            system: name of the system.
             name: leaf or answer.
         """
         return self._experiment.protocols[self.systems[system].protocol].stage(name)
@@ -122,55 +120,54 @@ class PredictionPlan:
 
     def _asking_of(self, system: str, dataset: str, name: str) -> Asking | Answering:
         """Return how a stage of a system is asked, or answered without asking a model."""
-        given, stage = self.systems[system], self._stage(system, name)
+        spec, stage = self.systems[system], self._stage(system, name)
         if stage.prompt is None:
             return Answering(stage=stage, seed=self._config.seed)
-        words = Words(given.word, given.recipe, given.variant_for(dataset))
-        rotation = given.rotation if name == "answer" else 0
-        return self.asking(stage, dataset, given.model, words, rotation=rotation, repeat=given.repeat)
+        words = Words(spec.word, spec.recipe, spec.variant_for(dataset))
+        rotation = spec.rotation if name == "answer" else 0
+        return self.asking(stage, dataset, spec.model, words, rotation=rotation, repeat=spec.repeat)
 
     def adapter(self, system: str) -> Path | None:
-        """Return the weights that a system's recipe ends in, None of a system without recipe."""
-        given = self.systems[system]
-        if given.recipe is None:
+        """Return the adapter that a system's recipe ends in, None for a system without recipe."""
+        spec = self.systems[system]
+        if spec.recipe is None:
             return None
-        last = self._experiment.recipes[given.recipe].step_names[-1]
-        trained = self._experiment.step_recipe(given.recipe, last)
-        base = self._models.base(given.model)
+        last = self._experiment.recipes[spec.recipe].step_names[-1]
+        trained = self._experiment.step_recipe(spec.recipe, last)
+        base = self._models.base(spec.model)
         return layout.fill(layout.ADAPTER, model=base, recipe=trained, step=last, file=layout.WEIGHTS)
 
     def merged(self, system: str) -> Path | None:
-        """Return the checkpoint with a system's adapter merged in, where a server of ours serves that."""
-        given = self.systems[system]
-        if given.recipe is None or not self._models[given.model].serves_merged:
+        """Return the checkpoint with a system's adapter merged in, None where no server of ours serves it."""
+        spec = self.systems[system]
+        if spec.recipe is None or not self._models[spec.model].serves_merged:
             return None
-        return layout.fill(layout.MERGED, model=self._models.base(given.model), recipe=given.recipe)
+        return layout.fill(layout.MERGED, model=self._models.base(spec.model), recipe=spec.recipe)
 
-    # -- shards
-    # --------------------------------------------------------------------------------------------------
+    # -- shards --
 
     def _count_shards(self, system: str, dataset: str, name: str) -> int:
-        """Return how many tables a stage of a system is predicted in, about a data set.
+        """Return how many tables the predictions of a stage of a system about a data set are cut into.
 
-        By `auto` it is one where no device of ours answers.
+        With `auto` it is one table where no device of ours answers.
         """
         stage, model = self._stage(system, name), self.systems[system].model
         if self._config.shards != "auto":
             return self._config.shards
         if stage.prompt is None or not (gpus := self._models.gpus(model)):
             return 1
-        given, spec = self._experiment.datasets[dataset], self._models.generative(model)
-        image = spec.visual_tokens(None if given.size is None else given.size.pixels)
+        data, spec = self._experiment.datasets[dataset], self._models.generative(model)
+        image = spec.visual_tokens(None if data.size is None else data.size.pixels)
         each = shards.cost(stage, self.prompt(stage.prompt), image, spec.max_new_tokens)
-        requests = 1 if name == "leaf" else len(given.ranks)
-        return shards.auto(each.of(requests), given.tested, max(1, self._config.devices // gpus))
+        requests = 1 if name == "leaf" else len(data.ranks)
+        return shards.auto(each.of(requests), data.tested, max(1, self._config.devices // gpus))
 
     def leaf_shards(self, system: str, dataset: str) -> tuple[Path, ...]:
         """Return the tables of stage 1 that serve a system.
 
         Args:
-            system: name.
-            dataset: name.
+            system: name of the system.
+            dataset: name of the data set.
         """
         owner = self.leaf_systems[system]
         count = self.shards(owner, dataset, "leaf")
@@ -182,8 +179,8 @@ class PredictionPlan:
         """Return the tables of stage 2 of a system, about a data set and a kind of choices.
 
         Args:
-            system: name.
-            dataset: name.
+            system: name of the system.
+            dataset: name of the data set.
             choices: kind of options.
         """
         count = self.shards(system, dataset, "answer")
@@ -192,11 +189,10 @@ class PredictionPlan:
             for shard in range(count)
         )
 
-    # -- tasks
-    # ---------------------------------------------------------------------------------------------------
+    # -- tasks --
 
     def _job(self, system: str, asking: Answering) -> dict[str, Any]:
-        """Return what a job reads and needs by who answers: files of the weights, devices, memory."""
+        """Return the fields of a task that depend on who answers: files of weights, devices, memory."""
         name = self.systems[system].model
         spec = self._models[name]
         needs: dict[str, Any] = {"threads": spec.asking_threads, "batch_size": spec.together}
@@ -240,7 +236,7 @@ class PredictionPlan:
 
     @planned
     def answer_questions(self, wildcards: Wildcards) -> AnswerTask:
-        """Plan stage 2 of a shard: it reads what it needs, by who answers."""
+        """Plan stage 2 of a shard, which reads what the one who answers needs."""
         system, dataset, choices = wildcards.system, wildcards.dataset, wildcards.choices
         asking = self._asking(system, dataset, "answer")
         stage, encoder = asking.stage, self.systems[system].model
@@ -264,7 +260,7 @@ class PredictionPlan:
         )
 
     def _leaves(self, system: str, dataset: str) -> tuple[Path, ...]:
-        """Return what a shard of stage 2 reads of stage 1: its one table, or the list of several."""
+        """Return the file of stage 1 that a shard of stage 2 reads: its one table, or the list of several."""
         owner = self.leaf_systems[system]
         if self.shards(owner, dataset, "leaf") == 1:
             return self.leaf_shards(system, dataset)
@@ -277,6 +273,6 @@ class PredictionPlan:
 
     @planned
     def prune_journal(self, wildcards: Wildcards) -> PruneJournalTask:
-        """Plan the deletion of answers of weights that are no more."""
+        """Plan the deletion of answers of weights that are no longer there."""
         models = dict(self._models.generators())
         return PruneJournalTask(models=models, adapters=layout.ADAPTERS, journal=layout.JOURNAL)

@@ -117,7 +117,11 @@ class QuestionsPlan:
 
     @planned
     def load_taxonomy(self, wildcards: Wildcards) -> LoadTaxonomyTask:
-        """Plan the table of the benchmark's taxonomy file."""
+        """Plan the table of the benchmark's taxonomy file.
+
+        Raises:
+            UserError: the data set's file names none.
+        """
         dataset = wildcards.dataset
         hierarchy = self.published(dataset).taxonomy
         if hierarchy is None:

@@ -17,7 +17,7 @@ MAIN = "main"
 class Scope(NamedTuple):
     """Systems that are scored together, and the (dataset, choices) that they are asked.
 
-    `kind` says how its table is made, `target` what one tells Snakemake to make it.
+    `kind` says how its table is made, `target` is the target of Snakemake that makes it.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Scope(NamedTuple):
 
     @property
     def ending(self) -> str:
-        """Return what is added to the names of its scores and its database."""
+        """Return what its name adds to the names of its scores and its database."""
         return "" if self.name == MAIN else f".{self.name}"
 
 
@@ -61,14 +61,14 @@ class Scopes:
         """Return a scope.
 
         Raises:
-            UserError: there is none of that name, or the config lacks what it is of.
+            UserError: there is none of that name, or the config lacks what it is made of.
         """
         if name not in self._made:
             raise UserError(f'"{name}" is not {suggest(name, self._made)}')
         return self._made[name]()
 
     def __iter__(self) -> Iterator[Scope]:
-        """Yield the scopes that the config has all for."""
+        """Yield the scopes for which the config has everything."""
         for name in self._made:
             with suppress(UserError):
                 yield self[name]
@@ -80,8 +80,8 @@ class Scopes:
         """Return the systems of a table that the experiment has, and the questions they are asked for it."""
         wanted = cells(paper, table)
         systems = dict.fromkeys(cell.system for cell in wanted if cell.system in self._config.systems)
-        given = self.roles(paper, *(cell.dataset for cell in wanted))
-        asked = tuple((dataset, self.choices) for dataset in dict.fromkeys(given.values()))
+        filled = self.roles(paper, *(cell.dataset for cell in wanted))
+        asked = tuple((dataset, self.choices) for dataset in dict.fromkeys(filled.values()))
         target = "paper" if papers()[paper].aliases else paper
         return Scope(f"{paper}.{table}", "paper", target, tuple(systems), asked)
 
@@ -94,22 +94,22 @@ class Scopes:
         """Return the data sets of the experiment in some roles of a paper.
 
         Args:
-            paper: its name.
-            roles: the roles; all that the experiment fills, where none is named.
+            paper: name of the paper.
+            *roles: names of the roles; without any, all that the experiment fills.
 
         Raises:
             UserError: the config does not say which data set stands for one of them.
         """
-        given = {} if self._config.tables is None else self._config.tables.datasets
-        roles = tuple(dict.fromkeys(roles)) or tuple(role for role in papers()[paper].roles if role in given)
-        if lacking := [role for role in roles if role not in given]:
+        filled = {} if self._config.tables is None else self._config.tables.datasets
+        roles = tuple(dict.fromkeys(roles)) or tuple(role for role in papers()[paper].roles if role in filled)
+        if lacking := [role for role in roles if role not in filled]:
             example = ", ".join(f"{role}: NAME" for role in papers()[paper].roles)
             raise UserError(
                 f"The tables and figures of {papers()[paper].title} need `tables` in the config: which data"
                 " sets stand for those"
                 f" of the paper, as {{{example}}}; it has none for {', '.join(lacking)}"
             )
-        return {role: given[role] for role in roles}
+        return {role: filled[role] for role in roles}
 
     def _comparison(self, name: str) -> Scope:
         return Scope(f"comparison.{name}", "main", "comparisons", self._config.comparisons[name], self.asked)

@@ -85,9 +85,7 @@ class ScoringPlan:
         }
 
     def leaves(self, scope: Scope) -> dict[tuple[str, str], tuple[Path, ...]]:
-        """Return the tables of stage 1 by (system that ran it, dataset); a table may serve several
-        systems.
-        """
+        """Return the tables of stage 1 by (system that ran it, dataset); one may serve several systems."""
         owners = dict.fromkeys(self._prediction.leaf_systems[system] for system in self._with(scope, "leaf"))
         return {
             (owner, dataset): self._leaves(owner, dataset) for owner in owners for dataset in scope.datasets
@@ -118,7 +116,7 @@ class ScoringPlan:
 
     @planned
     def score(self, wildcards: Wildcards) -> ScoreTask:
-        """Plan the scores of a scope, whose name is in the ending of theirs."""
+        """Plan the scores of a scope; the wildcard `of` is empty or `.` and the scope's name."""
         scope = self.scopes[wildcards.of.removeprefix(".") or MAIN]
         return ScoreTask(
             scope=scope.name,
@@ -139,7 +137,7 @@ class ScoringPlan:
 
     @planned
     def tabulate(self, wildcards: Wildcards) -> TabulateTask:
-        """Plan the table of a scope, which its kind has a task for."""
+        """Plan the table of a scope, by the task of its kind."""
         scope = self.scopes[wildcards.scope]
         kinds = {
             "main": self._main_table,
@@ -171,14 +169,14 @@ class ScoringPlan:
         return tuple(Path(os.path.relpath(path)) for path in papers.files(paper))
 
     def setting(self, scope: Scope) -> Setting:
-        """Return what a paper's table is made of here: data sets, which are the paper's, and systems."""
+        """Return what a paper's table is made of here: data sets, whether they are the paper's, systems."""
         paper = scope.name.partition(".")[0]
-        given, own = self.scopes.roles(paper), papers.papers()[paper].roles
+        filled, own = self.scopes.roles(paper), papers.papers()[paper].roles
         choices = self.scopes.choices
         return Setting(
             paper=paper,
-            datasets=given,
-            comparable={role: name == own[role] and choices != "random" for role, name in given.items()},
+            datasets=filled,
+            comparable={role: name == own[role] and choices != "random" for role, name in filled.items()},
             choices=choices,
             systems={name: _described(self._config.systems[name]) for name in scope.systems},
         )
@@ -202,10 +200,12 @@ class ScoringPlan:
         """Return the tables of the runs of a system, run after run."""
         runs = scope._replace(systems=tuple(self._config.repeated(name)))
         answers: dict[tuple[str, str], tuple[tuple[Path, ...], ...]] = {}
-        found = [((dataset, choices), files) for (_, dataset, choices), files in self.answers(runs).items()]
+        tables_of = [
+            ((dataset, choices), files) for (_, dataset, choices), files in self.answers(runs).items()
+        ]
         for system in self._with(runs, "leaf"):
-            found += [((dataset, "leaf"), self._leaves(system, dataset)) for dataset in scope.datasets]
-        for key, files in found:
+            tables_of += [((dataset, "leaf"), self._leaves(system, dataset)) for dataset in scope.datasets]
+        for key, files in tables_of:
             answers[key] = (*answers.get(key, ()), files)
         return RepeatedSystem(label=self._label(self._config.repeats[name].system), answers=answers)
 
@@ -280,9 +280,8 @@ class ScoringPlan:
             datasets=self._config.datasets,
             choices=self._config.choices,
             encoder=self._config.encoder,
-            training=self._config.training.model_copy(
-                update={"settings": {}}
-            ),  # the records have whole steps
+            # without settings: the records have whole steps
+            training=self._config.training.model_copy(update={"settings": {}}),
             models={name: self._experiment.models[name] for name in sorted(models)},
             steps=tuple(records),
             bootstrap=self._config.bootstrap,
@@ -300,7 +299,7 @@ class ScoringPlan:
 
     @planned
     def usage(self, wildcards: Wildcards) -> UsageTask:
-        """Plan the telling of what jobs took."""
+        """Plan the table of what jobs took, for the terminal."""
         return UsageTask(benchmarks=layout.BENCHMARKS, log=Path(layout.log("usage", "md")))
 
     @property

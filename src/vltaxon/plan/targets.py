@@ -1,6 +1,4 @@
-"""What one tells Snakemake to make on demand: papers, their tables and figures, comparisons, sweeps,
-repeats.
-"""
+"""Targets of Snakemake on demand: papers, their tables and figures, comparisons, sweeps, repeats."""
 
 from pathlib import Path
 
@@ -18,7 +16,7 @@ class Targets:
     """The targets by name: `PAPER`, `PAPER.NAME` of its tables and figures, shorter where it has aliases."""
 
     def __init__(self, scopes: Scopes) -> None:
-        """Name the targets; which of them an experiment has all for, its scopes say when they are asked."""
+        """Name the targets; whether an experiment has everything for one, its scope says when it is used."""
         self._scopes = scopes
         self._parts = _parts()
 
@@ -31,21 +29,21 @@ class Targets:
         """Return the tables and figures of a target.
 
         Raises:
-            UserError: the config lacks what it is of.
+            UserError: the config lacks what it is made of.
         """
         if target == "comparisons":
             return [file for name in self._scopes.comparisons() for file in tables(name)]
-        made = []
+        files: list[Path] = []
         for part in self._parts.get(target, (target,)):
             paper, _, name = part.partition(".")
             figure = papers()[paper].figures.get(name) if paper in papers() else None
             if figure is None:
-                made += tables(self._scopes[part].name)
+                files += tables(self._scopes[part].name)
             else:
-                self._scopes[f"{paper}.{figure.table}"]  # says what the config lacks for it
+                self._scopes[f"{paper}.{figure.table}"]  # raises where the config lacks something for it
                 drawn = layout.PAPER_FIGURE.format(paper=paper, figure=name)
-                made += [Path(f"{drawn}.{suffix}") for suffix in ("svg", "png")]
-        return made
+                files += [Path(f"{drawn}.{suffix}") for suffix in ("svg", "png")]
+        return files
 
 
 def _parts() -> dict[str, tuple[str, ...]]:

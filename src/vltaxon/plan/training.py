@@ -21,11 +21,14 @@ class TrainingPlan:
         self._experiment, self._models = experiment, models
         self._config, self._learnt = experiment.config, experiment.config.training
 
-    # -- steps and their files
-    # -- tasks ---------------------------------------------------------------------------------------------
+    # -- steps and their files --
 
     def step(self, recipe: str, step: str) -> Step:
-        """Return a step of a recipe by its name, `2-grpo`.
+        """Return a step of a recipe.
+
+        Args:
+            recipe: name of the recipe.
+            step: name of the step, `2-grpo`.
 
         Raises:
             UserError: the recipe has no such step.
@@ -36,24 +39,43 @@ class TrainingPlan:
         return chain.steps[chain.step_names.index(step)]
 
     def adapter(self, model: str, recipe: str, step: str, file: str = layout.WEIGHTS) -> Path:
-        """Return a file of a trained adapter's folder."""
+        """Return a file of a trained adapter's folder.
+
+        Args:
+            model: name of the base model.
+            recipe: name of a recipe that has the step.
+            step: name of the step.
+            file: name of the file.
+        """
         owner = self._experiment.step_recipe(recipe, step)
         return layout.fill(layout.ADAPTER, model=model, recipe=owner, step=step, file=file)
 
     def last_adapter(self, model: str, recipe: str, file: str = layout.WEIGHTS) -> Path:
-        """Return the adapter that a recipe ends in, or another file of its folder."""
+        """Return the adapter that a recipe ends in, or another file of its folder.
+
+        Args:
+            model: name of the base model.
+            recipe: name of the recipe.
+            file: name of the file.
+        """
         return self.adapter(model, recipe, self._recipe(recipe).step_names[-1], file)
 
     def previous(self, model: str, recipe: str, step: str) -> Path | None:
-        """Return the adapter of the step before, None before the first."""
+        """Return the adapter of the step before, None for the first step.
+
+        Args:
+            model: name of the base model.
+            recipe: name of the recipe.
+            step: name of the step.
+        """
         names = self._recipe(recipe).step_names
         before = names[: names.index(step)]
         return self.adapter(model, recipe, before[-1]) if before else None
 
     def trained(self, file: str) -> dict[str, Path]:
-        """Return a file of every training step in use, by the name to show.
+        """Return a file of every training step in use, by a name to show.
 
-        The name is recipe and step, and the model before them where there are several.
+        The name is recipe and step, with the model before them where there are several models.
         """
         shown = self._config.shown.values()
         pairs = sorted({(self._models.base(each.model), each.recipe) for each in shown if each.recipe})
@@ -82,8 +104,7 @@ class TrainingPlan:
         """Return the MB of main memory of a training job, all its processes together."""
         return self._models.memory(wildcards.model) * self._models.vlm(wildcards.model).processes
 
-    # -- tasks
-    # -- tasks ---------------------------------------------------------------------------------------------
+    # -- tasks --
 
     @planned
     def train(self, wildcards: Wildcards) -> TrainTask:
@@ -123,7 +144,7 @@ class TrainingPlan:
 
     @planned
     def name_training(self, wildcards: Wildcards) -> NameTrainingTask:
-        """Plan stage 1 of the training images before a step: asked as the step's own leaf samples ask."""
+        """Plan stage 1 of the training images before a step, asked as the step's own leaf samples ask it."""
         model, recipe, name = wildcards.model, wildcards.recipe, wildcards.step
         step, data = self.step(recipe, name), self._learnt.dataset
         leaf: Samples = next(

@@ -13,7 +13,7 @@ from vltaxon.plan.training import TrainingPlan
 
 
 class Plan:
-    """An experiment as jobs. The rules ask its parts for their tasks."""
+    """An experiment as jobs; rules take their tasks from its parts."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment

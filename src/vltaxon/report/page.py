@@ -52,8 +52,8 @@ def write_report(task: ReportTask) -> None:
 
 def pages(modules: Sequence[str]) -> list[Page]:
     """Return the sections of the page in their order, by the names of their modules."""
-    found: list[Page] = [importlib.import_module(module) for module in modules]
-    return sorted(found, key=lambda page: page.SECTION.order)
+    sections: list[Page] = [importlib.import_module(module) for module in modules]
+    return sorted(sections, key=lambda page: page.SECTION.order)
 
 
 def _grouped(shown: Sequence[tuple[Section, str]]) -> list[tuple[Section, list[str]]]:

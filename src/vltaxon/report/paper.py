@@ -35,24 +35,24 @@ class Compared:
 
     @property
     def value(self) -> float | None:
-        """Ours as the paper writes it: percent, or tokens."""
+        """Return our number as the paper writes it: percent, or tokens."""
         return None if self.ours is None else self.ours.value * self.column.scale
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published number."""
+        """Return our number less the published one."""
         return None if self.value is None or self.cell.value is None else self.value - self.cell.value
 
     @property
     def within(self) -> bool | None:
-        """Whether ours lies within one point; None for an amount, and where one of the two is lacking."""
+        """Return whether ours lies within one point; None for an amount, and where one of the two lacks."""
         if self.difference is None or not self.column.metric.share:
             return None
         return abs(self.difference) <= POINT + 1e-9
 
     @property
     def published(self) -> str:
-        """The published number in words."""
+        """Return the published number in words."""
         return "-" if self.cell.value is None else f"{self.cell.value:.2f}"
 
 
@@ -162,7 +162,7 @@ def _roles(compared: Sequence[Compared]) -> list[str]:
 
 
 def _comparability(compared: Sequence[Compared], setting: Setting) -> str:
-    """Which data sets are not the paper's."""
+    """Return, in words, which data sets are not the paper's."""
     other = [role for role in _roles(compared) if not setting.comparable[role]]
     if not other:
         return "The data sets are the paper's."
@@ -175,12 +175,12 @@ def _gaps(compared: Sequence[Compared]) -> str:
     """Return what stands in the place of numbers that there are not."""
     notes = {one.note for one in compared}
     lacking = dict.fromkeys(one.column.metric.none for one in compared if one.note == one.column.metric.none)
-    said = {
+    sentences = {
         "-: nothing was published.": any(one.cell.value is None for one in compared),
         f"{ABSENT.capitalize()}: the config has no such system.": ABSENT in notes,
         **{f"{str(note).capitalize()}: there is no image to take the share of.": True for note in lacking},
     }
-    return " ".join(sentence for sentence, needed in said.items() if needed)
+    return " ".join(sentence for sentence, needed in sentences.items() if needed)
 
 
 def caption(table: str, compared: Sequence[Compared], scores: Scores, setting: Setting) -> list[str]:

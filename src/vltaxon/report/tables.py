@@ -10,9 +10,8 @@ from vltaxon.report.forms import MARK, as_csv, as_latex, as_markdown, write
 from vltaxon.tasks.scoring import MainTableTask
 
 INTERVALS = (
-    "95 % intervals: percentile bootstrap over images, all levels of an image together; Wilson's interval"
-    " where all images"
-    " score alike"
+    "95 % intervals: percentile bootstrap over images, all levels of an image together; Wilson's interval "
+    "where all images score alike"
 )
 
 

@@ -15,10 +15,9 @@ from vltaxon.tasks.scoring import UsageTask
 
 HEADINGS = ("Rule", "Jobs", "Median", "Longest", "Together", "Peak memory", "Busy cores", "Device hours")
 NOTE = (
-    "Every job whose figures are kept, in its latest run; waiting for a device counts as time. Snakemake"
-    " samples memory and"
-    " processor time every half second, after fifteen seconds every thirty: short jobs may have taken a"
-    " little more."
+    "Every job whose figures are kept, in its latest run; waiting for a device counts as time. Snakemake "
+    "samples memory and processor time every half second, after fifteen seconds every thirty: short jobs may "
+    "have taken a little more."
 )
 
 _QUERY = r"""
@@ -80,9 +79,9 @@ def usage(benchmarks: Path) -> list[Usage]:
         return [Usage(*row) for row in connection.execute(_QUERY, {"files": files}).fetchall()]
 
 
-def told(found: Sequence[Usage]) -> str:
+def told(rows: Sequence[Usage]) -> str:
     """Return the table in Markdown, with its note."""
-    table: str = tabulate([row.written() for row in found], HEADINGS, "github", disable_numparse=True)
+    table: str = tabulate([row.written() for row in rows], HEADINGS, "github", disable_numparse=True)
     return f"{table}\n\n{NOTE}\n"
 
 

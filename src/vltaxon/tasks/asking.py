@@ -12,7 +12,7 @@ from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 
 
 class Answering(Closed):
-    """A stage of a protocol and the seed of the run: all there is to say where no model is asked."""
+    """A stage of a protocol and the seed of the run; that is all where no model is asked."""
 
     stage: Stage
     seed: int
@@ -22,8 +22,8 @@ class Asking(Answering):
     """A stage as a model is asked it: the prompt in the words of a data set, and the model.
 
     `wording` is the benchmark's question, empty where the prompt shows none. `served` is the model whose
-    weights a managed server serves. `rotation` is by how many places options are moved before they are shown,
-    `repeat` which run of the same this is.
+    weights a managed server serves. `rotation` is the number of places by which options are moved before they
+    are shown, `repeat` the number of the run, where the same is asked several times.
     """
 
     prompt: Prompt

@@ -1,7 +1,7 @@
 """What all tasks have in common: a frozen record that the plan builds and that a job's function takes.
 
-A field is what its mark says: READS and WRITES are files, which Snakemake watches itself; HOW says how a job
-runs; all others shape the result, and a change of them runs the job again.
+The mark of a field says what it is: READS and WRITES are files, which Snakemake watches itself; HOW says how
+a job runs. Fields without a mark shape the result, and a change of them runs the job again.
 """
 
 from pathlib import Path
@@ -23,21 +23,19 @@ WriteMany = Annotated[tuple[Path, ...], WRITES]
 class Task(Closed):
     """What one job reads, writes and needs.
 
-    `module` is where its function stands: its code, or its number in `versions.py` where it has one, shapes
-    the result too. None where it makes the same file whatever its code.
+    `module` names the module of its function, whose code, or number in `versions.py` where it has one, shapes
+    the result too. It is None where the job makes the same file whatever its code.
     """
 
     module: ClassVar[str | None]
 
     def shaping(self) -> dict[str, Any]:
-        """Return what makes the job run again when it changes, files aside: values, and the version of the
-        code.
-        """
+        """Return the values (not files) that run the job again when they change, with its code version."""
         return self.version() | super().shaping()
 
     @classmethod
     def version(cls) -> dict[str, str | int]:
-        """Return the number of its module in `versions.py`, or the hash of its code."""
+        """Return the number of the module in `versions.py`, or the hash of its code where it has none."""
         if cls.module is None:
             return {}
         number = VERSIONS.get(cls.module)
@@ -55,36 +53,40 @@ class Task(Closed):
 
     @classmethod
     def of(cls, snakemake: Any) -> Self:
-        """Return the task of a running job: files, devices and threads as Snakemake gives them, all else as
-        planned.
+        """Return the task of a running job.
+
+        Files, devices and threads are as Snakemake gives them, everything else is as planned.
 
         Args:
             snakemake: the object of a script, whose params have the planned `task`.
+
+        Raises:
+            TypeError: the rule plans another kind of task.
         """
         planned: Self = snakemake.params.task
         if not isinstance(planned, cls):
             raise TypeError(f"the rule plans a {type(planned).__name__}, its script wants a {cls.__name__}")
         cls = type(planned)
-        given: dict[str, Any] = dict(snakemake.resources.items()) | {"threads": snakemake.threads}
-        given |= {"log": next(iter(snakemake.log), None)}
+        actual: dict[str, Any] = dict(snakemake.resources.items()) | {"threads": snakemake.threads}
+        actual |= {"log": next(iter(snakemake.log), None)}
         for name, field in cls.model_fields.items():
             if READS.on(field):
-                given[name] = snakemake.input[name]
+                actual[name] = snakemake.input[name]
             elif WRITES.on(field):
-                given[name] = snakemake.output[name]
+                actual[name] = snakemake.output[name]
         values = {name: getattr(planned, name) for name in cls.model_fields}
-        for name in cls.model_fields.keys() & given.keys():
-            values[name] = _as_declared(given[name], cls.model_fields[name].annotation)
+        for name in cls.model_fields.keys() & actual.keys():
+            values[name] = _as_declared(actual[name], cls.model_fields[name].annotation)
         return cls(**values)
 
 
-def _several(kind: Any) -> bool:
-    """Whether an input stands for a list of files: of any number, or of none or one."""
+def _several(kind: object) -> bool:
+    """Return whether an input is a list of files: of any number, or of at most one."""
     return kind is not Path
 
 
-def _as_declared(value: Any, kind: Any) -> Any:
-    """Return Snakemake's files as the field has them: one path, a tuple, or none or one."""
+def _as_declared(value: Any, kind: object) -> object:
+    """Return Snakemake's files as the field declares them: one path, a tuple, or one or None."""
     if kind == Path | None:
         return next(map(Path, [value] if isinstance(value, str) else value or ()), None)
     if kind == tuple[Path, ...]:

@@ -11,10 +11,7 @@ from vltaxon.tasks.base import Read, ReadMany, Task, Write, WriteMany
 
 
 class DownloadTask(Task):
-    """A raw file with its checksum, which alone is what it is: where it comes from is no part of it.
-
-    So a mirror, or a move of the local copy, runs nothing again.
-    """
+    """A raw file, identified by its checksum alone: a mirror or a moved local copy runs nothing again."""
 
     module: ClassVar = None  # a verified file is the same, whatever code got it
     md5: str | None
@@ -38,8 +35,8 @@ class UnpackTask(Task):
 class IngestTask(Task):
     """A data set: its raw files in, its taxa and images out.
 
-    Of the readers in `vltaxon.data.sources` only its own counts as its code: another one reads no data set
-    anew.
+    Of the readers in `vltaxon.data.sources` only its own counts as its code: an edit of another one does not
+    read the data set anew.
     """
 
     module: ClassVar = "vltaxon.data.ingest"
@@ -55,14 +52,14 @@ class IngestTask(Task):
     rejected: Write
 
     def shaping(self) -> dict[str, Any]:
-        """Return what runs it again when it changes, the code of its reader included."""
+        """Return the values that run it again when they change, with the code of its reader."""
         shaping = super().shaping()
         shaping["code"] += f" {code_version(self.dataset.reader.__name__)}"
         return shaping
 
 
 class DemoArchivesTask(Task):
-    """The synthetic clades, drawn into archives as those of iNat21 and CUB-200."""
+    """The synthetic clades, drawn into archives like those of iNat21 and CUB-200."""
 
     module: ClassVar = "vltaxon.demo.archives"
     sizes: Demo

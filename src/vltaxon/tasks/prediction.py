@@ -1,4 +1,4 @@
-"""Tasks of prediction: the two stages of a protocol, and what is kept of all answers."""
+"""Tasks of prediction: the two stages of a protocol, and the journal of all answers."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -17,7 +17,7 @@ class PredictLeafTask(LeafTask):
 
 
 class ListLeavesTask(Task):
-    """The shards of stage 1, listed for those of stage 2: a plan of all pairs grows with their square."""
+    """A list of the shards of stage 1, for those of stage 2: listing all pairs would grow as their square."""
 
     module: ClassVar[str | None] = "vltaxon.inference.run"
     leaves: ReadMany
@@ -42,7 +42,7 @@ class AnswerTask(AskingTask):
 
 
 class JournalTask(Task):
-    """What is kept of all answers that were ever given, to be counted."""
+    """The journal of all answers that were ever given, to be counted."""
 
     module: ClassVar[str | None] = None
     journal: Annotated[Path, HOW]
@@ -51,7 +51,7 @@ class JournalTask(Task):
 
 
 class PruneJournalTask(Task):
-    """Answers of weights and settings that `models` and their adapters no longer have, to be deleted."""
+    """Kept answers of weights and settings that `models` and their adapters no longer have, to be deleted."""
 
     module: ClassVar[str | None] = None
     models: Annotated[dict[str, Vlm], HOW]

@@ -24,7 +24,7 @@ class Sources(Closed):
     training: str  # data set of the partition
 
     def files(self) -> dict[str, str | list[str]]:
-        """Return all of them, as the named inputs of a rule."""
+        """Return all files, as the named inputs of a rule."""
         shards = {"answers": self.answers.values(), "leaves": self.leaves.values()}
         listed = {
             name: sorted({file for files in groups for file in files}) for name, groups in shards.items()
@@ -55,7 +55,7 @@ class ScoreTask(Task):
 
 
 class TabulateTask(Task):
-    """The table of a scope, written by `tabulate` of `module`. The kind of a scope says which task it is."""
+    """The table of a scope, written by `tabulate` of `module`; each kind of scope has a task of its own."""
 
     caption: ClassVar[str]  # in Snakemake's report
     scope: Annotated[str, HOW]
@@ -75,11 +75,10 @@ class MainTableTask(TabulateTask):
 
     module: ClassVar = "vltaxon.report.tables"
     caption: ClassVar = (
-        "Every system on every data set and kind of choices, in percent, with 95 % intervals (percentile"
-        " bootstrap over images;"
-        " Wilson's interval where all images score alike). HCA: every scored level right. Leaf: the deepest"
-        " level right. An"
-        " output without a readable answer counts as wrong. The open columns score stage 1 alone, by name."
+        "Every system on every data set and kind of choices, in percent, with 95 % intervals (percentile "
+        "bootstrap over images; Wilson's interval where all images score alike). HCA: every scored level "
+        "right. Leaf: the deepest level right. An output without a readable answer counts as wrong. The open "
+        "columns score stage 1 alone, by name."
     )
     labels: dict[str, str]
     scores: Read
@@ -100,10 +99,9 @@ class PaperTableTask(TabulateTask):
 
     module: ClassVar = "vltaxon.report.paper"
     caption: ClassVar = (
-        "A table of a paper: its rows and columns, each number as published and as measured here, with a 95"
-        " % interval and a"
-        " sign for whether ours lies within one point. Where a data set is not the paper's the two are not"
-        " comparable."
+        "A table of a paper: its rows and columns, each number as published and as measured here, with a "
+        "95 % interval and a sign for whether ours lies within one point. Where a data set is not the "
+        "paper's the two are not comparable."
     )
     table: str
     setting: Setting
@@ -124,9 +122,9 @@ class SweepTableTask(TabulateTask):
 
     module: ClassVar = "vltaxon.report.sweeps"
     caption: ClassVar = (
-        "Sweeps: a system asked in every combination of question wordings and rotations of the options."
-        " Mean, standard deviation"
-        " and range of HCA and leaf accuracy, over all combinations, by wording and by rotation."
+        "Sweeps: a system asked in every combination of question wordings and rotations of the options. "
+        "Mean, standard deviation and range of HCA and leaf accuracy, over all combinations, by wording and "
+        "by rotation."
     )
     sweeps: dict[str, SweptSystem]
     scores: Read
@@ -144,9 +142,8 @@ class RepeatsTableTask(TabulateTask):
 
     module: ClassVar = "vltaxon.report.repeats"
     caption: ClassVar = (
-        "Repeats: systems asked the very same several times. The share of questions on which not all runs"
-        " agree, with Wilson's"
-        " 95 % interval."
+        "Repeats: systems asked the very same several times. The share of questions on which not all runs "
+        "agree, with Wilson's 95 % interval."
     )
     repeats: dict[str, RepeatedSystem]
     answers: ReadMany
@@ -183,7 +180,7 @@ class PlotPaperTask(Task):
     png: Write
 
     def shaping(self) -> dict[str, Any]:
-        """Return what makes it run again, the code that draws it included."""
+        """Return the values that run it again when they change, with the code that draws it."""
         return super().shaping() | {"drawing": code_version(self.drawing)}
 
 
@@ -213,12 +210,12 @@ class ReportTask(Task):
     page: Write
 
     def shaping(self) -> dict[str, Any]:
-        """Return what makes it run again, the code of its sections included."""
+        """Return the values that run it again when they change, with the code of its sections."""
         return super().shaping() | {"pages": {page: code_version(page) for page in self.pages}}
 
 
 class UsageTask(Task):
-    """What the jobs took, told on the terminal."""
+    """A table of what the jobs took, for the terminal."""
 
     module: ClassVar = None
     benchmarks: Annotated[Path, HOW]

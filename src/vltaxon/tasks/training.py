@@ -1,4 +1,4 @@
-"""Tasks of training: a step of a recipe, stage 1 of the training images before it, and an adapter merged."""
+"""Tasks of training: a step of a recipe, stage 1 of the training images before it, merging an adapter."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -17,7 +17,7 @@ from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write
 class TrainTask(Task):
     """One step of a recipe, from the adapter of the step before it, if any, to its own.
 
-    Its other processes get it as JSON.
+    Further processes of the job get the task as JSON.
     """
 
     module: ClassVar = "vltaxon.train.step"
@@ -49,13 +49,13 @@ class TrainTask(Task):
 
     @property
     def running_step(self) -> Step:
-        """The step as this job runs it: device batch and pace of saving are those of the job's resources."""
+        """Return the step with the device batch and the pace of saving of the job's resources."""
         how = {name: getattr(self, name) for name in ("device_batch_size", "checkpoint_minutes")}
         return self.step.model_copy(update=how)
 
     @property
     def running_model(self) -> Vlm:
-        """The base model on the devices that each process has."""
+        """Return the base model with the number of devices that each process has."""
         return self.model.model_copy(update={"gpus": max(1, self.gpu // self.processes)})
 
 

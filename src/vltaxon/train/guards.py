@@ -131,6 +131,10 @@ def check_enough(samples: int, needed: int, part: str) -> None:
 def check_dtype(model: "PreTrainedModel", dtype: str) -> None:
     """Check that all weights have the dtype of the model file; TRL itself would load float32.
 
+    Args:
+        model: the loaded model.
+        dtype: name of the dtype, `bfloat16`.
+
     Raises:
         UserError: some have another.
     """

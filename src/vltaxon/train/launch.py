@@ -14,7 +14,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from vltaxon import gpu, provenance
+from vltaxon import provenance
+from vltaxon.devices import inheritable_leases
 from vltaxon.errors import UserError
 from vltaxon.logs import THREADS
 from vltaxon.processes import signal_when_parent_dies
@@ -48,8 +49,8 @@ def _launch(task: TrainTask) -> None:
         part.write_text(task.model_dump_json(), encoding="utf-8")
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)) // task.processes)
     command, environment = _command(task, file, threads), _environment(threads)
-    with trainer_state.catch_signals() as signals, gpu.handed_on() as devices:
-        launcher = subprocess.Popen(command, env=environment, preexec_fn=_only_we_stop_it, pass_fds=devices)
+    with trainer_state.catch_signals() as signals, inheritable_leases() as leases:
+        launcher = subprocess.Popen(command, env=environment, preexec_fn=_only_we_stop_it, pass_fds=leases)
         while True:
             try:
                 status = launcher.wait(1)

@@ -37,7 +37,13 @@ class Store(Protocol):
     """Where pixels come from (`vltaxon.data.images.ImageStore`)."""
 
     def resized(self, image_id: str, pixels: int, min_pixels: int) -> "Image.Image":
-        """Return an image, scaled to bounds of its pixels."""
+        """Return an image, scaled into a pixel budget.
+
+        Args:
+            image_id: of the image.
+            pixels: width times height, at most.
+            min_pixels: width times height, at least.
+        """
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,12 @@ class _Writer:
     tree: Taxonomy
 
     def samples(self, spec: "Samples", image: _Image) -> Iterator[Sample]:
-        """Yield the samples of a kind that an image gives."""
+        """Yield the samples of a kind that an image gives.
+
+        Args:
+            spec: the kind of samples.
+            image: with its questions.
+        """
         name = self._given_name(spec, image)
         if name is None:
             return

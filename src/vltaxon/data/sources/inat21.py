@@ -73,7 +73,11 @@ _FORM = TypeAdapter(_Document)
 
 
 def check(dataset: RawDataset) -> None:
-    """Refuse a split without its annotations, and one archive for both splits."""
+    """Refuse a split without its annotations, and one archive for both splits.
+
+    Raises:
+        ValueError: the data set's file has one of these.
+    """
     if any(split.annotations is None for split in dataset.splits.values()):
         raise ValueError("annotations: inat21 needs the JSON archive of every split")
     if dataset.train is not None and dataset.train.archive == dataset.test.archive:

@@ -31,7 +31,11 @@ _NUMBER = re.compile(r"0*(\d+)(\.0)?")  # 7, 007, and 7.0 as pandas writes a col
 
 
 def check(dataset: RawDataset) -> None:
-    """Refuse a training split."""
+    """Refuse a training split.
+
+    Raises:
+        ValueError: the data set's file has one.
+    """
     if dataset.train is not None:
         raise ValueError("train: terra_incognita has no training split")
 

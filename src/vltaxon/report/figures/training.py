@@ -27,8 +27,9 @@ Curve = dict[str, tuple[Floats, Floats]]  # steps and values by metric
 
 
 def draw(curves: Mapping[str, Path]) -> "Figure":
-    """Return the figure: what the objectives of the steps say is to be drawn; raw values pale, a running mean
-    on top.
+    """Return the figure of the columns that the objectives of the steps declare to be drawn.
+
+    Raw values are pale, a running mean is on top.
 
     Args:
         curves: curve.parquet of each training step, by the name to show (`vl_taxon 2-grpo`), in order.

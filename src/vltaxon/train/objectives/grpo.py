@@ -90,7 +90,13 @@ class GrpoStep(Step):
         return batches.accumulation(self.batch_size, self.device_batch_size, world, self.group_size)
 
     def seconds(self, prompt: float, new: float, speed: "Speed") -> float:
-        """Return how long one device trains; completions are generated first, and read by the reference."""
+        """Return how long one device trains; completions are generated first, and read by the reference.
+
+        Args:
+            prompt: tokens of all prompts, images included.
+            new: tokens of all completions.
+            speed: of the model on a device, in tokens a second.
+        """
         return super().seconds(prompt, new, speed) + 2 * (prompt + new) / speed.prompt + new / speed.new
 
     # -- how it is trained
@@ -185,7 +191,12 @@ class GrpoStep(Step):
         return mode | {"vllm_server_base_url": os.environ[guards.VLLM_SERVER]}
 
     def findings(self, curve: Curve, prepared: "Prepared") -> dict[str, Any]:
-        """Return the share of groups without variance, warning of too many, and how the reward moved."""
+        """Return the share of groups without variance, warning of too many, and how the reward moved.
+
+        Args:
+            curve: of the training.
+            prepared: what it was trained with.
+        """
         from vltaxon.train import guards
 
         shares = [value for _, column, value in curve if column == _SHARE_ALIKE]

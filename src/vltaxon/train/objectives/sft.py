@@ -81,5 +81,10 @@ class SftStep(Step):
         return trainer
 
     def findings(self, curve: Curve, prepared: "Prepared") -> dict[str, Any]:
-        """Return how many tokens of a sample are learnt, on average."""
+        """Return how many tokens of a sample are learnt, on average.
+
+        Args:
+            curve: of the training.
+            prepared: what it was trained with.
+        """
         return {"trained_tokens_per_sample": prepared.lengths.target}

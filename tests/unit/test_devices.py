@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from vltaxon import gpu
+from vltaxon import devices
 from vltaxon.errors import UserError
 
 HOLD = """
 import os, sys
-from vltaxon.gpu import lease
+from vltaxon.devices import lease
 with lease(int(sys.argv[1])):
     print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     sys.stdin.readline()
 """
-NOBODY = f"import os, vltaxon.gpu; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n{HOLD}"
+NOBODY = f"import os, vltaxon.devices; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n{HOLD}"
 Job = subprocess.Popen[str]
 Start = Callable[..., Job]
 
@@ -30,7 +30,7 @@ def leases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Three pretended devices, and a folder for their locks."""
     monkeypatch.setenv("VLTAXON_DEVICES", "0,1,2")
     monkeypatch.setenv("VLTAXON_LEASES", str(tmp_path / "leases"))
-    for name in ("CUDA_VISIBLE_DEVICES", *gpu._ALLOCATION):
+    for name in ("CUDA_VISIBLE_DEVICES", *devices._ALLOCATION):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "leases"
 
@@ -80,7 +80,7 @@ def test_no_device_is_leased_twice_and_a_killed_job_frees_its_own(leases: Path, 
     jobs[1].kill()
     assert held(waiting) == second
     end(waiting)
-    with gpu.lease(2) as mine:
+    with devices.lease(2) as mine:
         assert set(mine) == second and os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(mine)
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert len(list(leases.iterdir())) < 8, "what nobody holds is swept away"
@@ -166,7 +166,7 @@ def test_more_than_there_are_is_refused(
 ) -> None:
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    with pytest.raises(UserError, match=words), gpu.lease(4):
+    with pytest.raises(UserError, match=words), devices.lease(4):
         pass
     assert not leases.exists()
 
@@ -176,26 +176,26 @@ def test_where_devices_are_hidden_the_cpu_is_used(
     leases: Path, monkeypatch: pytest.MonkeyPatch, hidden: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    with gpu.lease(1) as mine:
+    with devices.lease(1) as mine:
         assert mine == [] and os.environ["CUDA_VISIBLE_DEVICES"] == hidden
 
 
 def test_a_machine_without_devices_uses_the_cpu(leases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLTAXON_DEVICES", "")
-    with gpu.lease(1) as mine:
+    with devices.lease(1) as mine:
         assert mine == [] and "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 def test_a_job_that_wants_none_sees_none(leases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    with gpu.lease(0) as mine:
+    with devices.lease(0) as mine:
         assert mine == [] and os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3" and not leases.exists()
 
 
 CHILD = """
 import os, subprocess, sys, time
-from vltaxon.gpu import handed_on, lease
+from vltaxon.devices import inheritable_leases, lease
 with lease(3):
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     if sys.argv[1] == "1" and os.fork() == 0:
@@ -204,7 +204,7 @@ with lease(3):
         child = subprocess.Popen(sleep, preexec_fn=os.setsid)
         print(child.pid, flush=True)
     elif sys.argv[1] == "3":
-        with handed_on() as leases:
+        with inheritable_leases() as leases:
             child = subprocess.Popen(sleep, pass_fds=leases, preexec_fn=os.setsid)
         print(child.pid, flush=True)
     print("", flush=True)
@@ -241,7 +241,7 @@ def _child_of(job: Job) -> int:
 def test_a_folder_that_is_a_link_is_refused(leases: Path, tmp_path: Path) -> None:
     """Who can write to /tmp could have our locks made, and swept, in another folder of ours."""
     leases.symlink_to(tmp_path)
-    with pytest.raises(UserError, match="VLTAXON_LEASES"), gpu.lease(1):
+    with pytest.raises(UserError, match="VLTAXON_LEASES"), devices.lease(1):
         pass
 
 
