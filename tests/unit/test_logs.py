@@ -5,8 +5,8 @@ from pathlib import Path
 SCRIPT = """
 import os, sys
 from vltaxon.errors import UserError
-from vltaxon.logs import job
-with job(sys.argv[1], 3):
+from vltaxon.logs import logged
+with logged(sys.argv[1], 3):
     print("python")
     os.system("echo child")
     print(os.environ["OMP_NUM_THREADS"])

@@ -229,7 +229,7 @@ rule work:
 SCRIPT = """
 import json, os, time
 from pathlib import Path
-from vltaxon.logs import job
+from vltaxon.logs import logged
 
 def tell(event, **more):
     with open(os.environ["TOLD"], "a") as file:
@@ -237,7 +237,7 @@ def tell(event, **more):
 
 if __name__ == "__main__":
     tell("came")
-    with job(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
+    with logged(snakemake.log[0], snakemake.threads, snakemake.resources.gpu):
         tell("got", devices=os.environ["CUDA_VISIBLE_DEVICES"].split(","))
         time.sleep(0.5)
         Path(snakemake.output[0]).touch()

@@ -51,16 +51,20 @@ def draw(curves: Mapping[str, Path]) -> "Figure":
 
 
 def _panels(curves: Mapping[str, Path]) -> dict["Panel", list[tuple[str, tuple[Floats, Floats]]]]:
-    """Return the lines of each panel with their labels, in the order in which the objectives declare them."""
-    panels: dict[Panel, list[tuple[str, tuple[Floats, Floats]]]] = {}
+    """Return the lines of each panel with their labels.
+
+    Panels come as the objectives declare them, the lines of a step by the names of their columns.
+    """
     objectives = find_plugins("vltaxon.train.objectives")
+    panels: dict[Panel, list[tuple[str, tuple[Floats, Floats]]]] = {}
     for name, path in curves.items():
         curve, objective = _curve(path), objectives[path.parent.name.partition("-")[2]]
-        for column in declared_in(objective).columns().values():
-            if column.panel is not None:
-                lines = panels.setdefault(column.panel, [])
-                if column.name in curve:
-                    lines.append((" ".join(filter(None, (name, column.label))), curve[column.name]))
+        drawn = [column for column in declared_in(objective).columns().values() if column.panel is not None]
+        panels |= {column.panel: panels.get(column.panel, []) for column in drawn if column.panel is not None}
+        for column in sorted(drawn, key=lambda column: column.name):
+            if column.panel is not None and column.name in curve:
+                label = " ".join(filter(None, (name, column.label)))
+                panels[column.panel].append((label, curve[column.name]))
     return panels
 
 
