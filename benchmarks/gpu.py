@@ -61,7 +61,7 @@ from vltaxon.config.steps import Lora, Samples, Step
 from vltaxon.encoders.towers import Encoder
 from vltaxon.engines.transformers import Vlm
 from vltaxon.engines.zero_shot import Clip
-from vltaxon.inference import shared_prefix
+from vltaxon.inference import preallocated_cache, shared_prefix
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.shared_prefix import NotShared, SharedPrefix, State
 from vltaxon.inference.transformers_engine import TransformersEngine
@@ -855,7 +855,7 @@ def engines_steps(
         use_cache=True,
         logits_to_keep=1,
     )
-    shared_prefix.branch(cache, torch.arange(rows, device=prompt.device), steps)
+    preallocated_cache.branch(cache, torch.arange(rows, device=prompt.device), steps)
     state, logits = State(cache, mask, mask.sum(1)), out.logits[:, -1].float()
     pick = lambda _, logits, __: logits.argmax(-1)  # noqa: E731
     return lambda: SharedPrefix(model).write(state, logits, steps, (), pick, lambda _: False), logits

@@ -50,9 +50,8 @@ class TransformersEngine:
         model = checkpoint.pinned(model)
         self._processor, weights = checkpoint.load(model)
         self._processor.tokenizer.padding_side = "left"
-        self._maker = copy.deepcopy(
-            self._processor
-        )  # of the thread that makes batches: a tokenizer must not be used by two
+        # of the thread that makes batches: a tokenizer must not be used by two
+        self._maker = copy.deepcopy(self._processor)
         self.digest = checkpoint.digest(model)
         if adapter is not None:
             from peft import PeftModel
@@ -82,8 +81,7 @@ class TransformersEngine:
             UserError: a text that alone may be written has more tokens than the limit; one request alone does
                 not fit the memory.
         """
-        tokenizer, limit = self._processor.tokenizer, decoding.max_new_tokens
-        only = decoding.only
+        tokenizer, only, limit = self._processor.tokenizer, decoding.only, decoding.max_new_tokens
         trie = token_choice.trie_of(tokenizer, only, limit, self._ends[0]) if only else None
         texts = [self._rendered(request) for request in requests]
         waiting = self._batching.jobs(requests, texts, self._spec.visual_tokens(), limit)
