@@ -211,10 +211,10 @@ def test_all_of_the_papers_tables_are_made_on_request(finished: Run) -> None:
     )
     assert status == 0, said
     tables = finished.folder / "results" / "tables"
-    third = (tables / "table3.md").read_text()
+    third = (tables / "vl_taxon.table3.md").read_text()
     assert "not in this experiment" in third and "63.04" in third and "VL-Taxon" in third
-    assert (finished.folder / "results/figures/figure4.png").stat().st_size > 10_000
-    with (tables / "table3.csv").open(encoding="utf-8", newline="") as file:
+    assert (finished.folder / "results/figures/vl_taxon.figure4.png").stat().st_size > 10_000
+    with (tables / "vl_taxon.table3.csv").open(encoding="utf-8", newline="") as file:
         cells = list(csv.DictReader(file))
     ours = {cell["system"] for cell in cells if cell["ours"]}
     assert ours == {"base", "vl_taxon"} and all(cell["ours"] for cell in cells if cell["system"] in ours)
