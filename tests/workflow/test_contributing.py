@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -34,7 +34,7 @@ class Example(NamedTuple):
     """A section of the guide: its diff, what it adds to the config, commands that try it, what these print."""
 
     diff: str
-    config: dict[str, object]
+    config: dict[str, Any]
     commands: list[str]
     printed: list[str]
 
@@ -70,20 +70,21 @@ def test_each_is_one_thing_and_its_name_in_the_config(title: str) -> None:
     assert others == ([f"{TEMPLATES}{things.pop()}.html.j2"] if title == "A report section" else [])
 
 
-def test_they_work_together_as_the_guide_says(finished: Run, tmp_path: Path) -> None:
+def test_they_work_as_the_guide_says(finished: Run, tmp_path: Path) -> None:
+    """All of them are there together; each is named in the config when it is tried."""
     run = finished.copy(tmp_path / "mine")
     top = run.folder / "config/config.yaml"
-    config = yaml.safe_load(top.read_text())
+    given = yaml.safe_load(top.read_text())
     for title, example in examples().items():
         command = ["git", "apply", "--recount", "-"]
         applied = subprocess.run(command, cwd=run.folder, input=example.diff, text=True, capture_output=True)
         assert applied.returncode == 0, f"{title}: {applied.stderr}"
-        config["systems"] |= example.config.get("systems", {})
-        config["datasets"] += example.config.get("datasets", [])
-    top.write_text(yaml.safe_dump(config, sort_keys=False))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PYTHONPATH": str(run.folder / "src"), "PATH": path}
     for title, example in examples().items():
+        added = {"systems": given["systems"] | example.config.get("systems", {})}
+        added["datasets"] = given["datasets"] + example.config.get("datasets", [])
+        top.write_text(yaml.safe_dump(given | added, sort_keys=False))
         said = ""
         for command in example.commands:
             tried = subprocess.run(
