@@ -27,6 +27,7 @@ _PACKAGES = (
     "peft",
     "open_clip_torch",
     "pyarrow",
+    "polars",
     "duckdb",
     "pillow",
     "numpy",
