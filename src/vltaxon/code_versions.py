@@ -35,25 +35,28 @@ def _bare(tree: ast.AST) -> str:
 
 
 def _imports(tree: ast.AST) -> set[str]:
-    """Return the modules of ours that a module imports, those of the folders of its plugins included."""
+    """Return the modules of ours that a module imports, or names in a text to find them by.
+
+    The name of a package, as `find_plugins` takes it, stands for all its modules.
+    """
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_plugins"):
-            names |= _plugins(ast.literal_eval(node.args[0]))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # a module that is imported by its name
-            names |= set(re.findall(r"^vltaxon(?:\.\w+)+$", node.value))
+            named = re.findall(r"^vltaxon(?:\.\w+)+$", node.value)
+            names |= set(named).union(*map(_modules, named))
     return {name for name in names if name.startswith("vltaxon.") and name.split(".")[1] not in _NO_RESULTS}
 
 
-def _plugins(package: str) -> set[str]:
-    folder = _source(package)
-    assert folder is not None, f"{package} is a package"
-    return {f"{package}.{path.stem}" for path in folder.parent.glob("*.py") if path.stem != "__init__"}
+def _modules(package: str) -> set[str]:
+    """Return the names of a package's modules; none of a name that is no package."""
+    init = _source(package)
+    if init is None or init.name != "__init__.py":
+        return set()
+    return {f"{package}.{path.stem}" for path in init.parent.glob("*.py") if path.stem != "__init__"}
 
 
 def _source(name: str) -> Path | None:
@@ -94,6 +97,27 @@ def _schemas(named: set[str]) -> str:
     return _bare(tree)
 
 
+def counted_modules(name: str) -> dict[str, str]:
+    """Return the code that counts for a module: its own, and that of all modules of ours that it imports.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    code: dict[str, str] = {}
+    named: set[str] = set()
+    queue = [name]
+    while queue:
+        current = queue.pop()
+        if current in code or (module := _module(current)) is None:
+            continue
+        code[current], own, schemas = module
+        queue.extend(own)
+        named |= schemas
+    if name not in code:
+        raise ValueError(f"{name}: no such module")
+    return code | ({_SCHEMAS: _schemas(named)} if _SCHEMAS in code else {})
+
+
 @functools.cache
 def code_version(name: str) -> str:
     """Return the hash of a module's code and of all modules of ours that it imports, however deep.
@@ -105,18 +129,5 @@ def code_version(name: str) -> str:
     Raises:
         ValueError: there is no such module.
     """
-    seen: dict[str, str] = {}
-    named: set[str] = set()
-    queue = [name]
-    while queue:
-        current = queue.pop()
-        if current in seen or (module := _module(current)) is None:
-            continue
-        seen[current], own, schemas = module
-        queue.extend(own)
-        named |= schemas
-    if name not in seen:
-        raise ValueError(f"{name}: no such module")
-    if _SCHEMAS in seen:
-        seen[_SCHEMAS] = _schemas(named)
-    return digest_text(*(f"{key}\n{seen[key]}" for key in sorted(seen)))
+    code = counted_modules(name)
+    return digest_text(*(f"{key}\n{code[key]}" for key in sorted(code)))

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
-from vltaxon.config.models import GenerativeSpec
 from vltaxon.config.protocols import Prompt, Stage
 
 _LETTERS = 4  # of a token of English text, roughly
@@ -32,16 +31,6 @@ class Cost(NamedTuple):
     def of(self, requests: int) -> int:
         """Return the whole cost of an image with so many requests; 0 where there are none."""
         return round(self.image + requests * self.request) if requests else 0
-
-
-def image_tokens(model: GenerativeSpec, pixels: int | None = None) -> float:
-    """Return the visual tokens of an image.
-
-    Args:
-        model: that is shown it.
-        pixels: of the image; where not said, as many as the model is shown at most.
-    """
-    return model.visual_tokens(pixels)
 
 
 def text_tokens(prompt: Prompt) -> float:

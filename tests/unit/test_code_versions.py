@@ -101,3 +101,22 @@ def test_schemas_are_called_so_wherever_they_are_used() -> None:
 def test_code_version_of_a_name_that_is_no_module() -> None:
     with pytest.raises(ValueError, match="no such module"):
         code_versions.code_version("vltaxon.nothing")
+
+
+@pytest.mark.parametrize(
+    ("module", "counted"),
+    [
+        (
+            "vltaxon.train.step",
+            {"train.objectives.grpo", "train.objectives.sft", "train.rewards.accuracy", "train.guards"},
+        ),
+        (
+            "vltaxon.inference.run",
+            {"inference.endpoint", "inference.local_model", "inference.shared_prefix", "engines.server"},
+        ),
+        ("vltaxon.encoders.embedding", {"encoders.towers"}),
+    ],
+)
+def test_what_computes_counts_however_it_is_found(module: str, counted: set[str]) -> None:
+    """An edit there must ask for a decision about the number in versions.py."""
+    assert {f"vltaxon.{name}" for name in counted} <= code_versions.counted_modules(module).keys()

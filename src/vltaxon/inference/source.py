@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from vltaxon.inference.engine import Engine
+from vltaxon.plugins import find_plugins
 from vltaxon.tasks.asking import Asking, AskingTask
 
 
@@ -39,6 +40,7 @@ def source_of(task: AskingTask, asking: Asking, images: pa.Table) -> Source:
         asking: what it asks, of which model.
         images: rows of the images that it may ask about, schema `IMAGES`.
     """
-    module = importlib.import_module(asking.model.source or type(asking.model).__module__)
+    engine = find_plugins("vltaxon.engines")[asking.model.engine]
+    module = importlib.import_module(asking.model.source) if asking.model.source else engine
     made: Source = module.source(task, asking, images)
     return made

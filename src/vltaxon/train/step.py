@@ -21,6 +21,8 @@ from vltaxon.train import (
 )
 from vltaxon.versions import VERSIONS
 
+OBJECTIVES = "vltaxon.train.objectives"  # named for `code_versions`: each kind of step has its trainer there
+
 if TYPE_CHECKING:
     from vltaxon.tasks.training import TrainTask
 
