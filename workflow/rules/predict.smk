@@ -86,6 +86,6 @@ rule prune_journal:
     params:
         task=plan.prediction.prune_journal,
     message:
-        "Deleting the answers of models and adapters that are no more"
+        "Deleting the answers of models and adapters that do not exist any more"
     script:
         "../scripts/prune_journal.py"

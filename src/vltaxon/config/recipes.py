@@ -24,7 +24,7 @@ class Recipe(Closed):
     """A chain of training steps from one base model.
 
     A file either lists its steps, or names the recipe it is `based_on` and its `changes`, by step (`2-grpo:
-    {kl: 0.04}`): mappings are merged, everything else is replaced. What is held here is whole.
+    {kl: 0.04}`): mappings are merged, everything else is replaced. A recipe that is loaded has all its steps.
     """
 
     description: str

@@ -33,7 +33,7 @@ class PredictionPlan:
     """The tasks of prediction, and where their tables lie."""
 
     def __init__(self, experiment: Experiment, models: Models) -> None:
-        """Plan nothing yet.
+        """Remember the experiment; tasks are built when they are asked for.
 
         Args:
             experiment: the validated whole.
