@@ -250,11 +250,11 @@ def _beside(content: object, path: Path) -> object:
     """Return a model's content with a local checkpoint looked for beside the config's folder too.
 
     Paths are relative to the working directory. A checkpoint that is not there, but beside the folder of the
-    config that names it, is taken from here: so the workflow's own models can be used from any directory.
+    config that names it, is taken from there: so the workflow's own models can be used from any directory.
     """
     if not isinstance(content, Mapping) or not isinstance(checkpoint := content.get("checkpoint"), str):
         return content
-    beside = path.parents[2] / checkpoint
+    beside = path.parent.parent.parent / checkpoint
     if Path(checkpoint).is_dir() or not beside.is_dir():
         return content
     return {**content, "checkpoint": str(beside)}
