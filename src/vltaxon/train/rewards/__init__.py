@@ -4,8 +4,8 @@ A file that is put here is found: its name is what `rewards:` says in config/rec
 
 A reward gets lists of equal length, as keywords: `completions`, each a list of one message; `finish_reason`,
 why each ended (`stop`, or `length` where the token limit cut it); and the columns of the samples
-(`samples.COLUMNS`). It takes what it needs; the others are passed too. It returns a number for each completion, or
-None where it does not apply.
+(`samples.COLUMNS`). It takes what it needs; the others are passed too. It returns a number for each
+completion, or None where it does not apply.
 """
 
 from collections.abc import Mapping
