@@ -4,15 +4,17 @@ Nothing here names a model family: a model of another one is another file in con
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vltaxon import provenance
 from vltaxon.config.base import MOVING
-from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 
+if TYPE_CHECKING:
+    from vltaxon.engines.transformers import Vlm
 
-def pinned(model: Vlm) -> Vlm:
+
+def pinned(model: "Vlm") -> "Vlm":
     """Return the model with a moving revision replaced by the commit that it means now.
 
     Raises:
@@ -32,7 +34,7 @@ def pinned(model: Vlm) -> Vlm:
     return model.model_copy(update={"revision": commit})
 
 
-def digest(model: Vlm) -> str:
+def digest(model: "Vlm") -> str:
     """Return the identity of the weights: content of a local folder, or hub id and commit.
 
     A moving revision does not identify weights: see `pinned`.
@@ -54,7 +56,7 @@ def adapted(weights: str, adapter: Path) -> str:
     return f"{weights}+{provenance.digest_file(adapter / 'adapter_model.safetensors')}"
 
 
-def load(model: Vlm) -> tuple[Any, Any]:
+def load(model: "Vlm") -> tuple[Any, Any]:
     """Load processor and weights in the configured dtype; no code from a hub is run.
 
     Weights are on the CPU, except for a model of several `gpus` where several are visible: then they are
@@ -79,7 +81,7 @@ def load(model: Vlm) -> tuple[Any, Any]:
     return processor, weights
 
 
-def merge(model: Vlm, adapter: Path, output: Path) -> None:
+def merge(model: "Vlm", adapter: Path, output: Path) -> None:
     """Write a model with an adapter merged into its weights, as a checkpoint folder like any other.
 
     Args:

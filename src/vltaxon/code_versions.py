@@ -6,10 +6,12 @@ Snakemake does not see edits in imported modules.
 import ast
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import vltaxon
 from vltaxon.provenance import digest_text
+from vltaxon.versions import VERSIONS
 
 # Modules and packages whose code cannot change a result: values reach a job by `params`, and the others only
 # report or stamp things.
@@ -37,18 +39,27 @@ def _bare(tree: ast.AST) -> str:
 def _imports(tree: ast.AST) -> set[str]:
     """Return the modules of ours that a module imports, or names in a text to find them by.
 
-    The name of a package, as `find_plugins` takes it, stands for all its modules.
+    The name of a package, as `find_plugins` takes it, stands for all its modules. What is imported for types
+    alone does not count, nor do the names of versions.
     """
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _run(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in VERSIONS:
             named = re.findall(r"^vltaxon(?:\.\w+)+$", node.value)
             names |= set(named).union(*map(_modules, named))
     return {name for name in names if name.startswith("vltaxon.") and name.split(".")[1] not in _NO_RESULTS}
+
+
+def _run(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield all nodes but those below `if TYPE_CHECKING:`, which never run."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from _run(node)
 
 
 def _modules(package: str) -> set[str]:

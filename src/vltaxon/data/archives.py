@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from vltaxon import schemas
 from vltaxon.config.datasets import RawDataset
-from vltaxon.data.download import demand_unchanged
+from vltaxon.data.verified import demand_unchanged
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic, read_frame, write_parquet
 from vltaxon.tasks.data import UnpackTask

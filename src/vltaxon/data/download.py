@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from vltaxon.config.base import RawFile
 from vltaxon.data.transfer import Patience, Transfer, remaining
+from vltaxon.data.verified import record_of, stamp_of
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic
 from vltaxon.tasks.data import DownloadTask
@@ -99,43 +100,20 @@ def _link(task: DownloadTask, source: Path) -> None:
         raise UserError(
             f"{source}: no such file; source.path of {file.name} names it: put it there, or give a source.url"
         )
-    stamp, size = _stamp(source), source.stat().st_size
+    stamp, size = stamp_of(source), source.stat().st_size
     _announce(file, str(source.absolute()), size, task.licence)
     _demand_room({}, size, task.unpacked)
     if wrong := _mismatch(source, file):
         raise UserError(f"{source}: not the file that the data set names: {wrong}")
-    if _stamp(source) != stamp:
+    if stamp_of(source) != stamp:
         raise UserError(
             f"{source}: was written to while its checksum was taken; run again when it is complete"
         )
-    with atomic(_record(target)) as part:
+    with atomic(record_of(target)) as part:
         part.write_text(stamp)
     with atomic(target) as part:
         part.unlink(missing_ok=True)  # left by a killed job
         part.symlink_to(source.absolute())
-
-
-def demand_unchanged(path: Path) -> None:
-    """Refuse a local file that has changed since it was verified and linked; any other file is let pass.
-
-    Raises:
-        UserError: the file behind the link has another size or time than when its checksum was taken.
-    """
-    record = _record(path)
-    if path.is_symlink() and record.exists() and record.read_text() != _stamp(path):
-        raise UserError(
-            f"{path}: {os.readlink(path)} has changed since its checksum was verified; delete the link "
-            f"{path} and run again, so that it is verified anew"
-        )
-
-
-def _record(target: Path) -> Path:
-    return target.with_name(f".{target.name}.verified")
-
-
-def _stamp(path: Path) -> str:
-    found = path.stat()
-    return f"{found.st_size} bytes, {found.st_mtime_ns} ns\n"
 
 
 def _announce(file: RawFile, where: str, size: int | None, licence: str) -> None:

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from vltaxon import schemas
 from vltaxon.config.datasets import RawDataset
 from vltaxon.data.archives import Archive, Folder, located
-from vltaxon.data.download import demand_unchanged
 from vltaxon.data.images import BrokenImage, ImageStore, decode
 from vltaxon.data.labels import Labelled
 from vltaxon.data.taxa import taxa_table
+from vltaxon.data.verified import demand_unchanged
 from vltaxon.errors import UserError
 from vltaxon.provenance import write_frame, write_parquet
 from vltaxon.seeded import draw_numbers

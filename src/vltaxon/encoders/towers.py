@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vltaxon.engines.zero_shot import Clip
 from vltaxon.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from vltaxon.engines.zero_shot import Clip
 
 T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]
@@ -36,7 +38,7 @@ class Encoder:
             random weights.
     """
 
-    def __init__(self, spec: Clip, device: str | None = None) -> None:
+    def __init__(self, spec: "Clip", device: str | None = None) -> None:
         import open_clip
         import torch
 
@@ -138,7 +140,7 @@ class Encoder:
         return joined
 
 
-def _located(spec: Clip) -> str:
+def _located(spec: "Clip") -> str:
     """Return the name to load by.
 
     Refused is what open_clip would answer with random weights or an error of its own words. It loads only the

@@ -167,6 +167,8 @@ def area(value: Floats, confidence: Floats) -> Statistic:
     last = np.flatnonzero(np.diff(confidence[order], append=-np.inf))  # of each group of equals
 
     def statistic(weights: Floats) -> Floats:
+        if not len(order):  # no image has both, so there is no curve
+            return np.full((len(weights), 1), np.nan)
         drawn = weights[:, order]
         kept, sums = drawn.cumsum(axis=1)[:, last], (drawn * value[order]).cumsum(axis=1)[:, last]
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -127,13 +127,17 @@ def read(paths: Iterable[Path]) -> Metrics:
             elif metric is not None:
                 found[metric.name] = metric
     for metric in found.values():
+        alike = [other for other in found.values() if other.file == metric.file]
+        if any(other.aggregate.columns != metric.aggregate.columns for other in alike):
+            problems.append(f"{metric.file}: its metrics differ in the columns they need; give each a file")
         problems += [
             f'{metric.file}: aggregate: "{name}" is not {suggest(name, found)}'
             for name in metric.aggregate.metrics
             if name not in found or found[name].aggregate != MEAN
         ]
     if problems:
-        raise UserError("The heads of metrics have errors:\n" + "\n".join(f"  {line}" for line in problems))
+        lines = "\n".join(f"  {line}" for line in dict.fromkeys(problems))
+        raise UserError(f"The heads of metrics have errors:\n{lines}")
     return found
 
 

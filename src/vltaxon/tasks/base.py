@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from vltaxon.code_versions import code_version
-from vltaxon.config.base import Closed, Mark
+from vltaxon.config.base import HOW, Closed, Mark
 from vltaxon.versions import VERSIONS
 
 READS, WRITES = Mark("READS"), Mark("WRITES")
@@ -67,16 +67,13 @@ class Task(Closed):
         if not isinstance(planned, cls):
             raise TypeError(f"the rule plans a {type(planned).__name__}, its script wants a {cls.__name__}")
         cls = type(planned)
-        actual: dict[str, Any] = dict(snakemake.resources.items()) | {"threads": snakemake.threads}
-        actual |= {"log": next(iter(snakemake.log), None)}
-        for name, field in cls.model_fields.items():
-            if READS.on(field):
-                actual[name] = snakemake.input[name]
-            elif WRITES.on(field):
-                actual[name] = snakemake.output[name]
+        how = dict(snakemake.resources.items()) | {"threads": snakemake.threads}
+        how["log"] = next(iter(snakemake.log), None)
         values = {name: getattr(planned, name) for name in cls.model_fields}
-        for name in cls.model_fields.keys() & actual.keys():
-            values[name] = _as_declared(actual[name], cls.model_fields[name].annotation)
+        for mark, actual in ((HOW, how), (READS, snakemake.input), (WRITES, snakemake.output)):
+            for name, field in cls.model_fields.items():
+                if mark.on(field) and name in actual.keys():  # noqa: SIM118  # Snakemake's lists of names
+                    values[name] = _as_declared(actual[name], field.annotation)
         return cls(**values)
 
 

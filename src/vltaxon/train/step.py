@@ -133,6 +133,8 @@ def _set_up(task: "TrainTask", drawn: Sequence[samples.Sample], world: int) -> _
         "seed": task.seed,
         "version": VERSIONS["vltaxon.train.step"],
     }
+    if task.files:  # of an objective that reads more
+        identity["files"] = [provenance.digest_file(path) for path in task.files]
     common = arguments.common_arguments(task, world, torch.cuda.is_available())
     return _Setup(Prepared(policy, processor, rows, common, measured, task.files), identity, modules)
 

@@ -33,8 +33,9 @@ from tests.data.server import (
     status,
 )
 from vltaxon.config.base import RawFile, Source
-from vltaxon.data.download import demand_unchanged, download
+from vltaxon.data.download import download
 from vltaxon.data.transfer import Patience, Transfer
+from vltaxon.data.verified import demand_unchanged
 from vltaxon.errors import UserError
 from vltaxon.tasks.data import DownloadTask
 
