@@ -26,8 +26,6 @@ from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.journal import frames
 from vltaxon.tasks.asking import Asking
 
-pytestmark = pytest.mark.numeric
-
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(["torch", "transformers.models.qwen2_5_vl", "vltaxon.inference.run", __name__])
 LIMIT = 12  # new tokens

@@ -24,8 +24,6 @@ from vltaxon.engines.transformers import Vlm
 from vltaxon.tasks.training import TrainTask
 from vltaxon.train import trainer_state
 
-pytestmark = pytest.mark.numeric
-
 ROOT = Path(__file__).parents[3]
 SFT = step(samples=(LETTERS,), epochs=2, checkpoint_minutes=0)
 ONE_LEVEL = RIGHT_LETTERS.model_copy(update={"levels": "one"})
@@ -99,6 +97,7 @@ def result(folder: Path) -> tuple[object, object, bytes]:
     return record["steps"], record["adapter_after"], (folder / "curve.parquet").read_bytes()
 
 
+@pytest.mark.numeric
 def test_a_killed_training_ends_the_same(world: World, vlm: Vlm, lettered: Path) -> None:
     expected = result(train(world, vlm, "whole", GRPO, lettered))
     hurt = job(world, vlm, GRPO, lettered, "hurt")
@@ -259,6 +258,7 @@ def told_alone(process: "subprocess.Popen[bytes]", number: signal.Signals) -> No
     process.send_signal(number)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     ("tell", "number", "stops"),
     [
