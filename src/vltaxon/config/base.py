@@ -71,10 +71,18 @@ def default_of(field: FieldInfo) -> object:
     return None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
 
 
+# What was worked out of models that are fields of others: thousands of tasks share a few. They are frozen, and
+# kept here, so that their ids stay theirs.
+_SHAPED: dict[int, tuple["Closed", dict[str, Any]]] = {}
+
+
 def plain(value: object) -> object:
     """Return a value as nothing but dicts, lists, texts and numbers."""
     if isinstance(value, Closed):
-        return value.shaping()
+        known = _SHAPED.get(id(value))
+        if known is None or known[0] is not value:
+            known = _SHAPED[id(value)] = (value, value.shaping())
+        return known[1]
     if isinstance(value, Mapping):
         return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
