@@ -71,8 +71,8 @@ def default_of(field: FieldInfo) -> object:
     return None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
 
 
-# What was worked out of models that are fields of others: thousands of tasks share a few. They are frozen, and
-# kept here, so that their ids stay theirs.
+# What was worked out of models that are fields of others: thousands of tasks share a few. They are frozen,
+# and kept here, so that their ids stay theirs.
 _SHAPED: dict[int, tuple["Closed", dict[str, Any]]] = {}
 
 
