@@ -1,14 +1,18 @@
 """Load a vision-language model, the same for training and for inference, and identify its weights.
 
-Nothing here names a model family: a model of another one is another file in config/models.
+What is loaded is what is in the folder, and all of it: libraries would fill what is missing with random
+weights and leave out what does not fit. Nothing here names a model family: a model of another one is another
+file in config/models.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vltaxon import provenance
+from vltaxon import layout, prompts, provenance
+from vltaxon.adapters import adapted, load_adapter
 from vltaxon.config.base import MOVING
-from vltaxon.errors import UserError
+from vltaxon.errors import UserError, listed
 
 if TYPE_CHECKING:
     from vltaxon.engines.transformers import Vlm
@@ -37,48 +41,178 @@ def pinned(model: "Vlm") -> "Vlm":
 def digest(model: "Vlm") -> str:
     """Return the identity of the weights: content of a local folder, or hub id and commit.
 
-    A moving revision does not identify weights: see `pinned`.
+    With the content of the adapter that the model's file names, if it names one. A moving revision does not
+    identify weights: see `pinned`.
     """
     folder = Path(model.checkpoint)
     assert folder.is_dir() or model.revision != MOVING, (
         "the digest of a moving name would not tell what was loaded"
     )
-    return provenance.digest_folder(folder) if folder.is_dir() else f"{model.checkpoint}@{model.revision}"
-
-
-def adapted(weights: str, adapter: Path) -> str:
-    """Return the identity of weights with an adapter.
-
-    Args:
-        weights: identity of the weights alone.
-        adapter: folder of the adapter.
-    """
-    return f"{weights}+{provenance.digest_file(adapter / 'adapter_model.safetensors')}"
+    weights = provenance.digest_folder(folder) if folder.is_dir() else f"{model.checkpoint}@{model.revision}"
+    return weights if model.adapter is None else adapted(weights, model.adapter)
 
 
 def load(model: "Vlm") -> tuple[Any, Any]:
     """Load processor and weights in the configured dtype; no code from a hub is run.
 
-    Weights are on the CPU, except for a model of several `gpus` where several are visible: then they are
-    spread over these, layer by layer. (We have not yet run this on several devices.)
+    An adapter that the model's file names is merged into the weights. These are on the CPU, except for a
+    model of several `gpus` where several are visible: then they are spread over these, layer by layer. (We
+    have not yet run this on several devices.)
 
     Raises:
-        UserError: the checkpoint is absent, damaged, or of no architecture that takes images and text.
+        UserError: the checkpoint is absent, damaged, or of no architecture that takes images and text; its
+            tensors are not those of the architecture; it has no chat template, or one that drops what it is
+            given.
     """
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    _refuse_foreign_files(model.checkpoint)
     where = {} if Path(model.checkpoint).is_dir() else {"revision": model.revision}
     spread = {"device_map": "auto"} if model.gpus > 1 and torch.cuda.device_count() > 1 else {}
-    dtype = getattr(torch, model.dtype)
     try:
-        processor = AutoProcessor.from_pretrained(model.checkpoint, **where)
-        weights = AutoModelForImageTextToText.from_pretrained(
-            model.checkpoint, dtype=dtype, **where, **spread
+        processor = AutoProcessor.from_pretrained(model.checkpoint, trust_remote_code=False, **where)
+        check_template(processor, model.checkpoint)
+        weights, found = AutoModelForImageTextToText.from_pretrained(
+            model.checkpoint,
+            dtype=getattr(torch, model.dtype),
+            trust_remote_code=False,
+            output_loading_info=True,
+            **where,
+            **spread,
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{model.checkpoint}: not loadable as a vision-language model: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever the libraries raise on half a file, or one of another format
+        raise UserError(_refusal(model.checkpoint, error)) from error
+    _check_loaded(model.checkpoint, weights, processor, found)
+    if model.adapter is not None:
+        weights = load_adapter(weights, model.adapter).merge_and_unload()
     return processor, weights
+
+
+def _refusal(checkpoint: str, error: Exception) -> str:
+    """Return why a checkpoint cannot be loaded, in words that say what to do where the library's do not."""
+    said = " ".join(str(error).split())
+    if "trust_remote_code" in said:
+        return (
+            f"{checkpoint}: needs Python code of its own to be loaded, and vltaxon runs no code that comes "
+            "with weights. Take a checkpoint of an architecture that transformers has (many have one whose "
+            "name ends in -hf)"
+        )
+    pointers = [path for path in _weights_in(checkpoint) if path.stat().st_size < 1024 and _is_pointer(path)]
+    if pointers:
+        return f"{pointers[0]}: is a pointer of Git LFS, not weights; fetch them: git lfs pull"
+    if isinstance(error, ImportError):
+        return f"{checkpoint}: needs a library that is not installed (quantised weights do): {said[:500]}"
+    if type(error).__name__ == "SafetensorError":
+        return f"{checkpoint}: its weights are damaged or half copied ({said}); copy them again"
+    return f"{checkpoint}: not loadable as a vision-language model: {type(error).__name__}: {said[:1000]}"
+
+
+def _weights_in(checkpoint: str) -> list[Path]:
+    return sorted(Path(checkpoint).glob("*.safetensors"))
+
+
+def _is_pointer(path: Path) -> bool:
+    return path.read_bytes().startswith(b"version https://git-lfs")
+
+
+def _refuse_foreign_files(checkpoint: str) -> None:
+    """Refuse a folder with an adapter: transformers would put it on top of whatever weights it finds.
+
+    Raises:
+        UserError: there is one, beside weights or instead of them.
+    """
+    config = Path(checkpoint) / layout.ADAPTER_CONFIG
+    if not config.exists():
+        return
+    if _weights_in(checkpoint) == [Path(checkpoint) / layout.WEIGHTS]:
+        raise UserError(
+            f"{checkpoint}: is the folder of an adapter. Name its base as `checkpoint`, and this folder as "
+            "`adapter`"
+        )
+    raise UserError(
+        f"{config}: beside whole weights it would be applied to them, a second time if they are merged "
+        "already. If they are, delete it; if they are not, move the adapter's files elsewhere and name that "
+        "folder as `adapter`"
+    )
+
+
+def _check_loaded(checkpoint: str, weights: Any, processor: Any, found: Mapping[str, Any]) -> None:
+    """Check that every weight is the checkpoint's, and that it has no others.
+
+    Keys that the architecture itself declares ignorable are not among those that are given.
+
+    Raises:
+        UserError: some are not.
+    """
+    kinds = {
+        "missing, which would be random": sorted(found["missing_keys"]),
+        "of other shapes": sorted(name for name, *_ in found["mismatched_keys"]),
+        "left over": sorted(found["unexpected_keys"]),
+    }
+    if wrong := [f"{len(names)} {kind} ({listed(names)})" for kind, names in kinds.items() if names]:
+        raise UserError(
+            f"{checkpoint}: its tensors are not those of {type(weights).__name__}: {'; '.join(wrong)}. It "
+            "was saved with other names or layers; save it again with the library that made it, merged and "
+            "without prefixes"
+        )
+    if getattr(weights, "_hf_peft_config_loaded", False):
+        raise UserError(
+            f"{checkpoint}: holds an adapter; name its base as `checkpoint`, and the adapter as `adapter`"
+        )
+    tokens, rows = len(processor.tokenizer), weights.get_input_embeddings().num_embeddings
+    if tokens > rows:
+        raise UserError(f"{checkpoint}: its tokenizer has {tokens} tokens and its weights only {rows}")
+
+
+def check_template(processor: Any, checkpoint: str, system: bool = False) -> None:
+    """Check, by a conversation in words of our own, that a chat template keeps what it is given.
+
+    Args:
+        processor: of the model.
+        checkpoint: what readers call it.
+        system: whether there is a system text, too.
+
+    Raises:
+        UserError: there is no template; it refuses the conversation, drops a text or repeats it, or has not
+            one place for one image.
+    """
+    user, order, image = (
+        "Which organism is this?",
+        "Name it as botanists do.",
+        getattr(processor, "image_token", None),
+    )
+    if not image or getattr(processor, "image_processor", None) is None:
+        raise UserError(
+            f"{checkpoint}: its processor takes no images; preprocessor_config.json may be missing"
+        )
+    if not getattr(processor, "chat_template", None):
+        raise UserError(
+            f"{checkpoint}: has no chat template (chat_template.jinja); take the instruction-tuned "
+            "checkpoint, or copy the template of the model that it was made from"
+        )
+    conversation = prompts.conversation(user, order if system else None)
+    try:
+        text = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # of templates, which may raise what they like
+        what = "a system text, an image and a text" if system else "an image and a text"
+        raise UserError(f"{checkpoint}: its chat template does not take {what}: {error}") from error
+    if "{'type'" in text:
+        raise UserError(
+            f"{checkpoint}: its chat template takes plain texts alone, and writes the parts of a message as "
+            "a list; answers would be to another prompt. Mend chat_template.jinja"
+        )
+    given: Sequence[tuple[str, str]] = [("text", user), ("image", image)]
+    given = [*given, ("system text", order)] if system else given
+    for what, words in given:
+        if (count := text.count(words)) != 1:
+            instead = ", or take a protocol whose prompts have no `system`" if what == "system text" else ""
+            raise UserError(
+                f"{checkpoint}: its chat template writes the {what} of a conversation {count} times; answers "
+                f"would be to another prompt. Mend chat_template.jinja{instead}"
+            )
 
 
 def merge(model: "Vlm", adapter: Path, output: Path) -> None:
@@ -89,9 +223,23 @@ def merge(model: "Vlm", adapter: Path, output: Path) -> None:
         adapter: folder of the adapter.
         output: folder to write.
     """
-    from peft import PeftModel
-
     processor, weights = load(pinned(model))
     with provenance.whole_folder(output) as part:
-        PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload().save_pretrained(part)
+        load_adapter(weights, adapter).merge_and_unload().save_pretrained(part)
         processor.save_pretrained(part)
+
+
+def generate_as_told(weights: Any) -> None:
+    """Have a model generate as it is told alone.
+
+    A checkpoint's `generation_config` may suppress tokens, punish repetition or draw: one way of generating
+    would follow it and another not. What is kept of it is which tokens begin, end and fill a text.
+
+    Args:
+        weights: the model, changed in place.
+    """
+    from transformers import GenerationConfig
+
+    own = weights.generation_config
+    kept = {name: getattr(own, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    weights.generation_config = GenerationConfig(**kept)

@@ -4,7 +4,7 @@ It says what is wrong and where, what is allowed, and what to do next.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -21,3 +21,9 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1)
     return f"one of {', '.join(names) or 'none'}." + (f' Did you mean "{near[0]}"?' if near else "")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return three names of many: `a, b, c and 5 more`, or `none`."""
+    shown, rest = ", ".join(names[:3]), len(names) - 3
+    return f"{shown} and {rest} more" if rest > 0 else shown or "none"

@@ -12,6 +12,7 @@ from vltaxon.config.models import ModelSpec
 from vltaxon.config.protocols import Stage
 from vltaxon.config.recipes import STEPS
 from vltaxon.config.steps import Samples, Step
+from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError, suggest
 from vltaxon.papers import papers
 
@@ -206,6 +207,11 @@ def check_system(at: str, system: System, files: ConfigFiles) -> None:
         trained = files.model(name, where)
         if trained is not None and not trained.trainable:
             files.problems.append(_wrong_engine(where, name, trained, "trainable"))
+        if isinstance(trained, Vlm) and trained.adapter is not None:
+            files.problems.append(
+                f"{where}: {name} has an `adapter` of its own, which vLLM would not get; merge it and name "
+                "the merged folder as `checkpoint`, or take engine transformers"
+            )
     _check_protocol(at, system, model, files)
     if system.recipe is not None:
         _check_recipe(at, system.recipe, model, (name, trained), files)

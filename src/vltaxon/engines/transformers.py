@@ -25,6 +25,11 @@ class Vlm(GenerativeSpec):
         "commit is known, is looked up when the model is loaded, and its commit of that moment is stamped on "
         "all that comes of it.",
     )
+    adapter: Path | None = Field(
+        None,
+        description="Folder of a LoRA in PEFT's format (as PEFT, ms-swift or LLaMA-Factory write it), merged "
+        "into these weights; a recipe goes on from both.",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     batch_size: Annotated[PositiveInt, HOW] = Field(32, description="Requests generated together, at most.")
     batch_tokens: Annotated[PositiveInt, HOW] = Field(
@@ -79,11 +84,10 @@ class Vlm(GenerativeSpec):
         return True
 
     def files(self) -> tuple[Path, ...]:
-        """Return the local files of its weights."""
-        if not (root := Path(self.checkpoint)).is_dir():
-            return ()
+        """Return the local files of its weights, and of the adapter that is merged into them."""
         suffixes = (".json", ".safetensors", ".jinja")
-        return tuple(sorted(path for path in root.iterdir() if path.suffix in suffixes))
+        roots = [root for root in (Path(self.checkpoint), self.adapter) if root is not None and root.is_dir()]
+        return tuple(path for root in roots for path in sorted(root.iterdir()) if path.suffix in suffixes)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -91,6 +95,15 @@ class Vlm(GenerativeSpec):
             raise ValueError(
                 f"train_gpus: with ddp each of {self.train_gpus} devices holds all weights, which take "
                 f"{self.gpus} (`gpus`); distributed: fsdp gives each a share"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapts(self) -> Self:
+        if self.adapter is not None and not (self.adapter / "adapter_config.json").is_file():
+            raise ValueError(
+                f'adapter: "{self.adapter}" is no folder with adapter_config.json; a LoRA of a hub is '
+                "downloaded first (hf download ID --revision COMMIT --local-dir FOLDER)"
             )
         return self
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from vltaxon import checkpoint, provenance
+from vltaxon.adapters import adapted
 from vltaxon.data.images import ImageStore
 from vltaxon.engines.transformers import Vlm
 from vltaxon.inference.engine import Engine
@@ -46,7 +47,7 @@ def source(task: AskingTask, asking: Asking, images: pa.Table) -> Source:
     adapter = task.adapter.parent if task.adapter is not None else None
     weights, called = checkpoint.digest(model), model.checkpoint
     if adapter is not None:
-        weights, called = checkpoint.adapted(weights, adapter), f"{called} + {adapter}"
+        weights, called = adapted(weights, adapter), f"{called} + {adapter}"
     start = functools.partial(_loaded, model, adapter, images)
     return Source(weights, called, identity(model, weights), start)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import httpx2
 
 from vltaxon import checkpoint
+from vltaxon.adapters import adapted
 from vltaxon.devices import inheritable_leases
 from vltaxon.engines.server import Endpoint, Managed
 from vltaxon.engines.transformers import Vlm
@@ -52,7 +53,7 @@ class Weights:
     def digest(self) -> str:
         """Return the digest of weights and adapter, the same as of the engine that merges them itself."""
         of_base = checkpoint.digest(self.base)
-        return of_base if self.adapter is None else checkpoint.adapted(of_base, self.adapter)
+        return of_base if self.adapter is None else adapted(of_base, self.adapter)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vltaxon import checkpoint, provenance, schemas
+from vltaxon.adapters import adapted
 from vltaxon.data.images import digests
 from vltaxon.inference import local_model
 from vltaxon.inference.engine import Engine
@@ -107,8 +108,8 @@ def prune_journal(task: PruneJournalTask) -> None:
         bare = checkpoint.digest(checkpoint.pinned(model))
         ours.add(model.checkpoint)
         trained = sorted(path.parent for path in (task.adapters / name).rglob("adapter_model.safetensors"))
-        adapted = (checkpoint.adapted(bare, adapter) for adapter in trained)
-        wanted += [local_model.identity(model, weights) for weights in (bare, *adapted)]
+        weights = [bare, *(adapted(bare, adapter) for adapter in trained)]
+        wanted += [local_model.identity(model, one) for one in weights]
     gone = statistics.prune(task.journal, ours, wanted)
     lines = [
         f"deleted {one.answers:,} answers ({one.bytes:,} bytes) of {one.note.get('called', one.folder)}"

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from vltaxon import checkpoint, prompts
+from vltaxon.adapters import adapted, load_adapter
 from vltaxon.data.images import ImageStore
 from vltaxon.engines.transformers import Vlm
 from vltaxon.inference import shared_prefix, token_choice
@@ -54,10 +55,9 @@ class TransformersEngine:
         self._maker = copy.deepcopy(self._processor)
         self.digest = checkpoint.digest(model)
         if adapter is not None:
-            from peft import PeftModel
-
-            weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
-            self.digest = checkpoint.adapted(self.digest, adapter)
+            weights = load_adapter(weights, adapter).merge_and_unload()
+            self.digest = adapted(self.digest, adapter)
+        checkpoint.generate_as_told(weights)
         if getattr(weights, "hf_device_map", None) is None:  # else it is where it belongs, on several devices
             weights = weights.to("cuda" if torch.cuda.is_available() else "cpu")
         self._model = weights.eval()
@@ -81,6 +81,8 @@ class TransformersEngine:
             UserError: a text that alone may be written has more tokens than the limit; one request alone does
                 not fit the memory.
         """
+        for system in {request.system is not None for request in requests}:
+            checkpoint.check_template(self._processor, self._spec.checkpoint, system)
         tokenizer, only, limit = self._processor.tokenizer, decoding.only, decoding.max_new_tokens
         trie = token_choice.trie_of(tokenizer, only, limit, self._ends[0]) if only else None
         texts = [self._rendered(request) for request in requests]

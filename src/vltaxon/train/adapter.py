@@ -1,10 +1,9 @@
-"""The adapter of a step: fresh, or that of the step before, and what identifies its weights."""
+"""The adapter of a step: fresh, or that of the step before."""
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vltaxon.adapters import load_adapter, read_config
 from vltaxon.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,9 +22,10 @@ def with_adapter(base: "PreTrainedModel", lora: "Lora", previous: Path | None) -
         previous: folder of the adapter to continue; None for a fresh one.
 
     Raises:
-        UserError: the step before has an adapter of another shape, or no layer is to be adapted.
+        UserError: the step before has an adapter of another shape, or not the one that it recorded; or no
+            layer is to be adapted.
     """
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     wanted: Any = LoraConfig(
         r=lora.rank,
@@ -39,7 +39,7 @@ def with_adapter(base: "PreTrainedModel", lora: "Lora", previous: Path | None) -
             return get_peft_model(base, wanted)
         except ValueError as error:  # PEFT's word for a pattern that matches nothing
             raise UserError(f"`lora.targets` {lora.targets} does not fit the model: {error}") from error
-    config: Any = LoraConfig.from_pretrained(str(previous))
+    config: Any = read_config(previous)
     for field in ("r", "lora_alpha", "target_modules"):
         if getattr(config, field) != getattr(wanted, field):
             raise UserError(
@@ -48,19 +48,4 @@ def with_adapter(base: "PreTrainedModel", lora: "Lora", previous: Path | None) -
                 "`lora`."
             )
     config.lora_dropout, config.inference_mode = lora.dropout, False
-    return PeftModel.from_pretrained(base, str(previous), config=config, is_trainable=True)
-
-
-def digest_adapter(policy: "PeftModel", weights: Mapping[str, Any] | None = None) -> str:
-    """Return the SHA-256 of the adapter's weights, by name.
-
-    Args:
-        policy: the model with the adapter.
-        weights: of the whole model, by name, where `policy` holds only a share of them.
-    """
-    from peft import get_peft_model_state_dict
-
-    total = hashlib.sha256()
-    for name, tensor in sorted(get_peft_model_state_dict(policy, weights, adapter_name="default").items()):
-        total.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
+    return load_adapter(base, previous, config, trainable=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vltaxon import provenance, schemas
-from vltaxon.errors import UserError
+from vltaxon.errors import UserError, listed
 
 if TYPE_CHECKING:
     import torch
@@ -189,6 +189,45 @@ def list_adapted_modules(model: "PeftModel") -> list[str]:
             r"example to `.*language_model.*\.(q|k|v|o|gate|up|down)_proj`."
         )
     return sorted(adapted)
+
+
+def share_adapted(model: "PeftModel", named: bool) -> float:
+    """Return the share of the weights of the decoder's layers that are adapted, with a warning below 1.
+
+    Matrices are all weights of two dimensions or, of the experts of a mixture, three; embeddings and the
+    output layer do not count.
+
+    Args:
+        model: with its adapter.
+        named: whether the recipe names its targets, and so means just these.
+
+    Raises:
+        UserError: less than half is adapted, and nobody has said that this is meant.
+    """
+    layers = model.get_base_model().get_decoder()
+    rest = dict[str, int]()
+    whole = 0
+    for name, weight in layers.named_parameters():
+        if weight.dim() not in (2, 3) or "lora_" in name or "embed" in name or "modules_to_save" in name:
+            continue
+        whole += weight.numel()
+        if ".base_layer." not in name:
+            kind = ".".join(part for part in name.split(".") if not part.isdigit())
+            rest[kind] = rest.get(kind, 0) + weight.numel()
+    share = 1 - sum(rest.values()) / whole
+    if not rest:
+        return 1.0
+    said = (
+        f"{share:.0%} of the weights of the decoder's layers are adapted; not: "
+        f"{listed(sorted(rest, key=rest.__getitem__, reverse=True))}"
+    )
+    if share < 0.5 and not named:
+        raise UserError(
+            f"{said}. The default `lora.targets` are for other names; name this model's in the recipe, "
+            "even if just these are meant"
+        )
+    warnings.warn(said, RuntimeWarning, stacklevel=2)
+    return share
 
 
 def check_placeholders(rendered: Iterable[tuple[str, str]], image_token: str) -> None:

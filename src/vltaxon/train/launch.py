@@ -46,7 +46,8 @@ def _launch(task: TrainTask) -> None:
     for old in _errors(file):
         old.unlink()
     with provenance.atomic(file) as part:
-        part.write_text(task.model_dump_json(), encoding="utf-8")
+        said = task.model_dump_json(exclude_unset=True)  # a recipe may mean what it names
+        part.write_text(said, encoding="utf-8")
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)) // task.processes)
     command, environment = _command(task, file, threads), _environment(threads)
     with trainer_state.catch_signals() as signals, inheritable_leases() as leases:

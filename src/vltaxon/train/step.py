@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vltaxon import checkpoint, provenance
+from vltaxon import adapters, checkpoint, provenance
 from vltaxon.partition import allowed_parts
 from vltaxon.prepared import Prepared
 from vltaxon.train import (
@@ -33,6 +33,7 @@ class _Setup(NamedTuple):
     prepared: Prepared
     identity: Mapping[str, Any]
     modules: Sequence[str]  # names of the adapted ones
+    share: float  # of the decoder's weights that they hold
 
 
 def train_step(task: "TrainTask") -> None:
@@ -60,7 +61,7 @@ def train_step(task: "TrainTask") -> None:
     trained = trainer.accelerator.unwrap_model(trainer.model)
     curve = record.curve_of(trainer.state.log_history, step.columns())
     findings = step.findings(curve, setup.prepared)
-    after = adapter.digest_adapter(trained, weights)
+    after = adapters.digest_adapter(trained, weights)
     guards.check_moved(setup.identity["adapter_before"], after)
     facts = {
         **setup.identity,
@@ -71,6 +72,7 @@ def train_step(task: "TrainTask") -> None:
         "previous": None if task.previous is None else provenance.digest_file(task.previous),
         "trainable_parameters": trainable,
         "adapted_modules": len(setup.modules),
+        "adapted_share": round(setup.share, 4),
         "adapted_kinds": sorted({name.rpartition(".")[2] for name in setup.modules}),
         "samples": len(drawn),
         "images": len({sample.image_id for sample in drawn}),
@@ -122,13 +124,17 @@ def _set_up(task: "TrainTask", drawn: Sequence[samples.Sample], world: int) -> _
     measured = lengths.measure_lengths(drawn, rows, processor)
     context = getattr(base.config.get_text_config(), "max_position_embeddings", None)
     guards.check_context(measured.longest, step.new_tokens, context)
+    checkpoint.generate_as_told(base)
+    for system in {sample.system is not None for sample in drawn}:
+        checkpoint.check_template(processor, model.checkpoint, system)
     policy = adapter.with_adapter(base, step.lora, None if task.previous is None else task.previous.parent)
     modules = guards.list_adapted_modules(policy)
+    share = guards.share_adapted(policy, named="targets" in step.lora.model_fields_set)
     identity = {
         "base": checkpoint.digest(model),
         "dtype": model.dtype,
         "pixels": [model.min_pixels, model.pixels],
-        "adapter_before": adapter.digest_adapter(policy),
+        "adapter_before": adapters.digest_adapter(policy),
         "step": step.shaping(),
         "seed": task.seed,
         "version": VERSIONS["vltaxon.train.step"],
@@ -136,7 +142,7 @@ def _set_up(task: "TrainTask", drawn: Sequence[samples.Sample], world: int) -> _
     if task.files:  # of an objective that reads more
         identity["files"] = [provenance.digest_file(path) for path in task.files]
     common = arguments.common_arguments(task, world, torch.cuda.is_available())
-    return _Setup(Prepared(policy, processor, rows, common, measured, task.files), identity, modules)
+    return _Setup(Prepared(policy, processor, rows, common, measured, task.files), identity, modules, share)
 
 
 def _train(task: "TrainTask", trainer: Any, identity: Mapping[str, Any], world: int) -> None:

@@ -1,0 +1,175 @@
+"""Load a LoRA adapter, and believe nothing: what is in the model must be what is in the file.
+
+PEFT warns where names of an adapter do not fit the model, and goes on with the bare base. Here that is an
+error. An adapter of ours must also be the one that its training recorded; one that another tool has made is
+scored as it is, or refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vltaxon import layout, provenance
+from vltaxon.errors import UserError, listed
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
+
+
+def adapted(weights: str, adapter: Path) -> str:
+    """Return the identity of weights with an adapter.
+
+    How an adapter of ours is applied follows from its training, whose record is checked when it is loaded. Of
+    one that another tool has made, the file that says how it is applied is part of the identity.
+
+    Args:
+        weights: identity of the weights alone.
+        adapter: folder of the adapter.
+    """
+    files = [layout.WEIGHTS] + ([] if (adapter / layout.RECORD).exists() else [layout.ADAPTER_CONFIG])
+    if missing := [name for name in files if not (adapter / name).is_file()]:
+        raise UserError(
+            f"{adapter}: no adapter there, {listed(missing)} missing. It takes {layout.ADAPTER_CONFIG} and "
+            f"{layout.WEIGHTS} of PEFT's format; weights in .bin are pickles, which are never read"
+        )
+    return "+".join([weights, *(provenance.digest_file(adapter / name) for name in files)])
+
+
+def read_config(adapter: Path) -> "PeftConfig":
+    """Return how an adapter is applied.
+
+    Raises:
+        UserError: the file is absent, damaged, or of something else than LoRA.
+    """
+    from peft import LoraConfig, PeftConfig
+
+    try:
+        found = PeftConfig.from_pretrained(str(adapter))
+    except Exception as error:  # of PEFT's whole world: absent, no JSON, of an unknown kind
+        raise UserError(f"{adapter}: its {layout.ADAPTER_CONFIG} cannot be read: {error}") from error
+    if not isinstance(found, LoraConfig):
+        raise UserError(
+            f"{adapter}: is a {found.peft_type} adapter; only LoRA (with rslora or DoRA) is taken"
+        )
+    return found
+
+
+def load_adapter(
+    base: "PreTrainedModel", adapter: Path, config: "PeftConfig | None" = None, trainable: bool = False
+) -> "PeftModel":
+    """Return a model with an adapter in it, of which every tensor is the file's.
+
+    Args:
+        base: without adapter; its layers are replaced in place.
+        adapter: folder of the adapter.
+        config: how it is applied, in place of what the folder says.
+        trainable: whether it is to be trained.
+
+    Raises:
+        UserError: names or shapes do not fit the model, tensors are left over, or it is not the adapter that
+            its training recorded.
+    """
+    from peft import PeftModel
+
+    config = config or read_config(adapter)
+    try:
+        policy = PeftModel.from_pretrained(base, str(adapter), config=config, is_trainable=trainable)
+    except Exception as error:  # of PEFT's whole world: other shapes, no such modules, half a file
+        raise UserError(f"{adapter}: does not fit {type(base).__name__}: {_said(error)}") from error
+    _check_whole(policy, adapter)
+    _check_recorded(policy, adapter)
+    return policy
+
+
+def _said(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
+def _check_whole(policy: "PeftModel", adapter: Path) -> None:
+    """Check that the model's adapter is the file's: as many tensors, of the same content.
+
+    Names may differ, as PEFT renames those of other versions of transformers where it knows how; fused
+    tensors are counted by their numbers.
+    """
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    there = load_file(adapter / layout.WEIGHTS)
+    inside = get_peft_model_state_dict(policy, adapter_name="default", save_embedding_layers=False)
+    rest = policy.state_dict()  # embeddings, which PEFT may write beside an adapter
+    lost = [
+        name for name, tensor in there.items() if name not in inside and not _same(rest.get(name), tensor)
+    ]
+    new = [name for name in inside if name not in there]
+    if (lost or new) and _content(there.values()) != _content(inside.values()):
+        kind = type(policy.get_base_model()).__name__
+        raise UserError(
+            f"{adapter}: is no adapter of a {kind}: {len(lost)} of its "
+            f"{len(there)} tensors are left over ({listed(lost)}), {len(new)} of {len(inside)} are not in "
+            f"the file ({listed(new)}). It was made for another model, or by another version of transformers, "
+            "which calls the modules otherwise; merge it into its base there, and score the merged checkpoint"
+        )
+    if wrong := [name for name in inside.keys() & there.keys() if not _same(inside[name], there[name])]:
+        raise UserError(f"{adapter}: {len(wrong)} tensors are not those of the file ({listed(wrong)})")
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in there.values()):
+        raise UserError(f"{adapter}: has weights that are no numbers")
+
+
+def _same(loaded: Any, tensor: Any) -> bool:
+    """Return whether a tensor is the file's, in the number format of the model."""
+    return (
+        loaded is not None
+        and loaded.shape == tensor.shape
+        and bool((loaded.cpu() == tensor.to(loaded.dtype)).all())
+    )
+
+
+def _content(tensors: Any) -> list[str]:
+    """Return the digests of tensors whatever they are called."""
+    return sorted(hashlib.sha256(_bytes(tensor)).hexdigest() for tensor in tensors)
+
+
+def _bytes(tensor: Any) -> bytes:
+    content: bytes = tensor.detach().float().cpu().contiguous().numpy().tobytes()
+    return content
+
+
+def _check_recorded(policy: "PeftModel", adapter: Path) -> None:
+    """Check that an adapter of ours is the one that its training recorded, applied as it was trained."""
+    file, other = adapter / layout.RECORD, f"is not what its {layout.RECORD} says was trained; {_AGAIN}"
+    if not file.exists():
+        return
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        wanted, lora = record["adapter_after"], record["step"]["lora"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: is no record of a training ({error}); {_AGAIN}") from error
+    config: Any = policy.peft_config["default"]
+    applied = {"rank": config.r, "alpha": config.lora_alpha, "targets": config.target_modules}
+    plain = not (config.use_rslora or config.use_dora or config.alpha_pattern or config.rank_pattern)
+    if not plain or any(applied[name] != lora[name] for name in applied):
+        raise UserError(f"{adapter / layout.ADAPTER_CONFIG}: {other}")
+    if digest_adapter(policy) != wanted:
+        raise UserError(f"{adapter / layout.WEIGHTS}: {other}")
+
+
+_AGAIN = "delete the folder and run again, so that it is trained again"
+
+
+def digest_adapter(policy: "PeftModel", weights: Mapping[str, Any] | None = None) -> str:
+    """Return the SHA-256 of the adapter's weights, by name.
+
+    Args:
+        policy: the model with the adapter.
+        weights: of the whole model, by name, where `policy` holds only a share of them.
+    """
+    from peft import get_peft_model_state_dict
+
+    total = hashlib.sha256()
+    for name, tensor in sorted(get_peft_model_state_dict(policy, weights, adapter_name="default").items()):
+        total.update(name.encode() + _bytes(tensor))
+    return total.hexdigest()
