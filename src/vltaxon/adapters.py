@@ -108,10 +108,10 @@ def _check_whole(policy: "PeftModel", adapter: Path) -> None:
     if (lost or new) and _content(there.values()) != _content(inside.values()):
         kind = type(policy.get_base_model()).__name__
         raise UserError(
-            f"{adapter}: is no adapter of a {kind}: {len(lost)} of its "
-            f"{len(there)} tensors are left over ({listed(lost)}), {len(new)} of {len(inside)} are not in "
-            f"the file ({listed(new)}). It was made for another model, or by another version of transformers, "
-            "which calls the modules otherwise; merge it into its base there, and score the merged checkpoint"
+            f"{adapter}: is no adapter of a {kind}: {len(lost)} of its {len(there)} tensors are left over "
+            f"({listed(lost)}), {len(new)} of {len(inside)} are not in the file ({listed(new)}). It was made "
+            "for another model, or by another version of transformers, which calls the modules otherwise; "
+            "merge it into its base there, and score the merged checkpoint"
         )
     if wrong := [name for name in inside.keys() & there.keys() if not _same(inside[name], there[name])]:
         raise UserError(f"{adapter}: {len(wrong)} tensors are not those of the file ({listed(wrong)})")

@@ -78,6 +78,7 @@ def load(model: "Vlm") -> tuple[Any, Any]:
             dtype=getattr(torch, model.dtype),
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # we do not: they are named below
             **where,
             **spread,
         )

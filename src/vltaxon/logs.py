@@ -49,7 +49,7 @@ def tell(snakemake: Any, text: str) -> None:
 
 @contextmanager
 def logged(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
-    """Run a block on its own devices, with both output streams in a log.
+    """Run a block on its own devices, with both output streams in a log and no input.
 
     Output of C code and of children is in the log, too: Snakemake leaves the log of a `script:` empty (a
     `print` goes to the terminal), so the file descriptors are moved. Thread counts are set before torch is
@@ -67,6 +67,7 @@ def logged(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
     sys.stderr.flush()
     os.dup2(file, 1)
     os.dup2(file, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nobody is there to answer what a library may ask
     os.environ.update(dict.fromkeys(THREADS, str(threads)))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -10,6 +10,8 @@ with logged(sys.argv[1], 3):
     print("python")
     os.system("echo child")
     print(os.environ["OMP_NUM_THREADS"])
+    if sys.argv[2] == "ask":
+        print(input("run the code? "))
     if sys.argv[2] == "mistake":
         raise UserError("config/x.yaml: no")
 """
@@ -18,7 +20,11 @@ with logged(sys.argv[1], 3):
 def run(tmp_path: Path, what: str) -> tuple[int, str, str]:
     log = tmp_path / "deep" / "job.log"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(log), what], capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT, str(log), what],
+        capture_output=True,
+        text=True,
+        check=False,
+        input="yes\n",
     )
     return done.returncode, done.stdout + done.stderr, log.read_text()
 
@@ -33,3 +39,8 @@ def test_a_user_s_mistake_is_one_line_without_traceback(tmp_path: Path) -> None:
     status, terminal, log = run(tmp_path, "mistake")
     assert status == 1 and terminal == ""
     assert log.splitlines()[-1] == "error: config/x.yaml: no" and "Traceback" not in log
+
+
+def test_what_a_library_asks_a_job_nobody_answers(tmp_path: Path) -> None:
+    status, _, log = run(tmp_path, "ask")
+    assert status == 1 and "EOFError" in log and "yes" not in log

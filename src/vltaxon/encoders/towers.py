@@ -1,10 +1,12 @@
 """A dual encoder of open_clip: images and taxa as unit vectors of one space."""
 
 import hashlib
+import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vltaxon.errors import UserError, suggest
+from vltaxon.errors import UserError, listed, suggest
 
 if TYPE_CHECKING:
     from vltaxon.engines.zero_shot import Clip
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]
 
+_FOLDER = "local-dir:"
 _WEIGHTS = "open_clip_model.safetensors"
 
 
@@ -50,12 +53,12 @@ class Encoder:
                 name, pretrained=spec.pretrained, device=self._device
             )
             self._tokenize = open_clip.get_tokenizer(name)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # no network, weights of another architecture, too little memory
-            raise UserError(f"{spec.name}: cannot be loaded: {error}") from error
+        except Exception as error:  # no network, weights of another architecture or damaged, code of its own
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:1000]
+            raise UserError(f"{spec.name}: cannot be loaded: {said}") from error
         self._model, _, self._prepare = made
+        if name.startswith(_FOLDER):
+            _check_shapes(Path(name.removeprefix(_FOLDER)) / _WEIGHTS, self._model.state_dict())
         self._model.eval()
 
     @property
@@ -177,7 +180,50 @@ def _located(spec: "Clip") -> str:
     if missing := [name for name in ("open_clip_config.json", _WEIGHTS) if not (Path(rest) / name).is_file()]:
         lacks = f"{' and '.join(missing)} missing"
         raise UserError(f"{rest}: no open_clip model there ({lacks}); make it, or mend the model's `name`")
-    return f"local-dir:{rest}"
+    _refuse_code(Path(rest) / "open_clip_config.json")
+    return f"{_FOLDER}{rest}"
+
+
+def _refuse_code(file: Path) -> None:
+    """Refuse a model that asks for code of its own: open_clip hands on what its file says to transformers.
+
+    Raises:
+        UserError: it does, or the file is no JSON.
+    """
+    try:
+        left = [json.loads(file.read_text(encoding="utf-8"))]
+    except ValueError as error:
+        raise UserError(f"{file}: is no JSON ({error}); copy the model again") from error
+    while left:
+        value = left.pop()
+        if isinstance(value, dict) and "trust_remote_code" in value:
+            raise UserError(
+                f"{file}: has `trust_remote_code`, and vltaxon runs no code that comes with a model; take "
+                "the key out, if the model needs it not"
+            )
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _check_shapes(file: Path, loaded: Mapping[str, Any]) -> None:
+    """Check that no tensor was resized to fit: open_clip interpolates position embeddings without a word.
+
+    Raises:
+        UserError: some were.
+    """
+    from safetensors import safe_open
+
+    with safe_open(file, "np") as weights:
+        shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    odd = [
+        f"{name} {shape} as {tuple(loaded[name].shape)}"
+        for name, shape in shapes.items()
+        if name in loaded and prod(shape) != loaded[name].numel()
+    ]
+    if odd:
+        raise UserError(
+            f"{file}: {len(odd)} tensors are not of the sizes that open_clip_config.json says, and would be "
+            f"resized: {listed(odd)}; correct the file"
+        )
 
 
 def _fetched(repository: str, revision: str) -> str:

@@ -124,7 +124,8 @@ def test_a_hub_model_is_that_of_its_commit(hub: Path, encoder: Encoder) -> None:
 
 def test_a_tag_without_network(hub: Path) -> None:
     with pytest.raises(
-        UserError, match="ViT-B-32: cannot be loaded: Failed to download weights for tag 'laion2b_e16'"
+        UserError,
+        match="ViT-B-32: cannot be loaded: RuntimeError: Failed to download weights for tag 'laion2b_e16'",
     ):
         Encoder(_spec(hub, name="ViT-B-32", pretrained="laion2b_e16"), device="cpu")
 
@@ -181,3 +182,49 @@ def test_a_failing_load_is_not_swallowed(encoder: Encoder) -> None:
 def test_models_that_would_be_random_or_absent(tmp_path: Path, options: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Encoder(_spec(tmp_path, **options))
+
+
+def _changed(folder: Path, copy: Path, change: dict[str, object], part: str = "text_cfg") -> Path:
+    """A model with other settings of its text or vision tower."""
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "open_clip_config.json").read_text())
+    config["model_cfg"][part] |= change
+    (copy / "open_clip_config.json").write_text(json.dumps(config))
+    return copy
+
+
+@pytest.mark.parametrize("trusting", [True, False])
+def test_no_code_of_a_model_is_run(folder: Path, tmp_path: Path, trusting: bool) -> None:
+    options: dict[str, object] = {"tokenizer_kwargs": {"trust_remote_code": True}} if trusting else {}
+    odd = _changed(folder, tmp_path / "odd", {"hf_tokenizer_name": "x/y", **options})
+    code = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass T: ...\n"
+    (odd / "code.py").write_text(code)
+    (odd / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["code.T", None]}}))
+    words = (
+        "has `trust_remote_code`, and vltaxon runs no code"
+        if trusting
+        else "odd: cannot be loaded: ValueError"
+    )
+    with pytest.raises(UserError, match=words):
+        Encoder(_spec(odd), device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_tensor_that_would_be_resized(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    odd = _changed(folder, tmp_path / "odd", {"context_length": config["text_cfg"]["context_length"] - 2})
+    with pytest.raises(UserError, match=r"1 tensors are not of the sizes .*positional_embedding"):
+        Encoder(_spec(odd), device="cpu")
+
+
+def test_weights_of_another_model_or_half_of_them(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    odd = shutil.copytree(folder, tmp_path / "odd")
+    file = odd / "open_clip_model.safetensors"
+    save_file({n.replace("visual", "vision"): t for n, t in load_file(file).items()}, file)
+    with pytest.raises(UserError, match=r"odd: cannot be loaded: .*Missing key"):
+        Encoder(_spec(odd), device="cpu")
+    file.write_bytes((folder / file.name).read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"odd: cannot be loaded: .*[Ii]ncomplete"):
+        Encoder(_spec(odd), device="cpu")
