@@ -91,13 +91,13 @@ def text_config(words: Any, **changes: Any) -> dict[str, Any]:
 
 
 def _qwen(
-    folder: Path, config: type, vision: dict[str, Any], processor: type, videos: Any, pixels: Any
+    folder: Path, config: type, vision: dict[str, Any], processor: type, videos: Any, pixels: Any, **text: Any
 ) -> None:
     marks = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
     words = tokenizer(["<|im_start|>", *marks], "<|im_end|>", image_token=marks[0], video_token=marks[1])
     ids = words.convert_tokens_to_ids(marks)
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    text = text_config(words, rope_parameters=ROPE, head_dim=HIDDEN // 2)
+    text = text_config(words, rope_parameters=ROPE, head_dim=HIDDEN // 2, **text)
     made = config(text_config=text, vision_config=vision, **dict(zip(names, ids, strict=True)))
     _save(folder, made, processor(pixels, words, videos, chat_template=CHATML))
 
@@ -117,6 +117,27 @@ def qwen3_vl(folder: Path) -> None:
         patch_size=16, size={"shortest_edge": 64 * 64, "longest_edge": 128 * 128}
     )
     _qwen(folder, hf.Qwen3VLConfig, vision, hf.Qwen3VLProcessor, hf.Qwen3VLVideoProcessor(), pixels)
+
+
+def qwen3_vl_moe(folder: Path) -> None:
+    """A mixture of experts: most of its weights are fused tensors, not linear layers."""
+    vision = {
+        "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": HIDDEN,
+        "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
+    }  # fmt: skip
+    pixels = hf.Qwen2VLImageProcessor(
+        patch_size=16, size={"shortest_edge": 64 * 64, "longest_edge": 128 * 128}
+    )
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+    _qwen(
+        folder,
+        hf.Qwen3VLMoeConfig,
+        vision,
+        hf.Qwen3VLProcessor,
+        hf.Qwen3VLVideoProcessor(),
+        pixels,
+        **experts,
+    )
 
 
 def llava_onevision(folder: Path) -> None:

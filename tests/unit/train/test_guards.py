@@ -1,6 +1,7 @@
 """Each guard, against the mistake that it is there for."""
 
 import importlib.util
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.data import families
 from tests.unit.conftest import LORA, PROMPTS, World, step, train
 from vltaxon import checkpoint
 from vltaxon.config.steps import Lora
@@ -308,3 +310,29 @@ def test_a_step_with_a_mistake_stops(
     with pytest.raises(UserError, match=words):
         train(world, vlm, "o", step(kind, **change))
     assert not (world.folder / "o").exists()
+
+
+def test_the_share_of_the_decoder_that_is_adapted(vlm: Vlm) -> None:
+    assert guards.share_adapted(policy(vlm, LORA.targets), named=False) == 1
+    few = r".*language_model.*\.(q|v)_proj"
+    with pytest.raises(UserError, match=r"\d\d% of the weights .* not: .*layers.mlp.* name this model's in"):
+        guards.share_adapted(policy(vlm, few), named=False)
+    with pytest.warns(RuntimeWarning, match=r"\d\d% of the weights"):
+        assert 0.1 < guards.share_adapted(policy(vlm, few), named=True) < 0.25
+    most = r".*language_model.*\.(gate|up|down)_proj"
+    with pytest.warns(RuntimeWarning, match=r"not: layers.self_attn.(q|o)_proj.weight"):
+        assert 0.5 < guards.share_adapted(policy(vlm, most), named=False) < 1
+
+
+def test_a_training_that_would_adapt_little_is_refused_unless_its_recipe_names_its_targets(
+    world: World, vlm: Vlm
+) -> None:
+    """The experts of a mixture are no modules of the default's names."""
+    families.qwen3_vl_moe(world.folder / "moe")
+    moe = vlm.model_copy(update={"checkpoint": str(world.folder / "moe")})
+    with pytest.raises(UserError, match=r"\d+% of the weights .* not: layers.mlp.experts.*name this model's"):
+        train(world, moe, "1-sft", step(lora=Lora(rank=4, alpha=8)))
+    named = Lora(rank=4, alpha=8, targets=Lora().targets)
+    with pytest.warns(RuntimeWarning, match="of the decoder's layers are adapted"):
+        output = train(world, moe, "1-sft", step(lora=named))
+    assert 0.05 < json.loads((output / "record.json").read_text())["adapted_share"] < 0.5
