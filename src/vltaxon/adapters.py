@@ -44,13 +44,13 @@ def read_config(adapter: Path) -> "PeftConfig":
     Raises:
         UserError: the file is absent, damaged, or of something else than LoRA.
     """
-    from peft import LoraConfig, PeftConfig
+    from peft import LoraConfig, PeftConfig, PeftType
 
     try:
         found = PeftConfig.from_pretrained(str(adapter))
     except Exception as error:  # of PEFT's whole world: absent, no JSON, of an unknown kind
         raise UserError(f"{adapter}: its {layout.ADAPTER_CONFIG} cannot be read: {error}") from error
-    if not isinstance(found, LoraConfig):
+    if not isinstance(found, LoraConfig) or found.peft_type != PeftType.LORA:
         raise UserError(
             f"{adapter}: is a {found.peft_type} adapter; only LoRA (with rslora or DoRA) is taken"
         )
@@ -115,6 +115,8 @@ def _check_whole(policy: "PeftModel", adapter: Path) -> None:
         )
     if wrong := [name for name in inside.keys() & there.keys() if not _same(inside[name], there[name])]:
         raise UserError(f"{adapter}: {len(wrong)} tensors are not those of the file ({listed(wrong)})")
+    if not any(bool(tensor.any()) for name, tensor in there.items() if ".lora_A." not in name):
+        raise UserError(f"{adapter}: has zeros alone, and would change nothing; its training has not worked")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in there.values()):
         raise UserError(f"{adapter}: has weights that are no numbers")
 

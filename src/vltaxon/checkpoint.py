@@ -77,6 +77,7 @@ def load(model: "Vlm") -> tuple[Any, Any]:
             model.checkpoint,
             dtype=getattr(torch, model.dtype),
             trust_remote_code=False,
+            use_safetensors=True,  # weights in .bin are pickles
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # we do not: they are named below
             **where,

@@ -57,7 +57,8 @@ def _imports(tree: ast.AST) -> set[str]:
 def _run(tree: ast.AST) -> Iterator[ast.AST]:
     """Yield all nodes but those below `if TYPE_CHECKING:`, which never run."""
     for node in ast.iter_child_nodes(tree):
-        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+        test = node.test if isinstance(node, ast.If) else None
+        if not (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"):
             yield node
             yield from _run(node)
 
@@ -86,7 +87,8 @@ def _module(name: str) -> tuple[str, frozenset[str], frozenset[str]] | None:
     named = {
         n.attr
         for n in ast.walk(tree)
-        if isinstance(n, ast.Attribute) and ast.unparse(n.value).split(".")[-1] == "schemas"
+        if isinstance(n, ast.Attribute)
+        and "schemas" in (getattr(n.value, "id", ""), getattr(n.value, "attr", ""))
     }
     return _bare(tree), frozenset(_imports(tree)), frozenset(named)
 

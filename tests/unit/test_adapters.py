@@ -150,15 +150,29 @@ def test_loras_of_other_tools_are_scored_as_peft_applies_them(
     assert (found - wanted).abs().max() < 1e-3 * wanted.std() < (found - plain).abs().max()
 
 
-def test_what_is_no_lora_is_refused(world: World, vlm: Vlm) -> None:
-    from peft import IA3Config, get_peft_model
+@pytest.mark.parametrize("name", ["IA3Config", "AdaLoraConfig"])
+def test_what_is_no_lora_is_refused(world: World, vlm: Vlm, name: str) -> None:
+    import peft
+    from peft import get_peft_model
 
-    kind = IA3Config(target_modules=["k_proj"], feedforward_modules=[], task_type="CAUSAL_LM")
+    more: dict[str, Any] = {"feedforward_modules": []} if name == "IA3Config" else {"total_step": 9}
+    kind = getattr(peft, name)(target_modules=["k_proj"], task_type="CAUSAL_LM", **more)
     get_peft_model(checkpoint.load(vlm)[1], kind).save_pretrained(
         world.folder / "ia3", save_embedding_layers=False
     )
-    with pytest.raises(UserError, match=r"ia3: is a .*IA3 adapter; only LoRA"):
+    with pytest.raises(UserError, match=r"ia3: is a .* adapter; only LoRA"):
         answers(world, vlm.model_copy(update={"adapter": world.folder / "ia3"}), "p")
+
+
+def test_an_adapter_that_changes_nothing(world: World, vlm: Vlm, lettered: Path) -> None:
+    """As some trainings save it, and as one is before its first step."""
+
+    def untrained(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: t * 0 if "lora_B" in name else t for name, t in tensors.items()}
+
+    odd = copied(lettered, world.folder / "odd", untrained)
+    with pytest.raises(UserError, match="odd: has zeros alone, and would change nothing"):
+        answers(world, vlm.model_copy(update={"adapter": odd}), "p")
 
 
 def test_an_adapter_without_its_files_or_with_numbers_that_are_none(

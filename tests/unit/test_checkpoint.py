@@ -257,6 +257,17 @@ def no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def pickled(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def no_numbers(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.language_model.norm.weight"] *= torch.nan
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
 def no_json(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
@@ -279,6 +290,8 @@ def no_images(folder: Path) -> None:
         (pointer, "model.safetensors: is a pointer of Git LFS, not weights; fetch them"),
         (quantised, "odd: (needs a library|not loadable)"),
         (no_weights, "odd: not loadable"),
+        (pickled, "odd: not loadable"),
+        (no_numbers, "the model's logits are no numbers"),
         (no_json, "odd: not loadable"),
         (a_shard_less, "odd: not loadable"),
         (no_images, "odd: (its processor takes no images|not loadable)"),

@@ -99,6 +99,35 @@ class OnlyPicked:
         return torch.full_like(scores, -torch.inf).scatter_(-1, chosen[:, None], 0.0)
 
 
+def check_numbers(logits: torch.Tensor) -> None:
+    """Check that logits are numbers; the likeliest of none would be token 0, again and again.
+
+    Args:
+        logits: of any shape.
+
+    Raises:
+        UserError: they are not.
+    """
+    if bool(logits.isnan().any()):
+        raise UserError(
+            "the model's logits are no numbers: its weights are damaged, or too large for `dtype: float16`; "
+            "check them, or take bfloat16 or float32 in the model's file"
+        )
+
+
+class OnlyNumbers:
+    """A logits processor of `generate` that checks: see `check_numbers`."""
+
+    def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores as they are.
+
+        Raises:
+            UserError: they are no numbers.
+        """
+        check_numbers(scores)
+        return scores
+
+
 def trie_of(tokenizer: Any, texts: Sequence[str], limit: int, end: int) -> Trie:
     """Return the tokens of texts, each text closed by an end token.
 

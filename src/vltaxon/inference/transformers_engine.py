@@ -206,6 +206,7 @@ class TransformersEngine:
         # the end token, which elsewhere is not counted, takes a place of its own
         limit = 0 if decoding.letters else decoding.max_new_tokens + (trie is not None)
         state, logits = shared.prefill(batch, limit)
+        token_choice.check_numbers(logits)
         if not self._verified:
             self._verify(groups, batch, logits)
             self._verified = True
@@ -279,11 +280,12 @@ class TransformersEngine:
             "do_sample": False,
             "eos_token_id": self._ends,
             "pad_token_id": tokenizer.pad_token_id,
+            "logits_processor": [token_choice.OnlyNumbers()],
         }
         if decoding.stop:
             settings |= {"stop_strings": [decoding.stop], "tokenizer": tokenizer}
         if decoding.temperature:
             plain = replace(decoding, repetition_penalty=1)
             pick = token_choice.picker([], plain, None, requests, self._ends[0])
-            settings["logits_processor"] = [token_choice.OnlyPicked(pick)]
+            settings["logits_processor"] += [token_choice.OnlyPicked(pick)]
         return settings

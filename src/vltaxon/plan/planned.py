@@ -1,5 +1,6 @@
 """How a rule asks the plan for its task: as functions of its wildcards, which build each task once."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -7,6 +8,7 @@ from vltaxon.tasks.base import Task
 
 T = TypeVar("T", bound=Task)
 P = TypeVar("P")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Wildcards(Protocol):
@@ -15,11 +17,19 @@ class Wildcards(Protocol):
     def __getattr__(self, name: str) -> str: ...
 
 
+def _signed(function: F) -> F:
+    """Have a method know its signature, which Snakemake asks of it at every job."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # as PEP 362 has it
+    return function
+
+
 class Planned(Generic[T]):
     """The tasks of a rule, by its wildcards.
 
     Called, it returns the task itself; its methods return what the directives of the rule take.
     """
+
+    __signature__ = inspect.Signature([inspect.Parameter("wildcards", inspect.Parameter.POSITIONAL_ONLY)])
 
     def __init__(self, build: Callable[[Wildcards], T]) -> None:
         self._build = build
@@ -34,10 +44,12 @@ class Planned(Generic[T]):
             self._built[key] = self._build(wildcards)
         return self._built[key]
 
+    @_signed
     def reads(self, wildcards: Wildcards) -> dict[str, str | list[str]]:
         """Return its inputs, by name (`input: unpack(...)`)."""
         return self(wildcards).reads()
 
+    @_signed
     def shaping(self, wildcards: Wildcards) -> dict[str, Any]:
         """Return what runs it again when it changes (`params: shaping=...`)."""
         task = self(wildcards)
