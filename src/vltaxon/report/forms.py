@@ -4,25 +4,11 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from tabulate import tabulate as layout
 
-from vltaxon.provenance import atomic
-
 MARK = "†"
 _SIGNS = {MARK: r"$\dagger$", "✓": r"$\checkmark$", "✗": r"$\times$"}
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file whole.
-
-    Args:
-        path: of the file.
-        text: all of it.
-    """
-    with atomic(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def as_csv(lines: Sequence[Mapping[str, object]], names: Sequence[str]) -> str:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from vltaxon.metrics import heads
 from vltaxon.metrics.heads import Column, Metric, Metrics
+from vltaxon.provenance import write_text
 from vltaxon.report.estimates import OPEN, Estimate, Scores
-from vltaxon.report.forms import MARK, as_csv, as_latex, as_markdown, write
+from vltaxon.report.forms import MARK, as_csv, as_latex, as_markdown
 from vltaxon.tasks.scoring import MainTableTask
 
 INTERVALS = (
@@ -154,10 +155,10 @@ def tabulate(task: MainTableTask) -> None:
     scores = Scores.read(task.scores)
     shown, by_species = main_columns(metrics), species_columns(metrics)
     main, species = blocks(scores, labels, shown), blocks(scores, labels, by_species)
-    write(task.csv, _as_csv(main, blocks(scores, labels, shown + by_species), labels))
+    write_text(task.csv, _as_csv(main, blocks(scores, labels, shown + by_species), labels))
     main = [block.spared() for block in main]
-    write(task.md, _as_markdown(main, species, labels, caption(metrics)))
-    write(task.tex, _as_latex(main, species, labels, caption(metrics)))
+    write_text(task.md, _as_markdown(main, species, labels, caption(metrics)))
+    write_text(task.tex, _as_latex(main, species, labels, caption(metrics)))
 
 
 def _as_csv(main: Sequence[Block], wide: Sequence[Block], labels: Mapping[str, str]) -> str:
