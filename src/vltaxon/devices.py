@@ -324,11 +324,10 @@ def _opened(path: Path, flags: int) -> int:
 
 def _odd(path: Path) -> UserError:
     with suppress(OSError):
-        owner = path.lstat().st_uid
         return UserError(
-            f"{path}: is no lock of vltaxon: user {owner} made it, and it is no plain file that all may read. Have "
-            "that user, or root, delete it, or let VLTAXON_LEASES name another folder, the same for all users "
-            "of these devices"
+            f"{path}: is no lock of vltaxon: user {path.lstat().st_uid} made it, and it is no plain file "
+            "that all may read. Have that user, or root, delete it, or let VLTAXON_LEASES name another "
+            "folder, the same for all users of these devices"
         )
     return UserError(f"{path}: cannot be opened; let VLTAXON_LEASES name another folder")
 
@@ -340,7 +339,7 @@ def _touching() -> Iterator[None]:
 
     def touch() -> None:
         while not ended.wait(_TOUCH_SECONDS):
-            for file in tuple(_locked):
+            for file in filter(_locked.__contains__, tuple(_locked)):
                 with suppress(OSError):  # one that was freed that instant
                     try:
                         os.utime(file)

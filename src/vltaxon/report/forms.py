@@ -3,12 +3,18 @@
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate as layout
 
 MARK = "†"
-_SIGNS = {MARK: r"$\dagger$", "✓": r"$\checkmark$", "✗": r"$\times$"}
+_TEX = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    **{"\\": r"\ensuremath{\backslash}", "<": r"\ensuremath{<}", ">": r"\ensuremath{>}"},
+    **{"^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "`": r"\textasciigrave{}"},
+    **{MARK: r"$\dagger$", "✓": r"$\checkmark$", "✗": r"$\times$"},
+}
+_MARKUP = re.compile(r"[\\`*|<$~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
 
 
 def as_csv(lines: Sequence[Mapping[str, object]], names: Sequence[str]) -> str:
@@ -21,8 +27,19 @@ def as_csv(lines: Sequence[Mapping[str, object]], names: Sequence[str]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: _no_formula(value) for name, value in line.items()} for line in lines)
     return out.getvalue()
+
+
+def _no_formula(value: object) -> object:
+    """Return a text that spreadsheets would run as a formula behind an apostrophe, which makes it a text."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def as_markdown(rows: Sequence[Sequence[str]], header: Sequence[str], left: int = 1) -> str:
@@ -33,9 +50,14 @@ def as_markdown(rows: Sequence[Sequence[str]], header: Sequence[str], left: int 
         header: the titles of the columns.
         left: how many columns, the first ones, are aligned left; the others are aligned right.
     """
-    safe = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    safe = [[plain(cell) for cell in row] for row in rows]
     align = ["left"] * left + ["right"] * (len(header) - left)
     return str(layout(safe, header, tablefmt="github", colalign=align, disable_numparse=True))
+
+
+def plain(text: str) -> str:
+    """Return a text on one line of Markdown, as itself: no markup, no HTML, no end of a cell."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def as_latex(
@@ -57,17 +79,21 @@ def as_latex(
         notes: lines below the table.
     """
     align = ["left"] * left + ["right"] * (len(header) - left)
-    table = layout(rows, header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
-    below = "".join(f"\\par\\smallskip\\footnotesize {_tex(note)}\n" for note in notes)
-    text = (
-        f"\\begin{{table*}}\n\\centering\n\\caption{{{_tex(caption)}}}\n\\label{{tab:{label}}}\n"
+    safe = [[tex(cell) for cell in row] for row in (header, *rows)]
+    table = layout(safe[1:], safe[0], "latex_booktabs_raw", colalign=align, disable_numparse=True)
+    below = "".join(f"\\par\\smallskip\\footnotesize {tex(note)}\n" for note in notes)
+    return (
+        f"\\begin{{table*}}\n\\centering\n\\caption{{{tex(caption)}}}\n\\label{{tab:{label}}}\n"
         f"\\resizebox{{\\textwidth}}{{!}}{{%\n{table}}}\n{below}\\end{{table*}}"
     )
-    for sign, command in _SIGNS.items():
-        text = text.replace(sign, command)
-    return text
 
 
-def _tex(text: str) -> str:
-    """Return plain text with LaTeX's special characters escaped."""
-    return re.sub(r"([%&#_$])", r"\\\1", text)
+def tex(text: str) -> str:
+    """Return a text on one line of LaTeX, as itself, with signs that LaTeX has."""
+    safe = "".join(_TEX.get(letter, letter) for letter in " ".join(text.split()))
+    return f"{{}}{safe}" if safe[:1] in ("[", "*") else safe  # which the line break before would take
+
+
+def comments(lines: Iterable[str]) -> list[str]:
+    """Return lines as comments of LaTeX, which end where their lines do."""
+    return [f"% {' '.join(line.split())}" for line in lines]

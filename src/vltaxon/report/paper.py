@@ -9,7 +9,7 @@ from vltaxon.metrics.heads import Column, Metrics
 from vltaxon.papers import Cell
 from vltaxon.provenance import write_text
 from vltaxon.report.estimates import OPEN, Estimate, Scores
-from vltaxon.report.forms import as_csv, as_latex, as_markdown
+from vltaxon.report.forms import as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.report.tables import INTERVALS, meanings, written
 from vltaxon.tasks.scoring import PaperTableTask, Setting
 
@@ -105,11 +105,9 @@ def tabulate(task: PaperTableTask) -> None:
     header, rows = _layout(compared, setting)
     notes = caption(task.table, compared, scores, setting)
     write_text(task.csv, as_csv([_line(one, setting) for one in compared], FIELDS))
-    listed = "\n".join(f"- {note}" for note in notes)
-    write_text(
-        task.md, f"# {title}\n\n{as_markdown(rows, header, left=2)}\n\n# How to read this\n\n{listed}\n"
-    )
-    head = ["% Needs booktabs, graphicx and amssymb.", *(f"% {note}" for note in notes)]
+    listed, table = "\n".join(f"- {plain(note)}" for note in notes), as_markdown(rows, header, left=2)
+    write_text(task.md, f"# {plain(title)}\n\n{table}\n\n# How to read this\n\n{listed}\n")
+    head = ["% Needs booktabs, graphicx and amssymb.", *comments(notes)]
     short = f"{title}. {_comparability(compared, setting)}"
     label = f"{setting.paper}-{task.table}"
     write_text(task.tex, "\n".join([*head, as_latex(rows, header, short, label, left=2)]) + "\n")

@@ -7,7 +7,7 @@ from vltaxon.metrics import heads
 from vltaxon.metrics.heads import Column, Metric, Metrics
 from vltaxon.provenance import write_text
 from vltaxon.report.estimates import OPEN, Estimate, Scores
-from vltaxon.report.forms import MARK, as_csv, as_latex, as_markdown
+from vltaxon.report.forms import MARK, as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.tasks.scoring import MainTableTask
 
 INTERVALS = (
@@ -204,7 +204,7 @@ def _as_markdown(
         parts += [title] if title and group else []
         for block in group:
             table = as_markdown(_cells(block, labels), _header(block))
-            parts += [f"## {block.title}", table, *block.warnings(labels)]
+            parts += [f"## {block.title}", table, *map(plain, block.warnings(labels))]
     parts += ["# How to read this", "\n".join(f"- {line}" for line in notes)]
     return "\n\n".join(parts) + "\n"
 
@@ -212,7 +212,7 @@ def _as_markdown(
 def _as_latex(
     main: Sequence[Block], species: Sequence[Block], labels: Mapping[str, str], notes: Sequence[str]
 ) -> str:
-    parts = ["% Needs booktabs and graphicx.", *(f"% {line}" for line in notes)]
+    parts = ["% Needs booktabs and graphicx.", *comments(notes)]
     for kind, group in (("main", main), ("species", species)):
         for block in group:
             title, label = (

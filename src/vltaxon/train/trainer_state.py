@@ -84,9 +84,10 @@ def open_states(folder: Path, identity: Mapping[str, Any]) -> None:
         expected = folder / "step.expected.json"
         provenance.write_text(expected, text)
         raise UserError(
-            f"{file}: is missing or damaged, so it cannot be told whether the {len(states)} checkpoints beside "
-            f"it are of this step. If nothing that shapes it has changed since, `mv {expected} {file}` and run "
-            "the workflow again; else delete the folder, and the step starts anew"
+            f"{file}: is missing or damaged, so it cannot be told whether the {len(states)} checkpoints "
+            "beside it are of this step. If nothing that shapes it has changed since, "
+            f"`mv {expected} {file}` and run the workflow again; else delete the folder, and the step starts "
+            "anew"
         )
     if was is not None and was != now:
         changed = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))

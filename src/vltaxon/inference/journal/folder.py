@@ -153,7 +153,7 @@ class JournalFolder:
         except OSError as error:
             words = exhausted(error, self._folder) or error.strerror
             raise UserError(
-                f"{self._folder}: an answer could not be kept: {words}. What was answered before is there"
+                f"{self._folder}: what was answered before is kept there, but no more: {words}"
             ) from error
 
     def _opened(self) -> int:
