@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from tabulate import tabulate as layout
 
 MARK = "†"
-_TEX = {
+_SIGNS = {MARK: r"$\dagger$", "✓": r"$\checkmark$", "✗": r"$\times$"}
+_TEX = {  # as tabulate writes them in the cells
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     **{"\\": r"\ensuremath{\backslash}", "<": r"\ensuremath{<}", ">": r"\ensuremath{>}"},
-    **{"^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "`": r"\textasciigrave{}"},
-    **{MARK: r"$\dagger$", "✓": r"$\checkmark$", "✗": r"$\times$"},
+    **{"^": r"\^{}", "~": r"\textasciitilde{}"},
 }
 _MARKUP = re.compile(r"[\\`*|<$~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
 
@@ -79,19 +79,24 @@ def as_latex(
         notes: lines below the table.
     """
     align = ["left"] * left + ["right"] * (len(header) - left)
-    safe = [[tex(cell) for cell in row] for row in (header, *rows)]
-    table = layout(safe[1:], safe[0], "latex_booktabs_raw", colalign=align, disable_numparse=True)
-    below = "".join(f"\\par\\smallskip\\footnotesize {tex(note)}\n" for note in notes)
-    return (
-        f"\\begin{{table*}}\n\\centering\n\\caption{{{tex(caption)}}}\n\\label{{tab:{label}}}\n"
+    flat = [[" ".join(cell.split()) for cell in row] for row in rows]
+    table = layout(flat, header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
+    table = re.sub(
+        r"^( *)(?=[\[*])", r"\1{}", table, flags=re.MULTILINE
+    )  # the line break before would take it
+    below = "".join(f"\\par\\smallskip\\footnotesize {_tex(note)}\n" for note in notes)
+    text = (
+        f"\\begin{{table*}}\n\\centering\n\\caption{{{_tex(caption)}}}\n\\label{{tab:{label}}}\n"
         f"\\resizebox{{\\textwidth}}{{!}}{{%\n{table}}}\n{below}\\end{{table*}}"
     )
+    for sign, command in _SIGNS.items():
+        text = text.replace(sign, command)
+    return text
 
 
-def tex(text: str) -> str:
-    """Return a text on one line of LaTeX, as itself, with signs that LaTeX has."""
-    safe = "".join(_TEX.get(letter, letter) for letter in " ".join(text.split()))
-    return f"{{}}{safe}" if safe[:1] in ("[", "*") else safe  # which the line break before would take
+def _tex(text: str) -> str:
+    """Return plain text on one line, with LaTeX's special characters escaped."""
+    return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split()))
 
 
 def comments(lines: Iterable[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """What the jobs took, rule by rule, from the benchmark files that Snakemake writes beside their results.
 
-The latest run of each job counts, but for one that was killed while it wrote its own. Nothing depends on these files: they are read as they are when a page or a
-table is written.
+The latest run of each job counts, but for one that was killed while it wrote its own. Nothing depends on
+these files: they are read as they are when a page or a table is written.
 """
 
 from collections.abc import Sequence

@@ -255,7 +255,9 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(UserError, match="No space left on device; what was answered before is kept"):
+    with pytest.raises(
+        UserError, match="what was answered before is kept there, but no more: No space left on device"
+    ):
         answers(over(tmp_path, Echo()), questions())
 
 
