@@ -14,7 +14,7 @@ _TEX = {  # as tabulate writes them in the cells
     **{"\\": r"\ensuremath{\backslash}", "<": r"\ensuremath{<}", ">": r"\ensuremath{>}"},
     **{"^": r"\^{}", "~": r"\textasciitilde{}"},
 }
-_MARKUP = re.compile(r"[\\`*|<$~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
+_MARKUP = re.compile(r"[\\`*<$~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
 
 
 def as_csv(lines: Sequence[Mapping[str, object]], names: Sequence[str]) -> str:
@@ -50,13 +50,13 @@ def as_markdown(rows: Sequence[Sequence[str]], header: Sequence[str], left: int 
         header: the titles of the columns.
         left: how many columns, the first ones, are aligned left; the others are aligned right.
     """
-    safe = [[plain(cell) for cell in row] for row in rows]
+    safe = [[plain(cell).replace("|", r"\|") for cell in row] for row in rows]
     align = ["left"] * left + ["right"] * (len(header) - left)
     return str(layout(safe, header, tablefmt="github", colalign=align, disable_numparse=True))
 
 
 def plain(text: str) -> str:
-    """Return a text on one line of Markdown, as itself: no markup, no HTML, no end of a cell."""
+    """Return a text on one line of Markdown, as itself: no markup, no HTML."""
     return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
