@@ -753,6 +753,7 @@ ENDLESS = {
     "contains itself as a mapping": ("&a {b: {c: *a}}\n", "contains itself"),
     "deep": ("a: " + "[" * 100_000, "nested more than 60 deep"),
     "deep blocks": ("".join(" " * i + "a:\n" for i in range(2000)), "nested more than 60 deep"),
+    "deep lists": ("\n".join("-  " * i for i in range(1100)), "nested more than 60 deep"),
     "long": ("a: [" + "1, " * 150_000 + "1]", "more than 100,000 values"),
     "no date": ("a: 2020-99-99\n", "month must be in 1..12"),
     "no number": ("a: !!int x\n", "invalid literal"),
