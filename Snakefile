@@ -1,6 +1,7 @@
 """vltaxon: raw archives -> questions -> training -> two-stage predictions -> metric tables -> report."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -9,6 +10,10 @@ from snakemake.utils import min_version
 from vltaxon.config.files import read_yaml
 
 min_version("9.27")
+
+# Snakemake puts this path into shell commands as it is.
+if Path(sys.executable).exists():
+    sys.executable = shlex.quote(sys.executable)
 
 # The config of the working directory; what it has not is taken from the workflow's own. So it runs in any directory, and as a module.
 OWN_CONFIG = Path(
