@@ -22,7 +22,9 @@ OWN_CONFIG = Path(
     )
 )
 CONFIG = Path("config")
-CONFIG_FILE = (CONFIG if CONFIG.joinpath("config.yaml").exists() else OWN_CONFIG) / "config.yaml"
+CONFIG_FILE = (
+    CONFIG if CONFIG.joinpath("config.yaml").exists() else OWN_CONFIG
+) / "config.yaml"
 
 # Snakemake itself would follow aliases without end.
 problems: list[str] = []

@@ -56,8 +56,8 @@ class _Strict(yaml.SafeLoader):
         """
         self._deep += 1
         if self._deep > _DEEP:
-            words = f"nested more than {_DEEP} deep"
-            raise yaml.composer.ComposerError(None, None, words, self.peek_event().start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"nested more than {_DEEP} deep", mark)
         node = super().compose_node(parent, index)
         self._deep -= 1
         return node

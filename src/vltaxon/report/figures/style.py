@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from vltaxon.provenance import atomic
 from vltaxon.report.estimates import OPEN, Scores
@@ -132,7 +132,8 @@ def legend(figure: "Figure", panels: Sequence["Axes"], order: Sequence[str]) -> 
         order: of the labels.
     """
     # Not get_legend_handles_labels, to which a leading underscore means that there is nothing to tell.
-    handles = {one.get_label(): one for panel in panels for one in (*panel.lines, *panel.containers)}
+    artists: list[Any] = [one for panel in panels for one in (*panel.lines, *panel.containers)]
+    handles = {one.get_label(): one for one in artists}
     shown = [label for label in order if label in handles]
     figure.legend(
         [handles[label] for label in shown], shown, loc="outside upper left", ncols=4, handlelength=3
