@@ -1,11 +1,19 @@
 """vltaxon: raw archives -> questions -> training -> two-stage predictions -> metric tables -> report."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 
 from snakemake.utils import min_version
 
+from vltaxon.config.files import read_yaml
+
 min_version("9.27")
+
+# Snakemake puts this path into shell commands as it is.
+if Path(sys.executable).exists():
+    sys.executable = shlex.quote(sys.executable)
 
 # The config of the working directory; what it has not is taken from the workflow's own. So it runs in any directory, and as a module.
 OWN_CONFIG = Path(
@@ -14,9 +22,18 @@ OWN_CONFIG = Path(
     )
 )
 CONFIG = Path("config")
+CONFIG_FILE = (
+    CONFIG if CONFIG.joinpath("config.yaml").exists() else OWN_CONFIG
+) / "config.yaml"
+
+# Snakemake itself would follow aliases without end.
+problems: list[str] = []
+if read_yaml(CONFIG_FILE, problems) is None:
+    print("error:", *problems, file=sys.stderr)
+    sys.exit(1)
 
 
-configfile: str((CONFIG if CONFIG.joinpath("config.yaml").exists() else OWN_CONFIG) / "config.yaml")
+configfile: str(CONFIG_FILE)
 
 
 # Satisfies --lint; the environment is the one of `make`, unless you run with --sdm apptainer and an image of your own.

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,10 +27,13 @@ from vltaxon.errors import UserError
 
 # Time between two looks at the devices. Only the first job in line looks; the others sleep in the kernel.
 _POLL_SECONDS = 0.05
+# Time between two looks of a holder at its locks, that no cleaner of old files takes them for forgotten.
+_TOUCH_SECONDS = 3600.0
 # Variables that name the allocation of a scheduler: device numbers may start from 0 in each. Steps of a Slurm
 # job may have devices of their own, or all see the same; the second list has their true numbers.
 _ALLOCATION = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID")
 _TRUE_NUMBERS = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
+_LONGEST = 1 << 16  # bytes of a ticket that are read
 _locked: set[int] = set()  # file descriptors of this process's locks
 
 
@@ -88,6 +92,8 @@ def lease(count: int) -> Iterator[list[str]]:
                 "VLTAXON_DEVICES=0,1 says so"
             )
         mine = _wait_for(candidates, count, held) if count and candidates else []
+        if mine:
+            held.enter_context(_touching())
         if mine or not count:
             held.callback(_set_visible, os.environ.get("CUDA_VISIBLE_DEVICES"))
             _set_visible(",".join(mine))
@@ -174,35 +180,48 @@ def _locks_folder() -> Path:
     file is enough to lock it. A user can block others by locking everything, as by filling the devices.
 
     Raises:
-        UserError: it is no folder that this user may write to.
+        UserError: it is no folder that this user may write to, or others may delete locks in it.
     """
     folder = Path(os.environ.get("VLTAXON_LEASES", "/tmp/vltaxon-devices"))
     with suppress(FileExistsError):
         folder.mkdir(parents=True)
         folder.chmod(0o1777)
-    if not stat.S_ISDIR(folder.lstat().st_mode) or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise UserError(
             f"{folder}: is no folder that this user may write to, so devices cannot be leased; let "
             "VLTAXON_LEASES name one that all users of these devices may write to"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
+        raise UserError(
+            f"{folder}: whoever may write to it may delete the locks of others, and two jobs would get one "
+            f"device; `chmod +t {folder}`, or let VLTAXON_LEASES name another folder"
         )
     return folder
 
 
 def _take_ticket(folder: Path, wanted: set[str], held: ExitStack) -> int:
-    """Join the end of the queue and return the ticket's number; files that nobody holds are deleted first."""
+    """Join the end of the queue and return the ticket's number; files that nobody holds are deleted first.
+
+    Numbers are times, so that no ticket of others leads to a number without end.
+    """
     with ExitStack() as alone:
         _lock(folder / "queue", alone)
         for path in folder.iterdir():
             if re.match("ticket-|device-", path.name) and path.lstat().st_uid == os.getuid():
-                _delete_unlocked(path)
-        number = max(_tickets(folder), default=0) + 1
+                with suppress(UserError):
+                    _delete_unlocked(path)
+        number = time.time_ns()
+        while os.path.lexists(folder / f"ticket-{number}"):
+            number += 1
         _lock(folder / f"ticket-{number}", held)
         (folder / f"ticket-{number}").write_text("\n".join(wanted), encoding="utf-8")
     return number
 
 
 def _tickets(folder: Path) -> dict[int, Path]:
-    return {int(path.name[7:]): path for path in folder.iterdir() if re.fullmatch(r"ticket-\d+", path.name)}
+    found = {path: re.fullmatch(r"ticket-(\d{1,19})", path.name) for path in folder.iterdir()}
+    return {int(match[1]): path for path, match in found.items() if match is not None}
 
 
 def _earlier_tickets(folder: Path, number: int, wanted: set[str]) -> list[Path]:
@@ -212,16 +231,23 @@ def _earlier_tickets(folder: Path, number: int, wanted: set[str]) -> list[Path]:
 
 
 def _wanted_by(ticket: Path) -> set[str]:
-    with suppress(FileNotFoundError):
-        return set(ticket.read_text(encoding="utf-8").splitlines())
+    with suppress(OSError, UserError):
+        file = _opened(ticket, os.O_RDONLY)
+        try:
+            return set(os.read(file, _LONGEST).decode("utf-8", "replace").splitlines())
+        finally:
+            os.close(file)
     return set()
 
 
 def _has_left(ticket: Path, wait: bool = False) -> bool:
-    """Whether the job of a ticket has left the queue or has ended; with `wait`, wait until it has."""
+    """Whether the job of a ticket has left the queue or has ended; with `wait`, wait until it has.
+
+    What is no plain file that all may read is no ticket, whoever made it.
+    """
     try:
-        file = os.open(ticket, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
+        file = _opened(ticket, os.O_RDONLY)
+    except (FileNotFoundError, UserError):
         return True
     try:
         # A shared lock, so that jobs that look at a ticket at the same time do not see each other.
@@ -252,7 +278,7 @@ def _lock(path: Path, held: ExitStack, wait: bool = True) -> bool:
         file = _open(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if os.path.samestat(os.fstat(file), path.stat()):
+            if os.path.samestat(os.fstat(file), path.lstat()):
                 _locked.add(file)
                 held.callback(_unlock, file)
                 return True
@@ -271,11 +297,60 @@ def _open(path: Path) -> int:
     """
     while True:
         with suppress(FileNotFoundError):
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            return _opened(path, os.O_RDONLY)
         with suppress(FileExistsError):
-            file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            file = _opened(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL)
             os.fchmod(file, 0o644)
             return file
+
+
+def _opened(path: Path, flags: int) -> int:
+    """Open a file of the folder, which anybody may have put there: a pipe would be waited for.
+
+    Raises:
+        UserError: it is no plain file, or not readable for all as every lock is.
+    """
+    try:
+        file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError as error:  # a link, or not readable for us
+        raise _odd(path) from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise _odd(path)
+    return file
+
+
+def _odd(path: Path) -> UserError:
+    with suppress(OSError):
+        return UserError(
+            f"{path}: is no lock of vltaxon: user {path.lstat().st_uid} made it, and it is no plain file "
+            "that all may read. Have that user, or root, delete it, or let VLTAXON_LEASES name another "
+            "folder, the same for all users of these devices"
+        )
+    return UserError(f"{path}: cannot be opened; let VLTAXON_LEASES name another folder")
+
+
+@contextmanager
+def _touching() -> Iterator[None]:
+    """Keep the times of the locks fresh: cleaners of /tmp delete what is old, and a lock with it."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(_TOUCH_SECONDS):
+            for file in filter(_locked.__contains__, tuple(_locked)):
+                with suppress(OSError):  # one that was freed that instant
+                    try:
+                        os.utime(file)
+                    except PermissionError:  # made by another user; its time of reading will do
+                        os.pread(file, 1, 0)
+
+    threading.Thread(target=touch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _unlock(file: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from vltaxon.devices import lease
 from vltaxon.errors import UserError
+from vltaxon.provenance import exhausted
 
 # Libraries read these when they are imported: OpenMP (torch, pyarrow), BLAS (numpy), numexpr, tokenizers and
 # polars. DuckDB is told its threads where it is opened.
@@ -54,7 +55,7 @@ def logged(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
     Output of C code and of children is in the log, too: Snakemake leaves the log of a `script:` empty (a
     `print` goes to the terminal), so the file descriptors are moved. Thread counts are set before torch is
     imported, or four jobs on two cores would start sixteen threads. A `UserError` ends the process with exit
-    status 1 and one line in the log.
+    status 1 and one line in the log, and so does a full disk.
 
     Args:
         log: file to write.
@@ -65,6 +66,7 @@ def logged(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()
+    terminal = os.dup(2)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nobody is there to answer what a library may ask
@@ -74,6 +76,20 @@ def logged(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
     try:
         with lease(gpus):
             yield
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        _say(f"error: {error}", terminal)
         sys.exit(1)
+    except Exception as error:
+        if (words := exhausted(error, Path(log))) is None:
+            raise
+        _say(f"error: a file of this job, perhaps its log {log}, could not be written: {words}", terminal)
+        sys.exit(1)
+
+
+def _say(text: str, terminal: int) -> None:
+    """Write a line into the log, or on the terminal where the log has no room for it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        os.write(terminal, f"{text}\n".encode())

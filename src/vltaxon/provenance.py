@@ -1,5 +1,7 @@
 """Complete files with a known origin: atomic writes, digests, and versions in every Parquet file."""
 
+import errno
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -7,8 +9,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,36 +35,173 @@ _PACKAGES = (
     "numpy",
 )
 _ROWS = 1 << 20  # rows of a frame that are converted at once
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOTHING = 1 << 16  # bytes of a disk that count as none
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a sibling path to write to, and rename it to `path` only if the block ends well.
+    """Yield a path beside `path` to write to, and rename it to `path` only if the block ends well.
 
-    So a file that exists is whole.
+    So a file that exists is whole, after a power cut, too: it is on the disk before it has its name.
+
+    Raises:
+        UserError: the disk is full.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    try:
+    with _aside(target) as part:
         yield part
+        _sync(part)
         os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+        _sync(target.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole.
+
+    Args:
+        path: of the file.
+        text: all of it.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a sibling folder to fill; it takes the place of `folder` only if the block ends well."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    """Yield a folder beside `folder` to fill; it takes that one's place only if the block ends well.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    with _aside(folder) as part:
+        part.mkdir()
         yield part
+        for path in (*part.rglob("*"), part):
+            _sync(path)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
+        _sync(folder.parent)
+
+
+@contextmanager
+def _aside(target: Path) -> Iterator[Path]:
+    """Yield a path in a folder beside `target` that this process has for itself until the block ends.
+
+    The folder is locked, so what a killed process left in it is told from what is being written: it is
+    deleted, and a second writer of the same target takes a folder of its own.
+    """
+    with fits(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        numbers = ("", *(f".{number}" for number in range(1, 100)))
+        folders = (target.with_name(f".{target.name}{number}.part") for number in numbers)
+        folder, lock = next((folder, lock) for folder in folders if (lock := _claim(folder)) is not None)
+    part = folder / f"{target.name}.part"  # no other suffix: what is half written is not found as a result
+    try:
+        for left in folder.iterdir():
+            _delete(left)
+        with fits(target, part):
+            yield part
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _delete(folder)
+        os.close(lock)
+
+
+def _claim(folder: Path) -> int | None:
+    """Return a descriptor of a folder, made where it is missing, with its lock; None if another has that.
+
+    Where a file system has no locks, the folder is whose who came last.
+    """
+    while True:
+        with suppress(FileExistsError):
+            folder.mkdir()
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # its owner was done that instant
+            continue
+        except NotADirectoryError:  # of an earlier version
+            _delete(folder)
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError:
+            return handle
+        if folder.exists() and os.path.samestat(os.fstat(handle), folder.stat()):
+            return handle
+        os.close(handle)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder."""
+    if path.is_symlink():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def fits(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Say which file a full disk has hit.
+
+    Args:
+        path: that the block writes.
+        part: where its bytes are until it is whole.
+
+    Raises:
+        UserError: the disk, the user's share of it, or a file's largest size is exhausted.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if (words := exhausted(error, path)) is None:
+            raise
+        there = "" if part is None or not part.is_file() else f", after {_megabytes(part.stat().st_size)}"
+        raise UserError(f"{path}: could not be written{there}: {words}") from error
+
+
+def exhausted(error: BaseException, path: Path) -> str | None:
+    """Return in words that there is no room for a file; None of an error of any other kind.
+
+    Libraries pass on the system's words without its number; torch and numpy pass on neither.
+
+    Args:
+        error: raised while the file was written.
+        path: of the file.
+    """
+    folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(folder).free
+    said = [error, *filter(None, (error.__cause__, error.__context__))]
+    codes = {getattr(one, "errno", None) for one in said}
+    words = [os.strerror(code) for code in _FULL if code in codes or os.strerror(code) in f"{said}"]
+    if not words and free >= _NOTHING:
+        return None
+    what = words[0] if words else " ".join(str(error).split())
+    return f"{what} ({_megabytes(free)} are free in {folder}). Make room, then run the workflow again"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def digest_file(path: Path | str) -> str:
@@ -142,7 +281,10 @@ def parquet_writer(
             raise ValueError(f"{path}: columns differ from the schema: {', '.join(odd)}")
         writer.write_table(table.select(schema.names).cast(schema).replace_schema_metadata(stamped.metadata))
 
-    with atomic(path) as part, pq.ParquetWriter(part, stamped, compression="zstd") as writer:
+    with (
+        atomic(path) as part,
+        pq.ParquetWriter(part, stamped, compression="zstd", write_page_checksum=True) as writer,
+    ):
         yield write
         writer.add_key_value_metadata(_stamp(late()))
 
@@ -166,12 +308,26 @@ def write_parquet(table: "pa.Table", path: Path | str, schema: "pa.Schema", **fa
         write(table)
 
 
+@contextmanager
+def _undamaged(path: Path | str) -> Iterator[None]:
+    """Say which file it is that cannot be read."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"{path}: is damaged ({words}); delete it and run the workflow again") from error
+
+
 def _expect(path: Path | str, schema: "pa.Schema | None") -> None:
     import pyarrow.parquet as pq
 
-    if not Path(path).exists():
-        raise UserError(f"{path}: no such file")
-    if schema is not None and not pq.read_schema(path).remove_metadata().equals(schema):
+    with _undamaged(path):
+        there = pq.read_schema(path).remove_metadata()
+    if schema is not None and not there.equals(schema):
         raise UserError(
             f"{path}: its columns are not the expected ones; delete it and run the workflow again"
         )
@@ -192,12 +348,14 @@ def read_parquet(
         rows: condition on the rows to read; None for all.
 
     Raises:
-        UserError: the file is missing or has other columns (made by another version, or not by vltaxon).
+        UserError: the file is missing or damaged, or has other columns (made by another version, or not by
+            vltaxon).
     """
     import pyarrow.parquet as pq
 
     _expect(path, schema)
-    return pq.read_table(path, columns=columns, filters=rows)
+    with _undamaged(path):
+        return pq.read_table(path, columns=columns, filters=rows, page_checksum_verification=True)
 
 
 def read_frame(
@@ -249,22 +407,41 @@ def parquet_batches(
         rows: rows of a batch.
 
     Raises:
-        UserError: the file is missing or has other columns.
+        UserError: the file is missing or damaged, or has other columns.
     """
     import pyarrow.parquet as pq
 
     _expect(path, schema)
-    # Without these settings whole columns are read ahead.
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+    # Without the first two settings whole columns are read ahead.
+    how = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
+    with _undamaged(path), pq.ParquetFile(path, **how) as file:
         yield from file.iter_batches(rows, columns=columns)
 
 
+def verify(paths: Iterable[Path]) -> None:
+    """Read tables that `write_parquet` made against the checksums of their pages, for readers that do not.
+
+    DuckDB takes most flipped bits for data.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    for path in dict.fromkeys(paths):
+        for _ in parquet_batches(path):
+            pass
+
+
 def facts(path: Path | str) -> dict[str, str]:
-    """Return what `write_parquet` stamped on a file."""
+    """Return what `write_parquet` stamped on a file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     import pyarrow.parquet as pq
 
-    # The metadata of the file, not of its schema, which has no late facts.
-    stamped = pq.read_metadata(path).metadata or {}
+    with _undamaged(path):
+        # The metadata of the file, not of its schema, which has no late facts.
+        stamped = pq.read_metadata(path).metadata or {}
     return {
         key.decode().removeprefix("vltaxon:"): value.decode()
         for key, value in stamped.items()

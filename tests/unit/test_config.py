@@ -1,7 +1,9 @@
 """The config: what is wrong is said at once, in words; what is right is one frozen object."""
 
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import yaml
 from vltaxon.config.base import RawFile, local
 from vltaxon.config.datasets import Split
 from vltaxon.config.experiment import Experiment
-from vltaxon.config.files import KINDS
+from vltaxon.config.files import KINDS, read_yaml
 from vltaxon.config.load import json_schema, load
 from vltaxon.config.protocols import Protocol
 from vltaxon.errors import UserError
@@ -739,3 +741,60 @@ def test_weights_of_several_devices_are_shared_where_several_processes_train(fol
         "train_gpus: with ddp each of 8 devices holds all weights, which take 4 (`gpus`); distributed: fsdp"
         in problems(folder)
     )
+
+
+BOMB = "a0: &a0 {k: v}\n" + "".join(
+    f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(9))}}}\n" for i in range(1, 9)
+)
+ENDLESS = {
+    "bomb of aliases": (BOMB, "more than 100,000 values, with those of its aliases"),
+    "bomb of merges": (BOMB.replace("k0: ", "<<: "), "more than 100,000 values"),
+    "contains itself": ("a: &a [1, *a]\n", "contains itself"),
+    "contains itself as a mapping": ("&a {b: {c: *a}}\n", "contains itself"),
+    "deep": ("a: " + "[" * 100_000, "nested more than 60 deep"),
+    "deep blocks": ("".join(" " * i + "a:\n" for i in range(2000)), "nested more than 60 deep"),
+    "deep lists": ("\n".join("-  " * i for i in range(1100)), "nested more than 60 deep"),
+    "long": ("a: [" + "1, " * 150_000 + "1]", "more than 100,000 values"),
+    "no date": ("a: 2020-99-99\n", "month must be in 1..12"),
+    "no number": ("a: !!int x\n", "invalid literal"),
+    "too long a number": ("a: " + "9" * 5000, "4300"),
+    "no truth": ("a: !!bool x\n", "not readable as YAML"),
+    "no time": ("a: !!timestamp x\n", "not readable as YAML"),
+    "code": ("a: !!python/object/apply:os.system [id]\n", "could not determine a constructor"),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+@pytest.mark.parametrize("file", ["config.yaml", "models/tiny_vlm.yaml"])
+def test_yaml_without_end_or_sense_is_refused_in_words_and_in_time(
+    folder: Path, file: str, name: str
+) -> None:
+    content, words = ENDLESS[name]
+    (folder / file).write_text(content)
+    began = time.monotonic()
+    said = problems(folder)
+    assert f"{file}: not readable as YAML: " in said and words in said
+    assert time.monotonic() - began < 20 and len(said) < 5000
+
+
+def test_many_keys_are_read_in_time(tmp_path: Path) -> None:
+    keys = "".join(f"key{i}: {i}\n" for i in range(40_000))
+    (tmp_path / "a.yaml").write_text(keys)
+    began, said = time.monotonic(), []  # type: ignore[var-annotated]
+    assert len(read_yaml(tmp_path / "a.yaml", said)) == 40_000 and not said
+    assert time.monotonic() - began < 60, "a comparison of each with each would take hours"
+
+
+def test_aliases_of_an_honest_file_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: &base {x: 1, y: [1, 2]}\nmore: {<<: *base, z: *base}\n")
+    assert read_yaml(tmp_path / "a.yaml", [])["more"] == {"x": 1, "y": [1, 2], "z": {"x": 1, "y": [1, 2]}}
+
+
+def test_snakemake_itself_follows_no_bomb(tmp_path: Path) -> None:
+    """The door of users: Snakemake reads config.yaml before anything of ours, if it is let."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text(BOMB)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: config/config.yaml: not readable as YAML: more than 100,000 values" in done.stderr

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -243,6 +244,93 @@ def test_a_folder_that_is_a_link_is_refused(leases: Path, tmp_path: Path) -> Non
     leases.symlink_to(tmp_path)
     with pytest.raises(UserError, match="VLTAXON_LEASES"), devices.lease(1):
         pass
+
+
+def test_a_folder_in_which_others_may_delete_locks_is_refused(leases: Path) -> None:
+    leases.mkdir()
+    leases.chmod(0o777)
+    with pytest.raises(UserError, match=r"chmod \+t .*VLTAXON_LEASES"), devices.lease(1):
+        pass
+    leases.chmod(0o1777)
+    with devices.lease(1) as mine:
+        assert mine == ["0"]
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    path.symlink_to("/etc/hostname")
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [pipe, link, folder])
+@pytest.mark.parametrize("name", ["queue", "device-0"])
+def test_what_cannot_be_a_lock_is_refused_at_once(
+    leases: Path, start: Start, name: str, make: Callable[[Path], None]
+) -> None:
+    with devices.lease(1):
+        pass
+    (leases / name).unlink(missing_ok=True)
+    make(leases / name)
+    job = start(1)
+    said = job.communicate(timeout=20)[1]
+    assert job.returncode and f"{leases / name}: is no lock of vltaxon: user {os.getuid()} made it" in said
+    assert "let VLTAXON_LEASES name another folder" in said
+
+
+@pytest.mark.parametrize("make", [pipe, link, folder])
+def test_what_cannot_be_a_ticket_holds_up_nobody(
+    leases: Path, start: Start, make: Callable[[Path], None]
+) -> None:
+    with devices.lease(1):
+        pass
+    make(leases / "ticket-1")
+    (leases / f"ticket-{'9' * 240}").write_text("device-0")
+    (leases / "ticket-2").write_bytes(b"\xff\0device-0")
+    first = start(3)
+    assert held(first) == {"0", "1", "2"}
+    assert "first in line" in said(start(1))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_files_of_others_that_nobody_else_may_read(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
+    """As tickets they hold up nobody; in the place of a lock they are said."""
+    root = Path(tempfile.mkdtemp())
+    try:
+        root.chmod(0o755)
+        monkeypatch.setenv("VLTAXON_LEASES", str(root / "leases"))
+        monkeypatch.setenv("VLTAXON_DEVICES", "0,1,2")
+        with devices.lease(1):
+            pass
+        (root / "leases/ticket-1").touch(0o600)
+        assert len(held(start(1, NOBODY))) == 1
+        for device in (0, 1, 2):
+            (root / f"leases/device-{device}").unlink(missing_ok=True)
+            (root / f"leases/device-{device}").touch(0o600)
+        job = start(1, NOBODY)
+        said = job.communicate(timeout=20)[1]
+        assert job.returncode and "is no lock of vltaxon: user 0 made it" in said
+    finally:
+        shutil.rmtree(root)
+
+
+FRESH = f"import vltaxon.devices\nvltaxon.devices._TOUCH_SECONDS = 0.05\n{HOLD}"
+
+
+def test_the_times_of_a_held_lock_stay_fresh(leases: Path, start: Start) -> None:
+    """Cleaners of /tmp delete what was not touched for days; a training takes longer."""
+    (device,) = held(start(1, FRESH))
+    lock = leases / f"device-{device}"
+    os.utime(lock, (0, 0))
+    deadline = time.monotonic() + 20
+    while lock.stat().st_mtime == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")

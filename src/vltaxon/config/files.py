@@ -33,8 +33,45 @@ KINDS: dict[str, type[Closed]] = {
 }
 
 
+_DEEP, _MOST = 60, 100_000  # levels and values of a file: far more than any config has
+
+
 class _Strict(yaml.SafeLoader):
-    """A YAML loader that refuses a key that stands twice, where YAML would silently keep the last."""
+    """A YAML loader that refuses a key that stands twice, where YAML would silently keep the last.
+
+    It also refuses what would take all memory or time once its aliases are followed, or has no end.
+    """
+
+    _deep = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node.
+
+        Args:
+            parent: the node that it is in.
+            index: its place there.
+
+        Raises:
+            ComposerError: it lies too deep.
+        """
+        self._deep += 1
+        if self._deep > _DEEP:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"nested more than {_DEEP} deep", mark)
+        node = super().compose_node(parent, index)
+        self._deep -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the document.
+
+        Raises:
+            ComposerError: it contains itself, or far too much.
+        """
+        node = super().get_single_node()
+        if node is not None:
+            _values(node, {})
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return the mapping of a node.
@@ -46,12 +83,35 @@ class _Strict(yaml.SafeLoader):
         Raises:
             ConstructorError: a key stands twice.
         """
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if double := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(
-                None, None, f'key "{double[0]}" stands twice', node.start_mark
-            )
+        there = set()
+        for key in (self.construct_object(key, deep=True) for key, _ in node.value):
+            if isinstance(key, Hashable) and key in there:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f'key "{key}" stands twice', node.start_mark
+                )
+            there |= {key} if isinstance(key, Hashable) else set()
         return super().construct_mapping(node, deep)
+
+
+def _values(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """Return how many values a node holds, those of its aliases as often as they stand there.
+
+    Args:
+        node: of a YAML document.
+        known: nodes that were counted already; those that are being counted have none yet.
+
+    Raises:
+        ComposerError: there is no end to them, or too many.
+    """
+    if node not in known:
+        known[node] = 0
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
+        known[node] = 1 + sum(_values(part, known) for part in parts)
+    if not 0 < known[node] <= _MOST:
+        words = f"more than {_MOST:,} values, with those of its aliases" if known[node] else "contains itself"
+        raise yaml.composer.ComposerError(None, None, words, node.start_mark)
+    return known[node]
 
 
 def read_yaml(path: Path, problems: list[str]) -> Any:
@@ -68,8 +128,11 @@ def read_yaml(path: Path, problems: list[str]) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), _Strict) or {}
     except FileNotFoundError:
         problems.append(f"{path}: no such file")
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problems.append(f"{path}: not readable as YAML: {' '.join(str(error).split())}")
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror}")
+    except Exception as error:  # of a tag, or a number or date that is none, PyYAML raises nearly anything
+        words = " ".join(str(error).split()) or type(error).__name__
+        problems.append(f"{path}: not readable as YAML: {words}")
     return None
 
 

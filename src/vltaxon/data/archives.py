@@ -20,7 +20,7 @@ from vltaxon import schemas
 from vltaxon.config.datasets import RawDataset
 from vltaxon.data.verified import demand_unchanged
 from vltaxon.errors import UserError
-from vltaxon.provenance import atomic, read_frame, write_parquet
+from vltaxon.provenance import atomic, exhausted, read_frame, write_parquet
 from vltaxon.tasks.data import UnpackTask
 
 _BLOCK = 1 << 20
@@ -216,9 +216,8 @@ def unpack(archive: Path, tar: Path, index: Path) -> None:
         except OSError as error:
             if error.errno is None:  # gzip's own
                 raise _damaged(archive, current, error) from error
-            raise UserError(
-                f"{archive}: cannot be unpacked to {tar}, at {current}: {error.strerror}"
-            ) from error
+            words = exhausted(error, tar) or error.strerror
+            raise UserError(f"{archive}: cannot be unpacked to {tar}, at {current}: {words}") from error
         except Exception as error:  # damaged bytes make tarfile raise nearly anything
             raise _damaged(archive, current, error) from error
         columns = [list(rows), [offset for offset, _ in rows.values()], [size for _, size in rows.values()]]

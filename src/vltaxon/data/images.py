@@ -28,7 +28,8 @@ class BrokenImage(Exception):
 def decode(data: bytes) -> Image.Image:
     """Decode an image to RGB, turned upright by its EXIF orientation.
 
-    Transparent parts become white, and of an animation the first picture counts.
+    Transparent parts become white, and of an animation the first picture counts. Of what else the file holds,
+    only the profile of its colours stays with the image.
 
     Raises:
         BrokenImage: the bytes are no image, are cut short, claim more pixels than Pillow deems safe (those
@@ -43,7 +44,10 @@ def decode(data: bytes) -> Image.Image:
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        image = image.convert("RGB")
+        # Pillow would write comments and other words of the file, of persons and places, into its copies.
+        image.info = {name: value for name, value in image.info.items() if name == "icc_profile"}
+        return image
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes make Pillow raise nearly anything

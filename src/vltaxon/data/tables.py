@@ -58,7 +58,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, list[str]]]:
 
     with path.open("rb") as file:
         try:
-            table = pq.read_table(file)
+            table = pq.read_table(file, page_checksum_verification=True)
             columns = [column.cast(pa.string()).fill_null("").to_pylist() for column in table.columns]
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(

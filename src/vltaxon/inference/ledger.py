@@ -1,12 +1,16 @@
 """What an endpoint was asked for: tokens, and money where it has a price, within a ceiling for all jobs.
 
 Where there is a price, what is spent is written to a file of the results as it is spent, so that a ceiling
-holds over jobs and restarts. The file is locked: the jobs of an endpoint go one after another, so that its
+holds over jobs and restarts. What a request may cost is written before it is sent, and taken back when it is
+known what it did cost: one in flight when its job is killed, or when the disk is full, may have been billed,
+and counts. The file is locked: the jobs of an endpoint go one after another, so that its
 limits are kept by all of them together.
 """
 
 import fcntl
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -14,6 +18,7 @@ from typing import IO, Any, Self
 from vltaxon.config.models import Price
 from vltaxon.errors import UserError
 from vltaxon.inference.completions_api import Usage
+from vltaxon.provenance import fits
 
 
 class Ledger:
@@ -44,14 +49,18 @@ class Ledger:
         lines = self._open.readlines()
         if lines and not lines[-1].endswith("\n"):  # of a job that was killed while it wrote
             self._open.write("\n")
-        self._before = sum(map(_cost, lines))
+        self._before = math.fsum(_number(line, "cost") for line in lines)
+        if (lost := math.fsum(_number(line, "reserved") for line in lines)) > 0:
+            words = "requests that were on their way when their jobs ended count for what they may have cost"
+            print(f"{self.file}: {words}, {lost:.4f}", flush=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._open is not None:
-            self._open.close()
+            with fits(self.file):
+                self._open.close()
 
     def cost(self, prompt: float, completion: float, cached: float = 0) -> float:
         """Return the money for so many tokens; nothing where there is no price.
@@ -72,7 +81,7 @@ class Ledger:
         """Set aside what a request may cost at most; False where that has to wait for others to be settled.
 
         Raises:
-            UserError: it would go beyond the ceiling, whatever the others cost.
+            UserError: it would go beyond the ceiling, whatever the others cost, or the disk is full.
         """
         total = self._before + self.spent
         if self._budget is not None and total + self._reserved + cost > self._budget:
@@ -83,6 +92,7 @@ class Ledger:
                 f"{self.spent:.4f} of it by this job. What was answered is kept; raise `budget` in the "
                 f"model's file and run again to go on ({self.file} has the sums)"
             )
+        self._write({"reserved": cost, "cost": cost})
         self._reserved += cost
         self._requests += 1
         return True
@@ -93,6 +103,9 @@ class Ledger:
         Args:
             cost: that was reserved.
             usages: tokens of all attempts.
+
+        Raises:
+            UserError: the disk is full.
         """
         self._requests -= 1
         self._reserved = self._reserved - cost if self._requests else 0.0
@@ -103,11 +116,13 @@ class Ledger:
             self.cached += usage.cached or 0
             self.completion += usage.completion
             self.spent += money
-            if self._price is not None and self._open is not None:
-                self._open.write(
-                    json.dumps({"tokens": [usage.prompt, usage.cached, usage.completion], "cost": money})
-                    + "\n"
-                )
+            self._write({"tokens": [usage.prompt, usage.cached, usage.completion], "cost": money})
+        self._write({"reserved": -cost, "cost": -cost})
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        if self._price is not None and self._open is not None:
+            with fits(self.file):
+                self._open.write(json.dumps(line) + "\n")
                 self._open.flush()
 
     @property
@@ -127,9 +142,9 @@ class Ledger:
         return f"{words}; cost {self.spent:.4f}; all jobs of this model so far {total:.4f}{limit}"
 
 
-def _cost(line: str) -> float:
-    """Return the cost of a line; nothing of one that a killed job left cut short."""
+def _number(line: str, name: str) -> float:
+    """Return a number of a line; nothing of one that lacks it, or that a killed job left cut short."""
     try:
-        return float(json.loads(line)["cost"])
+        return float(json.loads(line)[name])
     except (ValueError, KeyError, TypeError):
         return 0.0

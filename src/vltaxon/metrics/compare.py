@@ -3,7 +3,7 @@
 import zlib
 from pathlib import Path
 
-from vltaxon.metrics.database import connect
+from vltaxon.metrics.database import reading
 from vltaxon.metrics.uncertainty import paired_difference
 
 
@@ -30,7 +30,7 @@ def difference(
     Returns:
         the difference, and its bounds; None where one of the systems lacks the metric.
     """
-    with connect(database, read_only=True) as connection:
+    with reading(database) as connection:
         both = connection.sql(
             """
             SELECT a.value AS a, b.value AS b

@@ -4,8 +4,11 @@ The queries of metrics read the views `judged` and `named` (folder `views`), whi
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import pyarrow as pa
@@ -34,6 +37,27 @@ def connect(database: Path, read_only: bool = False) -> duckdb.DuckDBPyConnectio
     return duckdb.connect(
         str(database), read_only, config={} if threads is None else {"threads": int(threads)}
     )
+
+
+@contextmanager
+def reading(database: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a copy of a database: a shell that a user has open locks the file, and would be locked out.
+
+    There are views and small tables in it. The paths of the views are relative, and hold for the copy.
+
+    Raises:
+        UserError: something in it, or in the files of its views, cannot be read.
+    """
+    try:
+        with TemporaryDirectory() as folder:
+            copy = Path(shutil.copy(database, folder))
+            with connect(copy, read_only=True) as connection:
+                yield connection
+    except duckdb.Error as error:
+        words = " ".join(str(error).split())
+        raise UserError(
+            f"{database}: {words}; delete it, and any damaged file named here, and run the workflow again"
+        ) from error
 
 
 def quoted(value: object) -> str:

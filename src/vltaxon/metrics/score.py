@@ -29,7 +29,7 @@ from vltaxon.metrics.database import (
 )
 from vltaxon.metrics.heads import Metrics
 from vltaxon.metrics.uncertainty import interval, mean_intervals, resampled
-from vltaxon.provenance import atomic, write_parquet
+from vltaxon.provenance import atomic, verify, write_parquet
 from vltaxon.tasks.scoring import ScoreTask
 
 _KEY = ("choices", "system", "metric", "level")
@@ -74,9 +74,10 @@ def score(task: ScoreTask) -> None:
     """Write the scores, shares as fractions, and the database, with every metric before averaging.
 
     Raises:
-        UserError: a prediction is missing or doubled, or a metric's head or SQL is wrong.
+        UserError: a prediction is missing or doubled, a file is damaged, or a metric's head or SQL is wrong.
     """
     metrics, sources = heads.read(task.metrics), task.sources
+    verify(sources.every())
     frames: list[pl.DataFrame] = []
     with atomic(task.database) as part, connect(part) as connection:
         create_views(connection, sources, task.views)
@@ -93,6 +94,8 @@ def score(task: ScoreTask) -> None:
         facts = {"rule": "score", "seed": task.seed, "bootstrap": task.bootstrap}
         write_parquet(pl.concat(frames).to_arrow(), task.scores, schemas.SCORES, **facts)
         connection.execute(f"CREATE VIEW scores AS {parquet(task.scores)}")
+    # of a shell that a user had open on the database before this one
+    task.database.with_name(f"{task.database.name}.wal").unlink(missing_ok=True)
 
 
 def _place(score: _Score) -> tuple[str, str, str, int]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vltaxon import layout
 from vltaxon.config.experiment import Experiment
@@ -21,6 +20,7 @@ from vltaxon.config.models import GenerativeSpec
 from vltaxon.config.steps import Samples, Step
 from vltaxon.plan.scopes import MAIN, Scope
 from vltaxon.plan.whole import Plan
+from vltaxon.provenance import read_parquet
 from vltaxon.shards import EXPECTED, UNREASONED, new_tokens, text_tokens
 
 _ROW = 1_500  # bytes of a prediction in Parquet, reasoning included
@@ -94,9 +94,7 @@ class CostModel:
         """
         table = self.root / layout.fill(layout.IMAGES, dataset=dataset)
         if table.exists():
-            return pq.read_table(
-                table, columns=["split"], filters=[("split", "=", split)]
-            ).num_rows, "counted"
+            return read_parquet(table, columns=["split"], rows=pc.field("split") == split).num_rows, "counted"
         spec = self.experiment.datasets[dataset]
         part, size = spec.splits.get(split), spec.size
         if part is None or size is None or (split == "train" and part.images_per_leaf is None):
@@ -125,7 +123,7 @@ class CostModel:
             folder: kind of its answers: leaf, or the kind of choices.
         """
         files = list((self.root / layout.PREDICTIONS / system).glob(f"*/{folder}/*.parquet"))
-        seconds = [pq.read_table(file, columns=["seconds"])["seconds"].drop_null() for file in files]
+        seconds = [read_parquet(file, columns=["seconds"])["seconds"].drop_null() for file in files]
         number = sum(len(column) for column in seconds)
         return sum(pc.sum(column).as_py() or 0.0 for column in seconds) / number if number else None
 

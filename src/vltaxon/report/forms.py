@@ -3,26 +3,18 @@
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate as layout
 
-from vltaxon.provenance import atomic
-
 MARK = "†"
 _SIGNS = {MARK: r"$\dagger$", "✓": r"$\checkmark$", "✗": r"$\times$"}
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file whole.
-
-    Args:
-        path: of the file.
-        text: all of it.
-    """
-    with atomic(path) as part:
-        part.write_text(text, encoding="utf-8")
+_TEX = {  # as tabulate writes them in the cells
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    **{"\\": r"\ensuremath{\backslash}", "<": r"\ensuremath{<}", ">": r"\ensuremath{>}"},
+    **{"^": r"\^{}", "~": r"\textasciitilde{}"},
+}
+_MARKUP = re.compile(r"[\\`*<$~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
 
 
 def as_csv(lines: Sequence[Mapping[str, object]], names: Sequence[str]) -> str:
@@ -35,8 +27,19 @@ def as_csv(lines: Sequence[Mapping[str, object]], names: Sequence[str]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: _no_formula(value) for name, value in line.items()} for line in lines)
     return out.getvalue()
+
+
+def _no_formula(value: object) -> object:
+    """Return a text that spreadsheets would run as a formula behind an apostrophe, which makes it a text."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def as_markdown(rows: Sequence[Sequence[str]], header: Sequence[str], left: int = 1) -> str:
@@ -47,9 +50,14 @@ def as_markdown(rows: Sequence[Sequence[str]], header: Sequence[str], left: int 
         header: the titles of the columns.
         left: how many columns, the first ones, are aligned left; the others are aligned right.
     """
-    safe = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    safe = [[plain(cell).replace("|", r"\|") for cell in row] for row in rows]
     align = ["left"] * left + ["right"] * (len(header) - left)
     return str(layout(safe, header, tablefmt="github", colalign=align, disable_numparse=True))
+
+
+def plain(text: str) -> str:
+    """Return a text on one line of Markdown, as itself: no markup, no HTML."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def as_latex(
@@ -71,7 +79,11 @@ def as_latex(
         notes: lines below the table.
     """
     align = ["left"] * left + ["right"] * (len(header) - left)
-    table = layout(rows, header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
+    flat = [[" ".join(cell.split()) for cell in row] for row in rows]
+    table = layout(flat, header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
+    table = re.sub(
+        r"^( *)(?=[\[*])", r"\1{}", table, flags=re.MULTILINE
+    )  # the line break before would take it
     below = "".join(f"\\par\\smallskip\\footnotesize {_tex(note)}\n" for note in notes)
     text = (
         f"\\begin{{table*}}\n\\centering\n\\caption{{{_tex(caption)}}}\n\\label{{tab:{label}}}\n"
@@ -83,5 +95,10 @@ def as_latex(
 
 
 def _tex(text: str) -> str:
-    """Return plain text with LaTeX's special characters escaped."""
-    return re.sub(r"([%&#_$])", r"\\\1", text)
+    """Return plain text on one line, with LaTeX's special characters escaped."""
+    return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def comments(lines: Iterable[str]) -> list[str]:
+    """Return lines as comments of LaTeX, which end where their lines do."""
+    return [f"% {' '.join(line.split())}" for line in lines]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vltaxon.metrics import heads
-from vltaxon.provenance import atomic
+from vltaxon.provenance import write_text
 from vltaxon.report.estimates import Scores
 from vltaxon.report.sections import Content, Section
 from vltaxon.tasks.scoring import ReportTask
@@ -46,8 +46,7 @@ def write_report(task: ReportTask) -> None:
         header=[text for section, text in shown if section.order < 0],
         sections=_grouped([one for one in shown if one[0].order >= 0]),
     )
-    with atomic(task.page) as part:
-        part.write_text(whole, encoding="utf-8")
+    write_text(task.page, whole)
 
 
 def pages(modules: Sequence[str]) -> list[Page]:

@@ -7,8 +7,9 @@ from vltaxon import papers
 from vltaxon.metrics import heads
 from vltaxon.metrics.heads import Column, Metrics
 from vltaxon.papers import Cell
+from vltaxon.provenance import write_text
 from vltaxon.report.estimates import OPEN, Estimate, Scores
-from vltaxon.report.forms import as_csv, as_latex, as_markdown, write
+from vltaxon.report.forms import as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.report.tables import INTERVALS, meanings, written
 from vltaxon.tasks.scoring import PaperTableTask, Setting
 
@@ -103,13 +104,13 @@ def tabulate(task: PaperTableTask) -> None:
     title = f"{about.label} of {paper.source}, published and ours. {about.title}"
     header, rows = _layout(compared, setting)
     notes = caption(task.table, compared, scores, setting)
-    write(task.csv, as_csv([_line(one, setting) for one in compared], FIELDS))
-    listed = "\n".join(f"- {note}" for note in notes)
-    write(task.md, f"# {title}\n\n{as_markdown(rows, header, left=2)}\n\n# How to read this\n\n{listed}\n")
-    head = ["% Needs booktabs, graphicx and amssymb.", *(f"% {note}" for note in notes)]
+    write_text(task.csv, as_csv([_line(one, setting) for one in compared], FIELDS))
+    listed, table = "\n".join(f"- {plain(note)}" for note in notes), as_markdown(rows, header, left=2)
+    write_text(task.md, f"# {plain(title)}\n\n{table}\n\n# How to read this\n\n{listed}\n")
+    head = ["% Needs booktabs, graphicx and amssymb.", *comments(notes)]
     short = f"{title}. {_comparability(compared, setting)}"
     label = f"{setting.paper}-{task.table}"
-    write(task.tex, "\n".join([*head, as_latex(rows, header, short, label, left=2)]) + "\n")
+    write_text(task.tex, "\n".join([*head, as_latex(rows, header, short, label, left=2)]) + "\n")
 
 
 def _line(one: Compared, setting: Setting) -> dict[str, object]:

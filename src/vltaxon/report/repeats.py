@@ -13,9 +13,9 @@ import polars as pl
 
 from vltaxon import schemas
 from vltaxon.metrics.uncertainty import wilson
-from vltaxon.provenance import read_parquet
+from vltaxon.provenance import read_parquet, write_text
 from vltaxon.report.estimates import OPEN
-from vltaxon.report.forms import as_csv, as_latex, as_markdown, write
+from vltaxon.report.forms import as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.tasks.scoring import RepeatsTableTask
 from vltaxon.taxonomy import normalise
 
@@ -110,13 +110,13 @@ def tabulate(task: RepeatsTableTask) -> None:
         for name, repeated in task.repeats.items()
         for (dataset, choices), runs in repeated.answers.items()
     ]
-    write(task.csv, as_csv([flip.line() for flip in found], FIELDS))
-    markdown, latex = ["# Repeats"], ["% Needs booktabs and graphicx.", *(f"% {line}" for line in CAPTION)]
+    write_text(task.csv, as_csv([flip.line() for flip in found], FIELDS))
+    markdown, latex = ["# Repeats"], ["% Needs booktabs and graphicx.", *comments(CAPTION)]
     for name, repeated in task.repeats.items():
         mine = [flip for flip in found if flip.repeats == name]
         title, rows = f"{name}: {repeated.label}, {mine[0].times} runs", [flip.row() for flip in mine]
-        markdown += [f"## {title}", as_markdown(rows, _HEADER, left=2)]
+        markdown += [f"## {plain(title)}", as_markdown(rows, _HEADER, left=2)]
         latex.append(as_latex(rows, _HEADER, title, f"repeats-{name}", left=2))
     markdown += ["# How to read this", "\n".join(f"- {line}" for line in CAPTION)]
-    write(task.md, "\n\n".join(markdown) + "\n")
-    write(task.tex, "\n".join(latex) + "\n")
+    write_text(task.md, "\n\n".join(markdown) + "\n")
+    write_text(task.tex, "\n".join(latex) + "\n")

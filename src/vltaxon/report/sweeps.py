@@ -7,8 +7,9 @@ from statistics import mean, pstdev
 
 from vltaxon.metrics import heads
 from vltaxon.metrics.heads import Column
+from vltaxon.provenance import write_text
 from vltaxon.report.estimates import OPEN, Estimate, Scores
-from vltaxon.report.forms import as_csv, as_latex, as_markdown, write
+from vltaxon.report.forms import as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.report.tables import INTERVALS, meanings
 from vltaxon.tasks.scoring import SweepTableTask, SweptSystem
 
@@ -108,21 +109,21 @@ def tabulate(task: SweepTableTask) -> None:
     """
     columns = heads.columns(heads.read(task.metrics), "sweep")
     found, notes = parts(Scores.read(task.scores), task.sweeps, columns), caption(columns)
-    write(task.csv, as_csv([line for part in found for line in _lines(part)], FIELDS))
+    write_text(task.csv, as_csv([line for part in found for line in _lines(part)], FIELDS))
     header = ["Data set", "Choices", "Over", *(column.title for column in columns)]
-    markdown, latex = ["# Sweeps"], ["% Needs booktabs and graphicx.", *(f"% {line}" for line in notes)]
+    markdown, latex = ["# Sweeps"], ["% Needs booktabs and graphicx.", *comments(notes)]
     for name, sweep in task.sweeps.items():
         size = f"{len(sweep.variants)} wordings x {len(sweep.rotations)} rotations of the options"
         title = f"{name}: {sweep.label}, {size}"
         rows = _rows(
             [part for part in found if part.sweep == name], [column.metric.name for column in columns]
         )
-        markdown += [f"## {title}", as_markdown(rows, header, left=3)]
+        markdown += [f"## {plain(title)}", as_markdown(rows, header, left=3)]
         words = f"{title}. Mean, standard deviation and range, in percent"
         latex.append(as_latex(rows, header, words, f"sweep-{name}", left=3))
     markdown += ["# How to read this", "\n".join(f"- {line}" for line in notes)]
-    write(task.md, "\n\n".join(markdown) + "\n")
-    write(task.tex, "\n".join(latex) + "\n")
+    write_text(task.md, "\n\n".join(markdown) + "\n")
+    write_text(task.tex, "\n".join(latex) + "\n")
 
 
 def _rows(found: Sequence[Part], metrics: Sequence[str]) -> list[list[str]]:

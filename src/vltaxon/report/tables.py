@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from vltaxon.metrics import heads
 from vltaxon.metrics.heads import Column, Metric, Metrics
+from vltaxon.provenance import write_text
 from vltaxon.report.estimates import OPEN, Estimate, Scores
-from vltaxon.report.forms import MARK, as_csv, as_latex, as_markdown, write
+from vltaxon.report.forms import MARK, as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.tasks.scoring import MainTableTask
 
 INTERVALS = (
@@ -154,10 +155,10 @@ def tabulate(task: MainTableTask) -> None:
     scores = Scores.read(task.scores)
     shown, by_species = main_columns(metrics), species_columns(metrics)
     main, species = blocks(scores, labels, shown), blocks(scores, labels, by_species)
-    write(task.csv, _as_csv(main, blocks(scores, labels, shown + by_species), labels))
+    write_text(task.csv, _as_csv(main, blocks(scores, labels, shown + by_species), labels))
     main = [block.spared() for block in main]
-    write(task.md, _as_markdown(main, species, labels, caption(metrics)))
-    write(task.tex, _as_latex(main, species, labels, caption(metrics)))
+    write_text(task.md, _as_markdown(main, species, labels, caption(metrics)))
+    write_text(task.tex, _as_latex(main, species, labels, caption(metrics)))
 
 
 def _as_csv(main: Sequence[Block], wide: Sequence[Block], labels: Mapping[str, str]) -> str:
@@ -203,7 +204,7 @@ def _as_markdown(
         parts += [title] if title and group else []
         for block in group:
             table = as_markdown(_cells(block, labels), _header(block))
-            parts += [f"## {block.title}", table, *block.warnings(labels)]
+            parts += [f"## {block.title}", table, *map(plain, block.warnings(labels))]
     parts += ["# How to read this", "\n".join(f"- {line}" for line in notes)]
     return "\n\n".join(parts) + "\n"
 
@@ -211,7 +212,7 @@ def _as_markdown(
 def _as_latex(
     main: Sequence[Block], species: Sequence[Block], labels: Mapping[str, str], notes: Sequence[str]
 ) -> str:
-    parts = ["% Needs booktabs and graphicx.", *(f"% {line}" for line in notes)]
+    parts = ["% Needs booktabs and graphicx.", *comments(notes)]
     for kind, group in (("main", main), ("species", species)):
         for block in group:
             title, label = (

@@ -1,7 +1,7 @@
 """What the jobs took, rule by rule, from the benchmark files that Snakemake writes beside their results.
 
-The latest run of each job counts. Nothing depends on these files: they are read as they are when a page or a
-table is written.
+The latest run of each job counts, but for one that was killed while it wrote its own. Nothing depends on
+these files: they are read as they are when a page or a table is written.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ _QUERY = r"""
         sum(try_cast(cpu_time AS DOUBLE)) / sum(s), sum(s * (resources ->> 'gpu')::INT)
     FROM read_json($files,
         columns = {s: 'DOUBLE', max_rss: 'VARCHAR', cpu_time: 'VARCHAR', resources: 'JSON'},
-        format = 'newline_delimited', filename = true)
+        format = 'newline_delimited', filename = true, ignore_errors = true)
+    WHERE s IS NOT NULL
     GROUP BY rule ORDER BY total DESC, rule
 """
 

@@ -23,6 +23,12 @@ class Sources(Closed):
     partition: Path
     training: str  # data set of the partition
 
+    def every(self) -> list[Path]:
+        """Return all files."""
+        shards = (file for files in (*self.answers.values(), *self.leaves.values()) for file in files)
+        tables = (self.questions, self.images, self.taxa)
+        return [self.partition, *(path for table in tables for path in table.values()), *shards]
+
     def files(self) -> dict[str, str | list[str]]:
         """Return all files, as the named inputs of a rule."""
         shards = {"answers": self.answers.values(), "leaves": self.leaves.values()}

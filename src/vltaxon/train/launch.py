@@ -45,9 +45,7 @@ def _launch(task: TrainTask) -> None:
     file = task.state.with_name(f"{task.state.name}.task.json")
     for old in _errors(file):
         old.unlink()
-    with provenance.atomic(file) as part:
-        said = task.model_dump_json(exclude_unset=True)  # a recipe may mean what it names
-        part.write_text(said, encoding="utf-8")
+    provenance.write_text(file, task.model_dump_json(exclude_unset=True))  # a recipe may mean what it names
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)) // task.processes)
     command, environment = _command(task, file, threads), _environment(threads)
     with trainer_state.catch_signals() as signals, inheritable_leases() as leases:
@@ -155,8 +153,7 @@ def main(file: Path) -> None:
     try:
         train_step(task)
     except UserError as error:
-        with provenance.atomic(file.with_name(f"{file.stem}.{os.environ['RANK']}.error")) as part:
-            part.write_text(str(error), encoding="utf-8")
+        provenance.write_text(file.with_name(f"{file.stem}.{os.environ['RANK']}.error"), str(error))
         stopped = isinstance(error, trainer_state.Stopped)  # then all have, and none failed
         sys.exit(0 if stopped else 1)
 

@@ -162,7 +162,7 @@ def _train(task: "TrainTask", trainer: Any, identity: Mapping[str, Any], world: 
             "otherwise",
             flush=True,
         )
-    with trainer_state.catch_signals() as signals:
+    with trainer_state.catch_signals() as signals, provenance.fits(task.state):
         trainer_state.save_states(trainer, task.state, task.checkpoint_minutes, signals)
         trainer.train(resume_from_checkpoint=None if state is None else str(state))
     if (done := trainer.state.global_step) < trainer.state.max_steps:

@@ -40,19 +40,16 @@ def list_states(folder: Path) -> list[Path]:
 def seal(state: Path) -> None:
     """Declare a state whole."""
     files = sorted(path for path in state.rglob("*") if path.is_file() and path.name != SEAL)
-    with provenance.atomic(state / SEAL) as part:
-        digests = {str(path.relative_to(state)): provenance.digest_file(path) for path in files}
-        part.write_text(json.dumps(digests, indent=1))
+    digests = {str(path.relative_to(state)): provenance.digest_file(path) for path in files}
+    provenance.write_text(state / SEAL, json.dumps(digests, indent=1))
 
 
 def find_damage(state: Path) -> str | None:
     """Return what is wrong with a state, in words; None where nothing is."""
-    try:
-        files = json.loads((state / SEAL).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (state / SEAL).exists():
         return "it was being written when the training was killed"
-    except (OSError, ValueError) as error:
-        return f"its {SEAL} is not readable ({error})"
+    if not (files := _mapping(state / SEAL)):
+        return f"its {SEAL} is not readable"
     for name, digest in files.items():
         if not (state / name).is_file():
             return f"{name} is missing"
@@ -77,22 +74,39 @@ def open_states(folder: Path, identity: Mapping[str, Any]) -> None:
     Args:
         folder: of the states.
         identity: all that makes the step what it is; it is written beside the states.
+
+    Raises:
+        UserError: there are states, and it cannot be read of which step.
     """
     file, text = folder / "step.json", json.dumps(identity, indent=1, sort_keys=True)
-    old = file.read_text(encoding="utf-8") if file.exists() else ""
-    if old != text:
-        if old:
-            was, now = json.loads(old), json.loads(text)
-            changed = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-            print(
-                f"{folder}: its checkpoints are of another step ({', '.join(changed)} changed); starting "
-                "anew",
-                flush=True,
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with provenance.atomic(file) as part:
-        part.write_text(text, encoding="utf-8")
+    was, now = _mapping(file), json.loads(text)
+    if was is None and (states := list_states(folder)):
+        expected = folder / "step.expected.json"
+        provenance.write_text(expected, text)
+        raise UserError(
+            f"{file}: is missing or damaged, so it cannot be told whether the {len(states)} checkpoints "
+            "beside it are of this step. If nothing that shapes it has changed since, "
+            f"`mv {expected} {file}` and run the workflow again; else delete the folder, and the step starts "
+            "anew"
+        )
+    if was is not None and was != now:
+        changed = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+        print(
+            f"{folder}: its checkpoints are of another step ({', '.join(changed)} changed); starting anew",
+            flush=True,
+        )
+        for state in list_states(folder):
+            shutil.rmtree(state)
+    provenance.write_text(file, text)
+
+
+def _mapping(file: Path) -> dict[str, Any] | None:
+    """Return what a JSON file holds; None where it is missing, cut short or no mapping."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from vltaxon import schemas
 from vltaxon.data.images import BrokenImage, ImageStore, decode, fit
@@ -150,3 +150,21 @@ def test_store_names_a_lost_or_short_archive(tmp_path: Path) -> None:
     (tmp_path / "a.tar").unlink()
     with pytest.raises(UserError, match="No such file"):
         ImageStore(table).read("blue")
+
+
+def test_words_of_a_source_image_do_not_survive_into_copies() -> None:
+    source, plain = (
+        Image.new("RGB", (300, 300), "red"),
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")),
+    )
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET"
+    words = {"comment": b"SECRET", "xmp": b"<x>SECRET</x>", "exif": exif}
+    data = io.BytesIO()
+    source.save(data, "JPEG", icc_profile=plain.tobytes(), **words)
+    assert data.getvalue().count(b"SECRET") == 3
+    for form in ("JPEG", "PNG", "WEBP", "TIFF", "GIF"):
+        copy = io.BytesIO()
+        fit(decode(data.getvalue()), 240 * 240, 1).save(copy, form)
+        assert b"SECRET" not in copy.getvalue(), form
+    assert decode(data.getvalue()).info == {"icc_profile": plain.tobytes()}, "what its colours mean"

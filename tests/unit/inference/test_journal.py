@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from tests.data.disk import on_small_disk
 from tests.unit.conftest import PROMPTS, World
 from tests.unit.inference.tasks import asking, leaf_task
 from vltaxon import checkpoint
 from vltaxon.config.protocols import Stage
 from vltaxon.data.images import digests
 from vltaxon.engines.transformers import Vlm
-from vltaxon.errors import UserError
 from vltaxon.inference import run
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.journal import frames, statistics
@@ -26,6 +25,7 @@ from vltaxon.inference.journal.engine import Journaled, Lazy
 from vltaxon.inference.journal.folder import JournalFolder, folder_of
 from vltaxon.inference.local_model import identity
 from vltaxon.provenance import read_parquet
+from vltaxon.tasks.prediction import JournalTask
 
 IDENTITY = {"engine": "transformers", "version": 1, "weights": "w"}
 SHORT = Decoding(9)
@@ -250,13 +250,36 @@ def test_two_jobs_at_once_see_what_the_other_has_answered(tmp_path: Path) -> Non
     assert (len(first.asked), len(second.asked)) == (20, 10) and len(files(tmp_path)) == 2
 
 
-def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> int:
-        raise OSError(28, "No space left on device")
+FULL = """
+from pathlib import Path
+from tests.unit.inference.test_journal import Echo, answers, over, questions
+from vltaxon.errors import UserError
 
-    monkeypatch.setattr(os, "write", full)
-    with pytest.raises(UserError, match="No space left on device; what was answered before is kept"):
-        answers(over(tmp_path, Echo()), questions())
+journal = over(Path("journal"), Echo())
+answers(journal, questions(5))
+try:
+    with open("other", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+except OSError:
+    print("full")
+try:
+    answers(journal, questions(300))
+except UserError as error:
+    print("error:", error)
+again = Echo()
+answers(over(Path("journal"), again), questions(5))
+print("asked again:", again.asked)
+"""
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[3]
+    monkeypatch.setenv("PYTHONPATH", f"{root}:{root / 'src'}")
+    status, said = on_small_disk(tmp_path / "small", FULL)
+    assert status == 0, said
+    assert "what was answered before is kept there, but no more: No space left on device (0.0 MB" in said
+    assert "asked again: []" in said
 
 
 def test_a_lazy_engine_is_made_when_asked_and_must_be_the_promised_one(tmp_path: Path) -> None:
@@ -271,6 +294,21 @@ def test_a_lazy_engine_is_made_when_asked_and_must_be_the_promised_one(tmp_path:
     assert made == [1]
     with pytest.raises(AssertionError, match="other weights"):
         answers(Lazy("v", make), questions())
+
+
+@pytest.mark.parametrize("note", ["", '{"called": "mod', "[]"])
+def test_half_an_identity_and_a_damaged_table_stop_no_statistics(tmp_path: Path, note: str) -> None:
+    root, table = tmp_path / "journal", tmp_path / "predictions" / "0.parquet"
+    answers(over(root, Echo()), questions())
+    (folder,) = root.iterdir()
+    (folder / "identity.json").write_text(note)
+    table.parent.mkdir()
+    table.write_bytes(b"PAR1 half")
+    statistics.tell(JournalTask(journal=root, predictions=table.parent, log=tmp_path / "log"))
+    said = (tmp_path / "log").read_text()
+    assert folder.name in said and " 30 |" in said and f"{table}: is damaged" in said
+    answers(over(root, Echo()), questions(31))
+    assert json.loads((folder / "identity.json").read_text())["called"], "the next writer mends it"
 
 
 def test_statistics_and_pruning_by_identity(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ error, within limits.
 
 import itertools
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import pytest
 import yaml
 
 from tests.data import endpoint as fake
+from tests.data.disk import on_small_disk
 from tests.unit.conftest import PROMPTS, World
 from tests.unit.inference.tasks import answer_task, asking
 from vltaxon import provenance, schemas
@@ -363,6 +366,70 @@ def test_a_ledger_that_a_killed_job_left_is_read(world: World) -> None:
             with engine(world, spec(server.url, price=PRICE, budget=100)) as one:
                 list(one.generate(requests(world, "q"), Decoding(5)))
     assert "all jobs of this model so far 6.26" in str(one._ledger)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from vltaxon.config.models import Price
+from vltaxon.inference.ledger import Ledger
+with Ledger(Path(sys.argv[1]), Price(input=1, output=1), 10) as ledger:
+    ledger.settle(3, []) if ledger.reserve(3) else None
+    assert ledger.reserve(4.5)
+    print("in flight", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_was_in_flight_when_a_job_was_killed_counts_at_most(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may have been billed, and a ceiling is a ceiling."""
+    file = world.folder / "spent.jsonl"
+    job = subprocess.Popen([sys.executable, "-c", KILLED, file], stdout=subprocess.PIPE, text=True)
+    assert job.stdout is not None and job.stdout.readline() == "in flight\n"
+    job.kill()
+    job.communicate()
+    with fake.serving() as server:
+        with engine(world, spec(server.url, price=PRICE, budget=100)) as one:
+            list(one.generate(requests(world, "q"), Decoding(5)))
+        assert "all jobs of this model so far 5.38" in str(one._ledger)
+        assert (
+            "on their way when their jobs ended count for what they may have cost, 4.5"
+            in capfd.readouterr().out
+        )
+        with (
+            pytest.raises(UserError, match="raise `budget`"),
+            engine(world, spec(server.url, price=PRICE, budget=5.4)) as one,
+        ):
+            list(one.generate(requests(world, "r"), Decoding(5)))
+    assert len(server.asked) == 1, "nothing is asked that the ceiling may not bear"
+
+
+FULL = """
+from pathlib import Path
+from vltaxon.config.models import Price
+from vltaxon.errors import UserError
+from vltaxon.inference.ledger import Ledger
+try:
+    with open("other", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+except OSError:
+    print("full")
+try:
+    with Ledger(Path("spent.jsonl"), Price(input=1, output=1), 10) as ledger:
+        ledger.reserve(3)
+        print("and it would be sent")
+except UserError as error:
+    print("error:", error)
+"""
+
+
+def test_nothing_is_sent_that_the_ledger_has_no_room_for(tmp_path: Path) -> None:
+    status, said = on_small_disk(tmp_path / "small", FULL)
+    assert status == 0 and "would be sent" not in said
+    assert "error: spent.jsonl: could not be written: No space left on device" in said
 
 
 def test_a_price_needs_usage(world: World) -> None:

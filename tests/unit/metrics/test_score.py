@@ -3,6 +3,8 @@
 import contextlib
 import itertools
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -539,3 +541,56 @@ def test_level_accuracy_given_leaf(bench: Bench) -> None:
     found = scored(bench)
     rows = [found["s", "d", "similar", "level_accuracy_given_leaf", level, "all"] for level in range(2, 8)]
     assert [row["value"] for row in rows] == [0.5, 1, 0.5, 1, 1, 1] and {row["n"] for row in rows} == {2}
+
+
+SHELL = """
+import duckdb, os, sys
+shell = duckdb.connect("results/benchmark.duckdb")
+shell.execute("CREATE TABLE notes AS SELECT 1 AS mine")
+print("open", flush=True)
+sys.stdin.readline()
+os._exit(0)  # as a window that is closed: what was written is still in a file beside the database
+"""
+
+
+def test_a_shell_that_is_open_on_the_database_is_in_nobody_s_way(bench: Bench) -> None:
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0", "j": "S1"}, scored=range(2, 8))
+    for system in ("a", "b"):
+        bench.answer(system, "d", "similar", {"i": [T] * 6, "j": [T] * 6})
+    found = scored(bench)
+    database = Path("results/benchmark.duckdb")
+    shell = subprocess.Popen(
+        [sys.executable, "-c", SHELL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert shell.stdout is not None and shell.stdout.readline() == "open\n"
+    with pytest.raises(duckdb.IOException, match="lock"):
+        duckdb.connect(str(database), read_only=True)
+    assert difference(database, "d", "similar", "hca", ("a", "b"), 20, 0) == (0, 0, 0)
+    assert scored(bench) == found
+    shell.communicate("\n")
+    with duckdb.connect(str(database)) as connection:
+        tables = {name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
+        assert "notes" not in tables and connection.sql("SELECT count(*) FROM scores").fetchall()[0][0]
+
+
+def test_a_database_that_is_none_is_said(bench: Bench) -> None:
+    Path("results").mkdir(exist_ok=True)
+    Path("results/benchmark.duckdb").write_text("half")
+    with pytest.raises(
+        UserError, match=r"results/benchmark\.duckdb: .*delete it.* and run the workflow again"
+    ):
+        difference(Path("results/benchmark.duckdb"), "d", "similar", "hca", ("a", "b"), 20, 0)
+
+
+def test_a_flipped_bit_of_a_prediction_is_no_score(bench: Bench) -> None:
+    bench.dataset("d", RANKS, SEVEN, {f"i{k}": f"S{k % 5}" for k in range(50)}, scored=range(2, 8))
+    bench.answer("s", "d", "similar", {f"i{k}": [T] * 6 for k in range(50)})
+    sources = bench.sources()
+    (path,) = sources.answers["s", "d", "similar"]
+    place = pq.read_metadata(path).row_group(0).column(schemas.PREDICTIONS.get_field_index("answer_index"))
+    data = bytearray(path.read_bytes())
+    data[place.data_page_offset + place.total_compressed_size // 2] ^= 1
+    path.write_bytes(data)
+    task = score_task(sources, 20, 0, Path("results/scores.parquet"), Path("results/benchmark.duckdb"))
+    with pytest.raises(UserError, match=rf"{path}: is damaged .*; delete it and run the workflow again"):
+        score(task)

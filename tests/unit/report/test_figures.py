@@ -1,6 +1,7 @@
 """The figures: there, the same twice, with the labels and without overlap."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.compute as pc
@@ -23,12 +24,12 @@ NAMES = {
 }
 
 
-def drawn(curves: dict[str, Path], folder: str) -> None:
+def drawn(curves: dict[str, Path], folder: str, labels: dict[str, str] = LABELS) -> None:
     """Draw the three figures of a few scores into a folder."""
     names = ("level_accuracy", "hca_leaf", "training")
     plot(
         PlotTask(
-            labels=LABELS,
+            labels=labels,
             ranks=ALL_RANKS,
             steps=tuple(curves),
             scores=Path("few.parquet"),
@@ -59,6 +60,17 @@ def test_figures_are_drawn_and_deterministic(root: Path) -> None:
     for name in ("hca_leaf.svg", "level_accuracy.svg", "hca_leaf.png"):
         assert (Path("two") / name).read_bytes() == (Path("one") / name).read_bytes(), name
     assert Path("two/training.png").exists()  # nothing was trained: an empty figure, no error
+
+
+def test_labels_are_drawn_as_they_are(root: Path) -> None:
+    """Neither mathematics, which stops at a lone sign, nor hidden from the legend by a leading underscore."""
+    table = pq.read_table(SCORES)
+    write_parquet(table.filter(pc.equal(table["dataset"], "demo_birds")), Path("few.parquet"), schemas.SCORES)
+    drawn({}, "odd", LABELS | {"base": "_Base costs $5", "vl_taxon": "$\\frac{1}$ | <b>\nline"})
+    svg = Path("odd/level_accuracy.svg").read_text("utf-8")
+    assert "<!-- _Base costs $5 -->" in svg and "<!-- $\\frac{1}$ | &lt;b&gt; -->" in svg
+    ElementTree.fromstring(svg)
+    assert "costs $5" in Path("odd/hca_leaf.svg").read_text("utf-8")
 
 
 def test_running_mean() -> None:

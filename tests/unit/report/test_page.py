@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -190,3 +192,15 @@ def test_it_says_what_the_jobs_took(read: Reader) -> None:
     assert re.search(r"train\s*1\s*10\.0 min\s*10\.0 min\s*10\.0 min\s*2\.5 GB\s*1\.5\s*0\.167", read.text), (
         read.text
     )
+
+
+def test_a_shell_that_is_open_on_the_database_does_not_stop_it(page: str) -> None:
+    shell = "import duckdb, sys; shell = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.readline()"
+    command = [sys.executable, "-c", shell, str(DATABASE)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "open\n"
+    try:
+        write_report(page_task(page=Path("again.html")))
+        assert Path("again.html").stat().st_size > 10_000
+    finally:
+        process.communicate("\n")

@@ -166,3 +166,30 @@ def test_latex_is_escaped(table: tuple[list[dict[str, str]], str, str]) -> None:
 )
 def test_cells(estimate: Estimate | None, column: heads.Column, text: str) -> None:
     assert written(estimate, column) == text
+
+
+HOSTILE = {
+    "base": "=cmd|'/C calc'!A0",
+    "vl_taxon": "_Ours_ ($\\alpha$ <b>&lt; 100 %)\nnext [x](javascript:0) `a` #1 {y} ~ ^",
+    "chance": "-1.5",
+    "siglip": "[a]\\input{x}",
+}
+
+
+def test_labels_are_written_as_they_are_in_every_form(tmp_path: Path) -> None:
+    """No formula, no markup, no command, no further line or cell; a number stays one."""
+    csv_file, md_file, tex_file = main_table(SCORES, LABELS | HOSTILE, tmp_path)
+    with csv_file.open(encoding="utf-8", newline="") as file:
+        rows = {row["system"]: row for row in csv.DictReader(file)}
+    assert rows["base"]["label"] == "'" + HOSTILE["base"]
+    assert all(rows[name]["label"] == HOSTILE[name] for name in ("vl_taxon", "chance", "siglip"))
+    md = md_file.read_text("utf-8")
+    assert r"\_Ours\_ (\$\\alpha\$ \<b>\&lt; 100 %) next [x\](javascript:0) \`a\` #1 {y} \~ ^" in md
+    assert r"=cmd\|'/C calc'!A0" in md
+    table = [line for line in md.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table[:4]}) == 1
+    tex = tex_file.read_text("utf-8")
+    ours = r"\_Ours\_ (\$\ensuremath{\backslash}alpha\$ \ensuremath{<}b\ensuremath{>}\&lt; 100 \%) next [x]"
+    assert ours in tex and r"\#1 \{y\} \textasciitilde{} \^{}" in tex
+    assert re.search(r"^ *\{\}\[a\]\\ensuremath\{\\backslash\}input\\\{x\\\}", tex, re.MULTILINE)
+    assert not re.search(r"^ *\[", tex, re.MULTILINE), "the line break before would take it for a length"

@@ -9,6 +9,7 @@ from typing import IO
 
 import pytest
 
+from vltaxon.errors import UserError
 from vltaxon.train import trainer_state
 
 
@@ -49,6 +50,10 @@ def blot(folder: Path) -> None:
     (folder / trainer_state.SEAL).write_text("{")
 
 
+def empty(folder: Path) -> None:
+    (folder / trainer_state.SEAL).write_text("{}")
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -57,6 +62,7 @@ def blot(folder: Path) -> None:
         (lose, "adapter_model.safetensors is missing"),
         (unseal, "was being written"),
         (blot, "is not readable"),
+        (empty, "is not readable"),
     ],
 )
 def test_a_damaged_one_is_skipped_aloud(
@@ -82,6 +88,31 @@ def test_those_of_another_step_are_not_continued(state: Path, capsys: pytest.Cap
     trainer_state.open_states(state, {"seed": 1, "version": 1})
     assert trainer_state.newest_state(state) is None
     assert "of another step (seed changed); starting anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b'{\n "seed": 0,', b"\xff\0", b"null", None])
+def test_a_damaged_note_of_which_step_it_was_deletes_no_checkpoint(
+    state: Path, content: bytes | None
+) -> None:
+    identity = {"seed": 0, "version": 1}
+    if content is not None:
+        (state / "step.json").write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=r"step\.json: is missing or damaged.* 2 checkpoints.*`mv"
+        ) as caught:
+            trainer_state.open_states(state, identity)
+        assert len(trainer_state.list_states(state)) == 2
+    command = str(caught.value).split("`")[1]
+    subprocess.run(command, shell=True, check=True)  # as the message says
+    trainer_state.open_states(state, identity)
+    assert trainer_state.newest_state(state) == state / "checkpoint-10"
+
+
+def test_a_damaged_note_without_checkpoints_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "step.json").write_text("")
+    trainer_state.open_states(tmp_path, {"seed": 0})
+    assert json.loads((tmp_path / "step.json").read_text()) == {"seed": 0}
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Response
 from vltaxon.inference.journal import frames, keys
-from vltaxon.provenance import digest_text
+from vltaxon.provenance import digest_text, exhausted, write_text
 
 NOTE = "identity.json"
 
@@ -151,8 +151,9 @@ class JournalFolder:
             if time.monotonic() - self._synced > _SYNC:
                 self.sync()
         except OSError as error:
+            words = exhausted(error, self._folder) or error.strerror
             raise UserError(
-                f"{self._folder}: {error.strerror}; what was answered before is kept there"
+                f"{self._folder}: what was answered before is kept there, but no more: {words}"
             ) from error
 
     def _opened(self) -> int:
@@ -160,10 +161,9 @@ class JournalFolder:
         while True:
             self._folder.mkdir(parents=True, exist_ok=True)
             name = f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}"
-            path, note = self._folder / f"{name}.journal", self._folder / f"{name}.json"
+            path = self._folder / f"{name}.journal"
             try:
-                note.write_text(json.dumps(self._note, indent=1) + "\n", encoding="utf-8")
-                note.replace(self._folder / NOTE)
+                write_text(self._folder / NOTE, json.dumps(self._note, indent=1) + "\n")
                 file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
             except FileNotFoundError:  # the folder was pruned that instant
                 continue

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from vltaxon.errors import UserError
 from vltaxon.inference.journal import frames
 from vltaxon.inference.journal.folder import NOTE, folder_of
 from vltaxon.provenance import facts
@@ -51,9 +52,22 @@ class FolderContent:
         for path in files:
             with path.open("rb") as file:
                 frames.scan(file.fileno(), 0, lambda key, *_: keys.append(int.from_bytes(key, "little")))
-        note = folder / NOTE
-        said = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-        return cls(folder, said, len(files), len(np.unique(keys)), sum(path.stat().st_size for path in files))
+        return cls(
+            folder,
+            _read_note(folder / NOTE),
+            len(files),
+            len(np.unique(keys)),
+            sum(path.stat().st_size for path in files),
+        )
+
+
+def _read_note(note: Path) -> Mapping[str, Any]:
+    """Return the identity of a folder; nothing where it is missing or damaged: answers need it not."""
+    try:
+        said = json.loads(note.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def kept(root: Path) -> list[FolderContent]:
@@ -100,8 +114,12 @@ def statistics(root: Path, predictions: Path) -> str:
     import pyarrow.parquet as pq
 
     rows: Counter[str] = Counter()
-    for path in predictions.rglob("*.parquet"):
-        rows[facts(path).get("weights", "")] += pq.read_metadata(path).num_rows
+    damaged = []
+    for path in sorted(predictions.rglob("*.parquet")):
+        try:
+            rows[facts(path).get("weights", "")] += pq.read_metadata(path).num_rows
+        except UserError as error:
+            damaged.append(str(error))
     lines = [
         [
             one.note.get("called", "?"),
@@ -116,4 +134,5 @@ def statistics(root: Path, predictions: Path) -> str:
     ]
     total = ["total", "", "", *(sum(line[i] for line in lines) for i in range(3, 7))]
     header = ["model and adapter", "engine", "folder", "files", "answers", "rows now predicted", "bytes"]
-    return str(tabulate([*lines, total], header, tablefmt="github", intfmt=","))
+    table = str(tabulate([*lines, total], header, tablefmt="github", intfmt=","))
+    return "\n".join([table, *damaged])

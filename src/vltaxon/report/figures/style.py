@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from vltaxon.provenance import atomic
 from vltaxon.report.estimates import OPEN, Scores
@@ -35,6 +35,7 @@ STYLE = {
     "ytick.color": "#444444",
     "legend.frameon": False,
     "svg.hashsalt": "vltaxon",
+    "text.parse_math": False,  # a label is a text, whatever signs are in it
     "figure.dpi": 72,
     "savefig.dpi": 160,
 }
@@ -130,11 +131,9 @@ def legend(figure: "Figure", panels: Sequence["Axes"], order: Sequence[str]) -> 
         panels: whose labels are explained.
         order: of the labels.
     """
-    handles = {
-        label: handle
-        for panel in panels
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
+    # Not get_legend_handles_labels, to which a leading underscore means that there is nothing to tell.
+    artists: list[Any] = [one for panel in panels for one in (*panel.lines, *panel.containers)]
+    handles = {one.get_label(): one for one in artists}
     shown = [label for label in order if label in handles]
     figure.legend(
         [handles[label] for label in shown], shown, loc="outside upper left", ncols=4, handlelength=3

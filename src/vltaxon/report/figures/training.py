@@ -40,13 +40,14 @@ def draw(curves: Mapping[str, Path]) -> "Figure":
     figure = Figure(figsize=(1 + 3.8 * max(len(panels), 1), 3.2), layout="constrained")
     axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
     for axis, (panel, lines) in zip(axes, panels.items(), strict=False):
+        bold = {}
         for place, (label, (x, y)) in enumerate(lines):
             colour, dash = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
             axis.plot(x, y, color=colour, alpha=0.25, linewidth=0.9)
-            axis.plot(x, _smooth(y), color=colour, linewidth=1.9, label=label, linestyle=dash)
+            (bold[label],) = axis.plot(x, _smooth(y), color=colour, linewidth=1.9, linestyle=dash)
         axis.set(title=panel.title, xlabel="optimiser step", ylabel=panel.unit)
         axis.set_ylim(bottom=0)
-        axis.legend(fontsize=SMALL, loc="best")
+        axis.legend(bold.values(), bold.keys(), fontsize=SMALL, loc="best")
     return figure
 
 

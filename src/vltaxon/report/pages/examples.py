@@ -12,7 +12,7 @@ import polars as pl
 
 from vltaxon import schemas
 from vltaxon.data.images import ImageStore
-from vltaxon.metrics.database import connect
+from vltaxon.metrics.database import reading
 from vltaxon.provenance import read_parquet
 from vltaxon.report.estimates import OPEN
 from vltaxon.report.sections import Content, Section, uri
@@ -109,7 +109,7 @@ def _examples(content: Content) -> list[Example]:
         "choices": task.about.choices,
         "ids": ids,
     }
-    with connect(task.database, read_only=True) as connection:
+    with reading(task.database) as connection:
         truth, answers, stage1 = (_rows(connection, query, given) for query in (_TRUTH, _ANSWERS, _STAGE1))
     marks: dict[tuple[str, str, str], dict[int, Mark]] = {}
     for image, system, kind, level, said, right in answers.iter_rows():
