@@ -238,14 +238,16 @@ def _failure(status: int, words: str, headers: Mapping[str, str], content: bytes
     return Refused(words)
 
 
-def _filtered(error: object) -> bool:
-    """Return whether an error says that a filter has stopped the prompt."""
-    if not isinstance(error, dict):
+def _filtered(error: object, depth: int = 4) -> bool:
+    """Return whether an error says that a filter has stopped the prompt, itself or in what it passes on."""
+    if not isinstance(error, dict) or not depth:
         return False
-    inner, about = error.get("innererror"), error.get("metadata")
-    codes = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else None]
-    flagged = isinstance(about, dict) and "flagged_input" in about  # OpenRouter
-    return flagged or any(isinstance(code, str) and _word(code) in _FILTERS for code in codes)
+    codes = [error.get(name) for name in ("code", "type")]
+    return (
+        any(isinstance(code, str) and _word(code) in _FILTERS for code in codes)
+        or "flagged_input" in error  # OpenRouter
+        or any(_filtered(inner, depth - 1) for inner in error.values())
+    )
 
 
 def _retry_after(value: str | None) -> float | None:

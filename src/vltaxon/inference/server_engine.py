@@ -107,10 +107,11 @@ class ServerEngine:
         both = dict(self._asked([request, replace(request, image_id=None)], few))
         seen, unseen = both[0].prompt_tokens, both[1].prompt_tokens
         where, off = self._served.urls[0], "If you know better, say `probe: false` in the model's file"
+        if both[0].error is not None and both[1].error is None:
+            raise UserError(f"{where}: answers a prompt, but not with an image: {both[0].error}. {off}")
         if seen is None or unseen is None:
-            failed = next((f": {one.error}" for one in both.values() if one.error), "")
-            words = f"it is not known whether {where} looks at images: it tells no tokens of prompts{failed}"
-            self._experience.warn(words)
+            why = both[1].error or "it does not tell the tokens of both prompts (usage)"
+            self._experience.warn(f"it is not known whether {where} looks at images: {why}")
             return
         if seen <= unseen:
             raise UserError(

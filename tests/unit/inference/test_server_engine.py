@@ -416,13 +416,15 @@ def test_where_no_tokens_are_told_the_answer_is_kept_and_as_much_is_counted_as_w
 def test_of_what_an_endpoint_says_that_it_bills_the_larger_counts(
     world: World, usage: dict[str, int], counted: tuple[int, int, int]
 ) -> None:
-    said: dict[str, Any] = {f"{name}_tokens": usage[name] for name in ("prompt", "completion", "total") if name in usage}
+    said: dict[str, Any] = {
+        f"{name}_tokens": usage[name] for name in ("prompt", "completion", "total") if name in usage
+    }
     said["completion_tokens_details"] = {"reasoning_tokens": usage.get("reasoning")}
     said["prompt_tokens_details"] = {"cached_tokens": usage.get("cached")}
     price = {"input": 1, "output": 1000}
-    with fake.serving(say=lambda _: fake.completion("A", usage=said)) as server:
-        with engine(world, spec(server.url, price=price)) as one:
-            ((_, response),) = one.generate(requests(world, "q"), Decoding(500))
+    served = fake.serving(say=lambda _: fake.completion("A", usage=said))
+    with served as server, engine(world, spec(server.url, price=price)) as one:
+        ((_, response),) = one.generate(requests(world, "q"), Decoding(500))
     tokens = one.facts["usage"]["tokens"]
     assert tuple(tokens.values()) == counted and response.completion_tokens == counted[2]
     assert one.facts["usage"]["cost"] == pytest.approx((counted[0] + 1000 * counted[2]) / 1e6)
@@ -432,9 +434,12 @@ def test_reasoning_beyond_the_limit_is_set_aside_from_then_on(world: World) -> N
     """An answer costs 7 where its limit says 0.5: one passes, and none that the budget would not bear."""
     usage = {"prompt_tokens": 1, "completion_tokens": 5, "total_tokens": 71}
     given = {"price": {"input": 0, "output": 100_000}, "budget": 20, "concurrency": 1}
-    with fake.serving(say=lambda _: fake.completion("A", usage=usage)) as server:
-        with pytest.raises(UserError, match="raise `budget`"), engine(world, spec(server.url, **given)) as one:
-            list(one.generate(numbered(world, 9), Decoding(5)))
+    with (
+        fake.serving(say=lambda _: fake.completion("A", usage=usage)) as server,
+        pytest.raises(UserError, match="raise `budget`"),
+        engine(world, spec(server.url, **given)) as one,
+    ):
+        list(one.generate(numbered(world, 9), Decoding(5)))
     assert len(server.asked) == 2 and one.facts["usage"]["cost"] == 14
 
 
