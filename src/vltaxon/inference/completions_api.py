@@ -188,23 +188,35 @@ async def ask(
         if "CERTIFICATE_VERIFY_FAILED" in words:
             raise UserError(f"{url}: its certificate is not trusted: {words}") from error
         raise Passing(words) from error
-    said = _json(content)
+    return _answer(served, url, response, content, spent)
+
+
+def _answer(
+    served: Served, url: str, response: httpx2.Response, content: bytes, spent: list[Usage]
+) -> Answer:
+    """Return the completion that an endpoint has sent, or raise what it has sent in its place: see `ask`."""
+    said, status = _json(content), response.status_code
     told, usage = said.get("error"), _usage(said.get("usage"))
-    status, quoted = response.status_code, _excerpt(served, content)
-    if status != 200:
-        if status in (400, 403) and _filtered(told):
-            spent.append(Usage())
-            return Answer("", "content_filter", Usage(), None)
-        words = f"{status} {response.reason_phrase}: {quoted}".rstrip(": ")
-        raise _failure(status, words, response.headers, content, url)
-    in_place = bool(told) and not said.get("choices")  # OpenRouter: of whom it asks itself
-    if usage.known or not in_place:
+    in_place = status == 200 and bool(told) and not said.get("choices")  # OpenRouter: of whom it asks itself
+    if (status in (400, 403) or in_place) and _filtered(told):
+        spent.append(usage)
+        return Answer("", "content_filter", usage, None)
+    if status == 200 and not in_place:
+        spent.append(usage)
+        try:
+            return _read(said, usage)
+        except ValidationError as error:
+            kind = response.headers.get("Content-Type", "") or "bytes of no type"
+            words = f"no completion, but {kind}: {_excerpt(served, content)}"
+            raise Malformed(words, _shape(content, said, kind)) from error
+    if usage.known:
         spent.append(usage)
     if in_place:
-        words, code = f"an error in place of a completion: {quoted}", _count(told, "code") or 500
-        raise _failure(code if code >= 400 else 500, words, response.headers, content, url)
-    kind = response.headers.get("Content-Type", "") or "bytes of no type"
-    return _read(said, usage, Malformed(f"no completion, but {kind}: {quoted}", _shape(content, said, kind)))
+        code = _count(told, "code") or 0
+        status = code if 400 <= code < 600 else 500
+    words = "an error in place of a completion" if in_place else f"{status} {response.reason_phrase}"
+    words = f"{words}: {_excerpt(served, content)}".rstrip(": ")
+    raise _failure(status, words, response.headers, content, url)
 
 
 async def _bounded(response: httpx2.Response) -> bytes:
@@ -283,18 +295,17 @@ def _word(reason: str) -> str:
     return word.removeprefix("finish_reason_")
 
 
-def _read(said: dict[str, Any], usage: Usage, malformed: Malformed) -> Answer:
+def _read(said: dict[str, Any], usage: Usage) -> Answer:
     """Return the completion that an answer holds.
 
     Args:
         said: the answer.
         usage: of the exchange.
-        malformed: what it is where it holds none.
+
+    Raises:
+        ValidationError: it holds none.
     """
-    try:
-        choice = _Completion.model_validate(said).choices[0]
-    except ValidationError as error:
-        raise malformed from error
+    choice = _Completion.model_validate(said).choices[0]
     reason = _REASONS.get(_word(choice.finish_reason)) if choice.finish_reason.strip() else _PASSES
     if reason is None:
         raise Refused(f'finish_reason "{choice.finish_reason[:80]}" is none that we know')
