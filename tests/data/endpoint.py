@@ -46,7 +46,7 @@ class Endpoint:
     before.
     """
 
-    say: Callable[[Body], Body] = lambda body: completion("A")
+    say: Callable[[Body], Body] = lambda body: completion("A", usage=counted(body))
     fault: Callable[[str, int], Fault | None] = lambda text, before: None
     seconds: float = 0.0
     asked: list[Asked] = field(default_factory=list)
@@ -54,13 +54,22 @@ class Endpoint:
     seen: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
     port: int = 0
+    path: str = "/v1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://127.0.0.1:{self.port}{self.path}"
 
     def times(self, text: str) -> list[float]:
         return [asked.at for asked in self.asked if asked.text == text]
+
+
+def counted(body: Body) -> dict[str, Any]:
+    """Tokens of a request: 20 of its text, whatever that is, and 80 of an image."""
+    cached = {"cached_tokens": 64}
+    if len(body["messages"][-1]["content"]) == 1:
+        return {"prompt_tokens": 20, "completion_tokens": 2}
+    return {"prompt_tokens": 100, "completion_tokens": 2, "prompt_tokens_details": cached}
 
 
 def completion(text: str | None, finish_reason: str = "stop", **more: Any) -> Body:
@@ -91,7 +100,9 @@ class Handler(BaseHTTPRequestHandler):
             served.asked.append(Asked(text, time.monotonic(), dict(self.headers), self.body, served.busy))
             before, served.seen[text] = served.seen[text], served.seen[text] + 1
         time.sleep(served.seconds)
-        fault = served.fault(text, before) if self.path == "/v1/chat/completions" else status(404)
+        base, mark, query = served.path.partition("?")
+        right = self.path == f"{base}/chat/completions{mark}{query}"
+        fault = served.fault(text, before) if right else status(404)
         with served.lock:
             served.busy -= (
                 1  # before the answer, or a quick client's next request would seem to come too soon

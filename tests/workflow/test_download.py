@@ -13,6 +13,7 @@ from tests.workflow.conftest import Run
 
 CONTENT = random.Random(0).randbytes(200_000)
 TARGET = "results/raw/birds.tgz"
+SIGNATURE = "X-Amz-Signature=abc0123456789&X-Amz-Expires=60"
 LICENCE = """non-commercial; "third-party" photos, see the authors' page"""
 
 
@@ -30,9 +31,14 @@ def name(run: Run, source: dict[str, str], **more: Any) -> None:
 def test_a_source_in_the_config_becomes_a_verified_file_and_a_move_repeats_nothing(tmp_path: Path) -> None:
     run, copy = Run(tmp_path), tmp_path / "mine.tgz"
     with serving(CONTENT, [bent(stop=100_000)]) as served:
-        name(run, {"url": served.url()})
-        status, said = run.snakemake("--cores", "1", TARGET)
-    assert status == 0 and f"from {served.url()} (licence: {LICENCE})" in said, said
+        name(run, {"url": f"{served.url()}?{SIGNATURE}"})
+        status, said = run.snakemake("--cores", "1", "--verbose", TARGET)
+    assert status == 0 and f"from {served.url()}?*** (licence: {LICENCE})" in said, said
+    written = [path for path in run.folder.rglob("*") if path.is_file() and path.parts[-2] != "datasets"]
+    assert (
+        "0123456789" not in said and (run.folder / "results/benchmarks/download/birds.tgz.jsonl") in written
+    )
+    assert [path for path in written if SIGNATURE.encode() in path.read_bytes()] == []
     assert (run.folder / TARGET).read_bytes() == CONTENT
     assert [one.get("Range") for one in served.asked] == [None, "bytes=100000-"]
     log = (run.folder / "results/logs/download/birds.tgz.log").read_text()

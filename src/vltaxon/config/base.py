@@ -1,7 +1,7 @@
 """What every file of the config is made of: closed models, names, raw files, and marks of fields."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
+
+from vltaxon.credentials import Variable, without_queries
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 
@@ -101,18 +103,29 @@ class Source(Closed):
     """Where a raw file comes from: an address or a local path."""
 
     url: str | None = Field(None, description="http(s) address: the original or a mirror.")
+    token: Variable | None = Field(
+        None, description="url: NAME of the environment variable that holds its token, never the token."
+    )
     path: Path | None = Field(None, description="A local copy.")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.url is None) == (self.path is None):
             raise ValueError("needs one of url and path")
+        if self.url is not None and re.match(r"(\w+://)?[^/?]*@", self.url):
+            raise ValueError("url: give it without user and password, and name a variable in `token`")
         if self.url is not None and not re.fullmatch(r"https?://[^/\s]+/\S*", self.url):
-            raise ValueError(f'url: "{self.url}" is no http or https address')
+            raise ValueError(f'url: "{self}" is no http or https address')
+        if self.url is None and self.token is not None:
+            raise ValueError("token: is for a url")
         return self
 
     def __str__(self) -> str:
-        return str(self.url or self.path)
+        return without_queries(str(self.url or self.path))
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        """Yield what a log may show: the query of an address may be signed."""
+        yield ("path", self.path) if self.url is None else ("url", str(self))
 
 
 class RawFile(Closed):

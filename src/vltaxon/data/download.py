@@ -47,15 +47,16 @@ def download(task: DownloadTask, patience: Patience | None = None) -> None:
                 "renamed; put both on one, or the whole of results/"
             )
         with _alone(state / f"{target.name}.lock"):
-            _fetch(task, source.url, patience)
+            _fetch(task, patience)
 
 
-def _fetch(task: DownloadTask, url: str, patience: Patience | None) -> None:
+def _fetch(task: DownloadTask, patience: Patience | None) -> None:
     """Download a file to the end, verify it, and put it in its place."""
     file, target, state = task.file, task.target, task.state
+    url = str(file.source)
     aside = state / f"{target.name}.wrong"
     aside.unlink(missing_ok=True)
-    transfer = Transfer(url, state / f"{target.name}.part", file.checksum, file.bytes, patience)
+    transfer = Transfer(file.source, state / f"{target.name}.part", file.checksum, file.bytes, patience)
 
     def accept(size: int | None, have: int) -> None:
         others = sum(remaining(note) for note in state.glob("*.json") if note != transfer.note)

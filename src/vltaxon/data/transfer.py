@@ -20,6 +20,8 @@ import urllib3
 from tqdm import tqdm
 
 import vltaxon
+from vltaxon import credentials
+from vltaxon.config.base import Source
 from vltaxon.errors import UserError
 from vltaxon.provenance import atomic
 
@@ -28,7 +30,7 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BY_HAND = "download the file by hand and name it in source.path"
 _WORDS = {
-    401: f"wants a login; {_BY_HAND}",
+    401: f"wants a login: name the variable of a token in source.token, or {_BY_HAND}",
     403: f"refuses access; it may want terms accepted first: {_BY_HAND}",
     404: "has no such file; it may have moved: name a mirror in source.url",
     410: "has the file no more; name a mirror in source.url",
@@ -71,23 +73,30 @@ class Transfer:
     """A file on its way: its bytes are only ever appended to `part`, and belong to what its note says."""
 
     def __init__(
-        self, url: str, part: Path, identity: str, size: int | None = None, patience: Patience | None = None
+        self,
+        source: Source,
+        part: Path,
+        identity: str,
+        size: int | None = None,
+        patience: Patience | None = None,
     ) -> None:
         """Look at what is there.
 
         Args:
-            url: where to fetch from. Another address may go on with what one has begun (a mirror).
+            source: where to fetch from. Another address may go on with what one has begun (a mirror).
             part: the partial file.
             identity: what file it is (its checksum); bytes of another are thrown away.
             size: in bytes, where known; any other is refused before it comes.
             patience: with a slow or failing server.
         """
-        self.url, self.part, self.identity, self.size = url, part, identity, size
+        self._source, self.url = source, str(source)  # what is shown and noted has no query
+        self.part, self.identity, self.size = part, identity, size
         self.note = part.with_suffix(".json")
         self.patience = patience or Patience()
         self._begun = _recall(self.note, identity, size)
         self._ranges = True  # until the server answers one wrongly
         self._told = False
+        self._token = ""
 
     def fetch(self, accept: Accept) -> None:
         """Ask until all is in `part`, from where it ends.
@@ -98,11 +107,15 @@ class Transfer:
 
         Raises:
             UserError: no such file, no access, another size, a full disk, or too many attempts in a row
-                without a new byte.
+                without a new byte; its variable holds no token.
         """
         vain, most = 0, -1
+        if self._source.token is not None:
+            self._token = credentials.read(self._source.token, self.url)
         with open(self.part, "ab", buffering=0) as out, requests.Session() as session:
             session.max_redirects = 10
+            if self._token:  # taken off by requests where another host is redirected to
+                session.auth = self._authorised
             session.headers.update(
                 {"User-Agent": f"vltaxon/{vltaxon.__version__}", "Accept-Encoding": "identity"}
             )
@@ -118,6 +131,20 @@ class Transfer:
                 )
                 time.sleep(wait)
 
+    def _authorised(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+    def _plain(self, words: object) -> str:
+        """Return words that may be written down: libraries quote addresses, and servers keys."""
+        return credentials.without_queries(credentials.hide(str(words), [self._token]))
+
+    def _root(self, error: BaseException) -> str:
+        """Return the words of the innermost cause, where `Max retries exceeded with url` says nothing."""
+        while (inner := error.__cause__ or error.__context__) is not None:
+            error = inner
+        return self._plain(f"{type(error).__name__}: {error}")
+
     def _attempt(self, session: requests.Session, out: IO[bytes], accept: Accept) -> _MayPass | None:
         """One request; what went wrong, None if all is there.
 
@@ -130,19 +157,19 @@ class Transfer:
             return error
         except requests.exceptions.SSLError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise UserError(f"{self.url}: its certificate is not trusted: {_root(error)}") from error
-            return _MayPass(_root(error))
+                raise UserError(f"{self.url}: its certificate is not trusted: {self._root(error)}") from error
+            return _MayPass(self._root(error))
         except (
             requests.ConnectionError,
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            return _MayPass(_root(error))
+            return _MayPass(self._root(error))
         except urllib3.exceptions.HTTPError as error:  # while the body came
-            return _MayPass(_root(error))
+            return _MayPass(self._root(error))
         except requests.RequestException as error:
             raise UserError(
-                f"{self.url}: cannot be followed: {error}; name a mirror in source.url"
+                f"{self.url}: cannot be followed: {self._plain(error)}; name a mirror in source.url"
             ) from error
         return None
 
@@ -171,7 +198,7 @@ class Transfer:
             if self._begun.validator is not None and self._begun.url == self.url:
                 headers["If-Range"] = self._begun.validator
         times = (self.patience.connect, self.patience.stall)
-        with session.get(self.url, headers=headers, stream=True, timeout=times) as response:
+        with session.get(str(self._source.url), headers=headers, stream=True, timeout=times) as response:
             begun = self._answered(response, have if headers else 0)
             if response.status_code == 200:
                 if have:
@@ -228,7 +255,8 @@ class Transfer:
             _MayPass: to be asked again, later or without a range.
             UserError: this server will not give the file.
         """
-        status, said = response.status_code, f"the server says {response.status_code} {response.reason}"
+        status = response.status_code
+        said = self._plain(f"the server says {status} {response.reason}")
         if status in (206, 416) and have and self._begun is not None:
             continued = self._continued(response, have, self._begun)
             if continued is None:
@@ -248,9 +276,8 @@ class Transfer:
             )
         if status in _PASSING:
             raise _MayPass(said, urllib3.Retry().get_retry_after(response.raw))
-        raise UserError(
-            f"{response.url}: {_WORDS.get(status, 'cannot be fetched; name a mirror in source.url')} ({said})"
-        )
+        words = _WORDS.get(status, "cannot be fetched; name a mirror in source.url")
+        raise UserError(f"{self._plain(response.url)}: {words} ({said})")
 
     def _continued(self, response: requests.Response, have: int, begun: Begun) -> Begun | None:
         """`begun` as an answer to a range goes on with it; None where the answer is no continuation."""
@@ -305,10 +332,3 @@ def _validator(response: requests.Response) -> str | None:
     """What If-Range may carry: a strong ETag, else the time of the last change."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-
-
-def _root(error: BaseException) -> str:
-    """Words of the innermost cause, where `Max retries exceeded with url` says nothing."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return f"{type(error).__name__}: {error}"

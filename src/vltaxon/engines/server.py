@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from vltaxon.config.base import HOW, Closed, Name
 from vltaxon.config.models import MEMORY_MB, GenerativeSpec, Price
+from vltaxon.credentials import Header, Variable
 
 if TYPE_CHECKING:
     from vltaxon.config.protocols import Protocol
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 _DRAWING = frozenset(
     {"temperature", "top_p", "top_k", "seed", "n"}
 )  # fields of a request that a stage may set
+_SECRET = re.compile(r"key|token|sig|secret|pass|auth|cred|code", re.IGNORECASE)
+_LONGEST = 32  # characters of a name or value in a query; a longer one is taken for a secret
+_ADDRESS = re.compile(r"https?://([^/\s@?#:\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[^\s@?#]*)?(\?[^\s#]*)?")
 
 
 class Managed(Closed):
@@ -48,14 +53,30 @@ class Endpoint(GenerativeSpec):
     source: ClassVar[str] = "vltaxon.inference.endpoint"
     engine: Literal["server"]
     url: Annotated[str | None, HOW] = Field(
-        None, description="Base address, to which /chat/completions is added: https://HOST/v1."
+        None,
+        description="Base address, to which /chat/completions is added: https://HOST/v1; a query, as "
+        "?api-version=2024-10-21, stays at its end.",
     )
     managed: Managed | None = Field(None, description="In place of an address: what to serve.")
     model: str | None = Field(
         None, description="Name that requests carry; for a managed server the file's name where absent."
     )
-    key: Annotated[str | None, HOW] = Field(
+    key: Annotated[Variable | None, HOW] = Field(
         None, description="NAME of the environment variable that holds the key, never the key."
+    )
+    headers: Annotated[dict[Header, Variable], HOW] = Field(
+        default_factory=dict,
+        description="Further headers, each with the NAME of the environment variable that holds its value.",
+    )
+    server: Literal["vllm", "sglang"] | None = Field(
+        None,
+        description="What answers at url, where it takes from the checkpoint how tokens are drawn unless a "
+        "request says so: then each request does.",
+    )
+    probe: Annotated[bool, HOW] = Field(
+        True,
+        description="Send the first prompt with and without its image before all others, and stop where the "
+        "endpoint counts as many tokens for both.",
     )
     system: str | None = Field(None, description="System text in place of the prompts' own.")
     limit_as: Literal["max_tokens", "max_completion_tokens"] = Field(
@@ -171,8 +192,8 @@ class Endpoint(GenerativeSpec):
             protocol: what a system of it is to be asked.
             file: its own file, to be named.
         """
-        if self.url and any(stage.repetition_penalty != 1 for stage in protocol.stages):
-            yield "has a repetition_penalty, which an endpoint may not know"
+        if self.url and not self.server and any(stage.repetition_penalty != 1 for stage in protocol.stages):
+            yield "has a repetition_penalty, which an endpoint may not know; `server` says which one it is"
         fixed = sorted(_DRAWING & set(self.body))
         if any(stage.temperature for stage in protocol.stages) and (self.temperature is None or fixed):
             what = f"body sets {', '.join(fixed)}" if fixed else "temperature is null"
@@ -180,27 +201,29 @@ class Endpoint(GenerativeSpec):
 
     def asking(self) -> dict[str, Any]:
         """Return how it is asked, where that shapes what it answers: part of the identity of its answers."""
-        return self.model_dump(
-            mode="json", include={"pixels", "min_pixels", "limit_as", "temperature", "seed", "detail", "body"}
-        )
-
-    @field_validator("key")
-    @classmethod
-    def _name_of_a_variable(cls, value: str | None) -> str | None:
-        if value is not None and (
-            not re.fullmatch(r"[A-Z][A-Z0-9_]{1,63}", value) or sum(c.isdigit() for c in value) > 4
-        ):
-            raise ValueError(
-                "key: give the NAME of an environment variable (OPENAI_API_KEY), never the key itself"
-            )
-        return value
+        asking = {"pixels", "min_pixels", "limit_as", "temperature", "seed", "detail", "body"}
+        if self.server is not None:  # as before there was the field
+            asking.add("server")
+        return self.model_dump(mode="json", include=asking)
 
     @field_validator("url")
     @classmethod
     def _plain_address(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", value):
-            raise ValueError("url: give http(s)://HOST/PATH, without user, key or query")
-        return value.rstrip("/") if value is not None else None
+        if value is None:
+            return None
+        if not _ADDRESS.fullmatch(value):
+            raise ValueError("give http(s)://HOST/PATH, without user and key")
+        address, _, query = value.partition("?")
+        said = parse_qsl(query, keep_blank_values=True)
+        if any(_SECRET.search(name) or max(map(len, (name, text))) > _LONGEST for name, text in said):
+            raise ValueError(
+                "its query seems to hold a key; put that into an environment variable, and name this in "
+                "`key` or `headers`"
+            )
+        address = address.rstrip("/")
+        if urlsplit(address).path.endswith("/chat/completions"):
+            raise ValueError("give the base address, without /chat/completions, which is added")
+        return f"{address}?{query}" if query else address
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -209,9 +232,11 @@ class Endpoint(GenerativeSpec):
         if self.url is not None and self.model is None:
             raise ValueError("model: the name that requests carry is missing")
         if self.managed is not None and (
-            given := [key for key in ("key", "price", "budget") if getattr(self, key) is not None]
+            given := [key for key in ("key", "headers", "server", "price", "budget") if getattr(self, key)]
         ):
             raise ValueError(f"{given[0]}: is for a url; a managed server is your own")
+        if any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("headers: Authorization is sent of what `key` names")
         if self.budget is not None and self.price is None:
             raise ValueError("budget: needs price")
         if self.url is not None and (self.image_as == "path") != (self.media is not None):

@@ -49,10 +49,9 @@ def source(task: AskingTask, asking: Asking, images: pa.Table) -> Source:
             "package": managed.version(spec.managed),
         }
     of_all = digest(spec, None if weights is None else weights.digest)
+    called = str(spec.model or spec.description) if spec.url is None else f"{spec.model} at {spec.url}"
     start = functools.partial(_reached, task, spec, weights, images)
-    return Source(
-        of_all, str(spec.model or spec.description), identity | {"weights": of_all}, start, spec.max_errors
-    )
+    return Source(of_all, called, identity | {"weights": of_all}, start, spec.max_errors)
 
 
 def as_its_file_says(planned: Endpoint, file: Path) -> Endpoint:

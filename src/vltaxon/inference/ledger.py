@@ -33,7 +33,7 @@ class Ledger:
             budget: ceiling of what all jobs spend.
         """
         self.file, self._price, self._budget = file, price, budget
-        self.exchanges = self.prompt = self.cached = self.completion = self._requests = 0
+        self.exchanges = self.prompt = self.cached = self.completion = self.untold = self._requests = 0
         self.spent = self._before = self._reserved = 0.0
         self._open: IO[str] | None = None
 
@@ -98,7 +98,7 @@ class Ledger:
         return True
 
     def settle(self, cost: float, usages: list[Usage]) -> None:
-        """Give back what was reserved, and count what was used.
+        """Give back what was reserved, and count what was used: all that was reserved where that is not told.
 
         Args:
             cost: that was reserved.
@@ -110,11 +110,15 @@ class Ledger:
         self._requests -= 1
         self._reserved = self._reserved - cost if self._requests else 0.0
         for usage in usages:
-            money = self.cost(usage.prompt, usage.completion, usage.cached or 0)
+            prompt, cached, completion = usage.prompt or 0, usage.cached or 0, usage.completion or 0
+            money = self.cost(prompt, completion, cached)
+            if not usage.known:
+                money = max(money, cost)
+                self.untold += 1
             self.exchanges += 1
-            self.prompt += usage.prompt
-            self.cached += usage.cached or 0
-            self.completion += usage.completion
+            self.prompt += prompt
+            self.cached += cached
+            self.completion += completion
             self.spent += money
             self._write({"tokens": [usage.prompt, usage.cached, usage.completion], "cost": money})
         self._write({"reserved": -cost, "cost": -cost})
@@ -129,12 +133,14 @@ class Ledger:
     def facts(self) -> dict[str, Any]:
         """Return the totals of this job."""
         tokens = {"prompt": self.prompt, "cached": self.cached, "completion": self.completion}
-        return {"tokens": tokens, **({"cost": round(self.spent, 6)} if self._price is not None else {})}
+        facts: dict[str, Any] = {"tokens": tokens} | ({"untold": self.untold} if self.untold else {})
+        return facts | ({"cost": round(self.spent, 6)} if self._price is not None else {})
 
     def __str__(self) -> str:
         share = f", {self.cached / self.prompt:.0%} of them cached" if self.cached else ""
         words = f"{self.exchanges:,} exchanges: {self.prompt:,} prompt tokens{share}"
         words += f", {self.completion:,} completion tokens"
+        words += f"; {self.untold:,} did not tell what they cost" if self.untold else ""
         if self._price is None:
             return words
         limit = f" of a budget of {self._budget:g}" if self._budget is not None else ""

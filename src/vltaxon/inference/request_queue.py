@@ -5,18 +5,18 @@ import random
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx2
 
 from vltaxon.engines.server import Endpoint
 from vltaxon.errors import UserError
 from vltaxon.inference import completions_api
-from vltaxon.inference.completions_api import Answer, Passing, Refused, Usage
+from vltaxon.inference.completions_api import Answer, Malformed, Passing, Refused, Usage
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.ledger import Ledger
 from vltaxon.inference.rate_limit import RateLimit, Stopped
-from vltaxon.inference.served import Patience, Served
+from vltaxon.inference.served import Patience, Served, completions
 from vltaxon.inference.server_requests import SentImages, request_body
 
 _IN_A_ROW = (
@@ -35,10 +35,46 @@ class Asked:
     decoding: Decoding
 
 
+@dataclass
+class Experience:
+    """What all requests to an endpoint so far have told.
+
+    Attributes:
+        prompt: most tokens of a prompt, with an image (True) and without.
+        completion: most tokens of a completion, which may be beyond the limit where some are not shown.
+        answered: whether there was a completion at all.
+        warned: what has been warned of.
+    """
+
+    prompt: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    completion: int = 0
+    answered: bool = False
+    warned: set[str] = field(default_factory=set)
+
+    def learn(self, shown: bool, usage: Usage) -> None:
+        """Take in the tokens of an exchange.
+
+        Args:
+            shown: whether there was an image.
+            usage: the tokens.
+        """
+        self.answered = True
+        self.prompt[shown] = max(self.prompt[shown], usage.prompt or 0)
+        self.completion = max(self.completion, usage.completion or 0)
+
+    def warn(self, words: str) -> None:
+        """Say something once."""
+        if words not in self.warned:
+            print(f"warning: {words}", flush=True)
+            self.warned.add(words)
+
+
 class RequestQueue:
     """Workers that take requests in the order of their images, and the responses that they have got."""
 
-    def __init__(self, asked: Asked, images: SentImages, ledger: Ledger, patience: Patience) -> None:
+    def __init__(
+        self, asked: Asked, images: SentImages, ledger: Ledger, patience: Patience, experience: Experience
+    ) -> None:
         """Send nothing yet.
 
         Args:
@@ -46,8 +82,10 @@ class RequestQueue:
             images: of the requests.
             ledger: counts tokens and money.
             patience: how long to wait before a request is sent again.
+            experience: with the endpoint, which grows.
         """
         self._spec, self._served, self._ledger, self._patience = asked.spec, asked.served, ledger, patience
+        self._experience = experience
         self._requests, self._decoding, self._images = asked.requests, asked.decoding, images
         places = sorted(range(len(asked.requests)), key=lambda i: (asked.requests[i].image_id or "", i))
         self._order = iter(places)
@@ -55,7 +93,6 @@ class RequestQueue:
         self._stop: BaseException | None = None
         self._settled = asyncio.Event()
         self._failing: set[tuple[str | None, str]] = set()
-        self._most_prompt = {True: 0, False: 0}  # tokens of a prompt so far, with an image and without
         self._last = time.perf_counter()
 
     async def start(self) -> None:
@@ -78,7 +115,6 @@ class RequestQueue:
         """End all exchanges."""
         if hasattr(self, "_client"):
             await self._client.aclose()
-        self._images.close()
 
     async def ready(self) -> list[tuple[int, Response]]:
         """Return what has come since the last call, at least one; none at the end.
@@ -115,7 +151,7 @@ class RequestQueue:
 
     async def _halt(self, error: BaseException) -> None:
         """Send nothing more; what is on its way is waited for."""
-        plain = UserError(self._plain(str(error))) if isinstance(error, UserError) else error
+        plain = UserError(self._served.plain(str(error))) if isinstance(error, UserError) else error
         self._stop = self._stop or plain
         self._settled.set()
         await self._rate.stop()
@@ -128,6 +164,7 @@ class RequestQueue:
         """
         image = await self._images.address(request.image_id)
         body = request_body(self._spec, self._served.model, request, image, self._decoding)
+        shapes = set[str]()
         for attempt in range(1, self._spec.attempts + 1):
             try:
                 return self._response(request, await self._attempt(request, body))
@@ -135,8 +172,16 @@ class RequestQueue:
                 return await self._error(request, str(error))
             except Passing as error:
                 self._served.check()
-                if attempt == self._spec.attempts:
+                again = isinstance(error, Malformed) and error.shape in shapes
+                if again and not self._experience.answered:
+                    raise UserError(
+                        f"{self._served.urls[0]}: what it answers cannot be read, twice in the same way: "
+                        f"{error}. Is `url` the base address of an OpenAI-compatible endpoint?"
+                    ) from error
+                if again or attempt == self._spec.attempts:
                     return await self._error(request, f"{attempt} attempts; the last: {error}")
+                if isinstance(error, Malformed):
+                    shapes.add(error.shape)
                 await self._rate.rest(self._pause(attempt, error))
         raise AssertionError("no attempt at all")
 
@@ -144,15 +189,8 @@ class RequestQueue:
         """Send a request once, in a slot of its own and within the budget."""
         expected = self._expected(request)
         used: list[Usage] = []
-        most = self._ledger.cost(expected, self._decoding.max_new_tokens)
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-        }
-        if self._served.key is not None:
-            headers["Authorization"] = f"Bearer {self._served.key}"
-        url = f"{self._address(request)}/chat/completions"
+        new = max(self._decoding.max_new_tokens, self._experience.completion)
+        most, url = self._ledger.cost(expected, new), completions(self._address(request))
         async with self._rate.slot(expected) as began:
             # what is on its way may cost less than was set aside
             while self._stop is None and not self._ledger.reserve(most):
@@ -161,7 +199,9 @@ class RequestQueue:
             if self._stop is not None:
                 raise Stopped
             try:
-                answer = await completions_api.ask(self._client, url, body, headers, self._spec.timeout, used)
+                answer = await completions_api.ask(
+                    self._client, self._served, url, body, self._spec.timeout, used
+                )
             except Passing as error:
                 if error.overloaded:
                     self._rate.overloaded(began, error.wait)
@@ -169,7 +209,8 @@ class RequestQueue:
             finally:
                 self._ledger.settle(most, used)
                 self._settled.set()
-        self._rate.answered(sum(u.prompt + u.completion for u in used) or expected, expected)
+        counted = sum((usage.prompt or 0) + (usage.completion or 0) for usage in used)
+        self._rate.answered(counted or expected, expected)
         return answer
 
     def _address(self, request: Request) -> str:
@@ -182,7 +223,7 @@ class RequestQueue:
         shown = request.image_id is not None
         image = self._spec.visual_tokens() if shown else 0
         guess = image + (len(request.text) + len(request.system or "")) / _LETTERS
-        return float(self._most_prompt[shown] or guess)
+        return float(self._experience.prompt[shown] or guess)
 
     def _pause(self, attempt: int, error: Passing) -> float:
         """Return seconds until a request is sent again.
@@ -193,37 +234,34 @@ class RequestQueue:
         patience = self._patience
         if error.wait is not None and error.wait > patience.longest_asked:
             raise UserError(
-                f"{self._served.urls[0]}: asks to wait {error.wait:.0f} s ({self._plain(str(error))}); "
-                "run again then"
+                f"{self._served.urls[0]}: asks to wait {error.wait:.0f} s ({error}); run again then"
             )
         doubled: float = min(patience.first * 2 ** (attempt - 1), patience.longest)
         return max(doubled * random.uniform(0.5, 1), error.wait or 0.0)
 
     def _response(self, request: Request, answer: Answer) -> Response:
-        if answer.usage is None and self._spec.price is not None:
-            raise UserError(
-                f"{self._served.urls[0]}: does not tell what it bills (usage), as a `price` needs; drop that"
+        usage, shown, reason = answer.usage, request.image_id is not None, answer.finish_reason
+        if not usage.known and self._spec.price is not None:
+            self._experience.warn(
+                f"{self._served.urls[0]} does not tell what it bills (usage); each such request is counted "
+                "as the most that it may cost"
             )
         self._failing.clear()
-        shown = request.image_id is not None
-        prompt = answer.usage.prompt if answer.usage else 0
-        self._most_prompt[shown] = max(self._most_prompt[shown], prompt)
+        self._experience.learn(shown, usage)
+        limit = self._spec.body.get(self._spec.limit_as)
+        limit = limit if isinstance(limit, int) else self._decoding.max_new_tokens
+        if reason == "stop" and usage.written is not None and usage.written >= limit:
+            reason = "length"
         counts = completions_api.fields(answer) | {"image_tokens": None if shown else 0}
-        return Response(
-            answer.text, answer.finish_reason, **counts, seconds=self._share(), origin=answer.origin
-        )
+        return Response(answer.text, reason, **counts, seconds=self._share(), origin=answer.origin)
 
     async def _error(self, request: Request, words: str) -> Response:
         self._failing.add((request.image_id, request.text))
-        words = self._plain(words)
+        words = self._served.plain(words)
         if len(self._failing) >= _IN_A_ROW:
             failed = f"{_IN_A_ROW} requests in a row failed for good; the last: {words}"
             await self._halt(UserError(f"{self._served.urls[0]}: {failed}"))
         return Response("", "error", None, None, None, self._share(), error=words)
-
-    def _plain(self, words: str) -> str:
-        """Return words that may be written down: endpoints quote keys."""
-        return words.replace(self._served.key, "***") if self._served.key else words
 
     def _share(self) -> float:
         """Return seconds since the last response: together they are the time that all of them took."""

@@ -1,15 +1,13 @@
 """Where a model is served, and with how much patience it is asked."""
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vltaxon import provenance
+from vltaxon import credentials, provenance
 from vltaxon.engines.server import Endpoint
-from vltaxon.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,7 @@ class Served:
         key: of the endpoint.
         media: folder of images that the server may read.
         check: raises an error where a server of ours no longer runs.
+        further: headers, but for that of the key.
     """
 
     urls: Sequence[str]
@@ -46,21 +45,36 @@ class Served:
     key: str | None = field(default=None, repr=False)
     media: Path | None = None
     check: Callable[[], None] = lambda: None
+    further: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers of a request."""
+        json_only = dict.fromkeys(("Content-Type", "Accept"), "application/json")
+        bearer = {"Authorization": f"Bearer {self.key}"} if self.key is not None else {}
+        return json_only | {"Accept-Encoding": "identity"} | bearer | dict(self.further)
+
+    def plain(self, words: str) -> str:
+        """Return words that may be written down: endpoints quote keys."""
+        return credentials.hide(words, [*filter(None, [self.key]), *self.further.values()])
+
+
+def completions(url: str) -> str:
+    """Return where completions are asked for at a base address, whose query stays behind."""
+    base, mark, query = url.partition("?")
+    return f"{base}/chat/completions{mark}{query}"
 
 
 def remote(spec: Endpoint) -> Served:
-    """Return the endpoint at a url, with its key from the environment.
+    """Return the endpoint at a url, with its keys from the environment.
 
     Raises:
-        UserError: the key's variable is not set.
+        UserError: a variable is not set, or holds no key.
     """
     assert spec.url is not None and spec.model is not None
-    key = os.environ.get(spec.key, "").strip() if spec.key is not None else None
-    if key == "":
-        raise UserError(
-            f"{spec.url}: its key belongs in the environment variable {spec.key}, which is not set"
-        )
-    return Served((spec.url,), spec.model, f"{spec.model}@{urlsplit(spec.url).netloc}", key, spec.media)
+    key = credentials.read(spec.key, spec.url) if spec.key is not None else None
+    further = {name: credentials.read(variable, spec.url) for name, variable in spec.headers.items()}
+    return Served((spec.url,), spec.model, _name(spec), key, spec.media, further=further)
 
 
 def digest(spec: Endpoint, weights: str | None) -> str:
@@ -68,8 +82,19 @@ def digest(spec: Endpoint, weights: str | None) -> str:
 
     Args:
         spec: the model's file.
-        weights: digest of the weights that are served; None where they are not ours, then name and host stand
-            for them.
+        weights: digest of the weights that are served; None where they are not ours, then name and address
+            stand for them.
     """
-    served = f"{spec.model}@{urlsplit(str(spec.url)).netloc}" if weights is None else weights
+    served = _name(spec) if weights is None else weights
     return f"{served}?{provenance.digest_text(json.dumps(spec.asking(), sort_keys=True))}"
+
+
+def _name(spec: Endpoint) -> str:
+    """Return what an endpoint is told apart by: the model's name, and the address without what is usual.
+
+    That is https, and the path /v1: what was answered there before the rest was told apart stays found.
+    """
+    url = urlsplit(str(spec.url))
+    host = f"{url.netloc}:80" if url.scheme == "http" and url.port is None else url.netloc
+    path = "" if url.path == "/v1" else url.path or "/"
+    return f"{spec.model}@{host}{path}{url.query and f'?{url.query}'}"

@@ -6,6 +6,8 @@ warm cache. Images are sent without loss, as every other engine sees them.
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from vltaxon.data.images import ImageStore
@@ -13,9 +15,12 @@ from vltaxon.engines.server import Endpoint
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.ledger import Ledger
-from vltaxon.inference.request_queue import Asked, RequestQueue
+from vltaxon.inference.request_queue import Asked, Experience, RequestQueue
 from vltaxon.inference.served import Patience, Served, digest
 from vltaxon.inference.server_requests import SentImages
+
+_PROBED = 16  # tokens that the answers to a probe may have
+_WORDS = 2  # of a token, at most: a prompt that counts fewer tokens was cut
 
 
 class ServerEngine:
@@ -39,7 +44,8 @@ class ServerEngine:
             patience: how long to wait before a request is sent again.
         """
         self._spec, self._served, self._images, self._ledger = spec, served, images, ledger
-        self._patience = patience or Patience()
+        self._patience, self._experience = patience or Patience(), Experience()
+        self._probe = spec.probe and spec.remote  # a server of ours shows what it is given
         self.digest = digest(spec, served.digest)
 
     @property
@@ -60,20 +66,66 @@ class ServerEngine:
         Raises:
             UserError: nothing more will be answered: no access, the budget is spent, or every request fails.
                 What was answered has been yielded. Also where completions would have to be of given texts: no
-                endpoint is asked for that.
+                endpoint is asked for that; and where an endpoint does not see images, or not all of a prompt.
         """
         if decoding.only:
             raise UserError(
                 f"{self._spec.model}: engine server cannot be held to given texts; take engine transformers"
             )
-        with asyncio.Runner() as runner:
-            images = SentImages(self._spec, self._images, self._served.media, requests)
+        shown = [request for request in requests if request.image_id is not None]
+        try:
+            if self._probe and shown:
+                self._check_sight(max(shown, key=_words), decoding)
+                self._probe = False
+            yield from self._asked(requests, decoding)
+        finally:
+            print(f"{self._served.model}: {self._ledger}", flush=True)
+
+    def _asked(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[tuple[int, Response]]:
+        images = SentImages(self._spec, self._images, self._served.media, requests)
+        with closing(images), asyncio.Runner() as runner:
             asked = Asked(self._spec, self._served, requests, decoding)
-            queue = RequestQueue(asked, images, self._ledger, self._patience)
+            queue = RequestQueue(asked, images, self._ledger, self._patience, self._experience)
             try:
                 runner.run(queue.start())
                 while some := runner.run(queue.ready()):
                     yield from some
             finally:
                 runner.run(queue.close())
-                print(f"{self._served.model}: {self._ledger}", flush=True)
+
+    def _check_sight(self, request: Request, decoding: Decoding) -> None:
+        """Send a prompt with and without its image, and compare the tokens that are counted.
+
+        Args:
+            request: about an image.
+            decoding: how completions are written.
+
+        Raises:
+            UserError: the image counts nothing, or the prompt is cut.
+        """
+        few = replace(decoding, max_new_tokens=min(_PROBED, decoding.max_new_tokens))
+        both = dict(self._asked([request, replace(request, image_id=None)], few))
+        seen, unseen = both[0].prompt_tokens, both[1].prompt_tokens
+        where, off = self._served.urls[0], "If you know better, say `probe: false` in the model's file"
+        if both[0].error is not None and both[1].error is None:
+            raise UserError(f"{where}: answers a prompt, but not with an image: {both[0].error}. {off}")
+        if seen is None or unseen is None:
+            why = both[1].error or "it does not tell the tokens of both prompts (usage)"
+            self._experience.warn(f"it is not known whether {where} looks at images: {why}")
+            return
+        if seen <= unseen:
+            raise UserError(
+                f"{where}: counts {seen} tokens for a prompt with an image, and {unseen} without: "
+                f"{self._served.model} does not see the image, or the prompt is cut before it. Serve a model "
+                f"that sees, with a context that holds image and text. {off}"
+            )
+        if _words(request) > _WORDS * unseen:
+            raise UserError(
+                f"{where}: counts {unseen} tokens for a prompt of {_words(request)} words: it cuts prompts. "
+                f"Serve the model with a larger context. {off}"
+            )
+        print(f"{self._served.model}: an image counts {seen - unseen} tokens", flush=True)
+
+
+def _words(request: Request) -> int:
+    return len(f"{request.system or ''} {request.text}".split())

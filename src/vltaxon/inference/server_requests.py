@@ -4,16 +4,28 @@ import asyncio
 import base64
 import io
 import json
+import shutil
+import uuid
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from vltaxon import prompts, provenance
 from vltaxon.data.images import ImageStore
 from vltaxon.engines.server import Endpoint
 from vltaxon.inference.engine import Decoding, Request
+
+_NEUTRAL = {  # else vLLM and SGLang draw as the checkpoint's generation_config says
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "top_k": -1,
+    "top_p": 1.0,
+    "min_p": 0.0,
+}
 
 
 def request_body(
@@ -28,9 +40,10 @@ def request_body(
         image: address of the image, None of a request about none.
         decoding: how the completion is written.
     """
-    settings = {spec.limit_as: decoding.max_new_tokens} | _drawing(spec, request, decoding)
-    if spec.managed is not None or decoding.repetition_penalty != 1:
-        settings["repetition_penalty"] = decoding.repetition_penalty  # else vLLM takes the checkpoint's
+    settings: dict[str, Any] = _NEUTRAL if spec.managed is not None or spec.server is not None else {}
+    settings = settings | {spec.limit_as: decoding.max_new_tokens} | _drawing(spec, request, decoding)
+    if decoding.repetition_penalty != 1:
+        settings["repetition_penalty"] = decoding.repetition_penalty
     given = {key: value for key, value in settings.items() if value is not None}
     messages = _messages(spec, request, image)
     return json.dumps({"model": model, "messages": messages, **given, **spec.body}).encode()
@@ -56,8 +69,6 @@ def _drawing(spec: Endpoint, request: Request, decoding: Decoding) -> dict[str, 
     if not decoding.temperature:
         return settings
     settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p}
-    if spec.managed is not None:
-        settings |= {"top_k": -1, "min_p": 0.0}  # else vLLM takes the checkpoint's
     if spec.managed is not None or spec.seed is not None:
         mixed = provenance.digest_text(str(spec.seed), str(decoding.seed), str(request.sample))
         settings["seed"] = int(mixed[:7], 16)
@@ -75,10 +86,12 @@ class SentImages:
         Args:
             spec: says how many pixels are shown.
             images: that requests may be about.
-            media: folder of the files that are sent; None where images are in the request.
+            media: folder for the files that are sent, which get one of their own in it: others may use it,
+                too; None where images are in the request.
             requests: that will be sent.
         """
-        self._spec, self._images, self._media = spec, images, media
+        self._spec, self._images = spec, images
+        self._media = None if media is None else media.resolve() / f"vltaxon-{uuid.uuid4().hex}"
         self._uses = Counter(request.image_id for request in requests)
         self._addresses: dict[str, asyncio.Task[str]] = {}
 
@@ -94,7 +107,7 @@ class SentImages:
         data = self.png(image_id)
         if self._media is None:
             return f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        path = self._media.resolve() / f"{provenance.digest_text(image_id)}.png"
+        path = self._media / f"{sha256(data).hexdigest()}-{provenance.digest_text(image_id)}.png"
         with provenance.atomic(path) as part:
             part.write_bytes(data)
         return path.as_uri()
@@ -112,11 +125,10 @@ class SentImages:
             self._delete(await self._addresses.pop(image_id))
 
     def close(self) -> None:
-        """Forget all."""
-        for address in self._addresses.values():
-            if address.done() and not address.cancelled() and address.exception() is None:
-                self._delete(address.result())
+        """Delete all files that were made; none may be under way."""
+        if self._media is not None:
+            shutil.rmtree(self._media, ignore_errors=True)
 
     def _delete(self, address: str) -> None:
         if self._media is not None:
-            Path(urlsplit(address).path).unlink(missing_ok=True)
+            Path(unquote(urlsplit(address).path)).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ Semantics: those of the benchmark's code (Tan et al., arXiv 2505.24840, utils/me
 answer is wrong here and has columns of its own.
 """
 
+import json
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -30,9 +31,11 @@ from vltaxon.metrics.database import (
 from vltaxon.metrics.heads import Metrics
 from vltaxon.metrics.uncertainty import interval, mean_intervals, resampled
 from vltaxon.provenance import atomic, verify, write_parquet
-from vltaxon.tasks.scoring import ScoreTask
+from vltaxon.provenance import facts as facts_of
+from vltaxon.tasks.scoring import ScoreTask, Sources
 
 _KEY = ("choices", "system", "metric", "level")
+_OPEN = "open_set"
 
 
 class _Key(NamedTuple):
@@ -91,11 +94,31 @@ def score(task: ScoreTask) -> None:
                     seed = (task.seed, zlib.crc32(dataset.encode()))
                     found = sorted(_scores(images.some(rows), metrics, task.bootstrap, seed), key=_place)
                     frames.append(_frame(found).with_columns(dataset=pl.lit(dataset), subset=pl.lit(subset)))
-        facts = {"rule": "score", "seed": task.seed, "bootstrap": task.bootstrap}
+        facts: dict[str, object] = {"rule": "score", "seed": task.seed, "bootstrap": task.bootstrap}
+        if warnings := _warnings(sources):
+            facts["warnings"] = warnings
         write_parquet(pl.concat(frames).to_arrow(), task.scores, schemas.SCORES, **facts)
         connection.execute(f"CREATE VIEW scores AS {parquet(task.scores)}")
     # of a shell that a user had open on the database before this one
     task.database.with_name(f"{task.database.name}.wal").unlink(missing_ok=True)
+
+
+def _warnings(sources: Sources) -> list[tuple[str, str, str, str]]:
+    """Return data set, choices, system and words of what predictions are stamped with as a warning."""
+    tables = {
+        (dataset, choices, system): files for (system, dataset, choices), files in sources.answers.items()
+    }
+    for system, of in sources.leaf_systems.items():
+        tables |= {
+            (dataset, _OPEN, system): files for (s, dataset), files in sources.leaves.items() if s == of
+        }
+    return [
+        (*key, words)
+        for key, files in tables.items()
+        for words in sorted(
+            {words for file in files for words in json.loads(facts_of(file).get("warnings", "[]"))}
+        )
+    ]
 
 
 def _place(score: _Score) -> tuple[str, str, str, int]:

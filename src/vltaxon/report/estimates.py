@@ -1,5 +1,6 @@
 """The scores as the report reads them: by data set, choices, system and metric, in the config's order."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 from vltaxon import schemas
-from vltaxon.provenance import read_parquet
+from vltaxon.provenance import facts, read_parquet
 
 OPEN = "open_set"
 
@@ -36,12 +37,27 @@ class Scores:
     """All estimates by (dataset, choices, system, metric, level, subset)."""
 
     found: Mapping[Key, Estimate]
+    warnings: Sequence[Sequence[str]] = ()  # data set, choices, system, words
 
     @classmethod
     def read(cls, path: Path) -> "Scores":
         """Read scores.parquet."""
         frame = pl.DataFrame(read_parquet(path, schemas.SCORES)).select(*_KEY, *Estimate._fields)
-        return cls({row[:6]: Estimate(*row[6:]) for row in frame.iter_rows()})
+        found = {row[:6]: Estimate(*row[6:]) for row in frame.iter_rows()}
+        return cls(found, json.loads(facts(path).get("warnings", "[]")))
+
+    def warned(self, dataset: str, choices: str) -> dict[str, list[str]]:
+        """Return what is to be known of the answers of systems, in words; stage 1 goes with all choices.
+
+        Args:
+            dataset: that the systems were asked about.
+            choices: of the questions.
+        """
+        out: dict[str, list[str]] = {}
+        for of_dataset, kind, system, words in self.warnings:
+            if of_dataset == dataset and kind in (choices, OPEN):
+                out.setdefault(system, []).append(words)
+        return out
 
     def get(
         self,

@@ -1,7 +1,7 @@
 """The main table, in percent with 95 % intervals; the heads of metrics say which columns it has."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from vltaxon.metrics import heads
 from vltaxon.metrics.heads import Column, Metric, Metrics
@@ -18,13 +18,17 @@ INTERVALS = (
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of one data set and kind of options: (system, an estimate per column or None)."""
+    """The rows of one data set and kind of options: (system, an estimate per column or None).
+
+    `warned`: what is to be known of the answers of systems, in words.
+    """
 
     dataset: str
     choices: str
     columns: Sequence[Column]
     images: int
     rows: Sequence[tuple[str, Sequence[Estimate | None]]]
+    warned: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -53,15 +57,17 @@ class Block:
 
     def marked(self, labels: Mapping[str, str]) -> dict[str, str]:
         """Return the labels of systems, with a mark where there is a warning below the table."""
-        marked = {system for system, _ in self.above()}
+        marked = {system for system, _ in self.above()} | self.warned.keys()
         return {system: f"{label} {MARK}" if system in marked else label for system, label in labels.items()}
 
     def warnings(self, labels: Mapping[str, str]) -> list[str]:
         """Return the lines below the table, one for each warning of a marked system."""
-        return [
+        shares = [
             f"{MARK} {labels[system]}: {' and '.join(shares)} {words}"
             for (system, words), shares in self.above().items()
         ]
+        some = [(system, words) for system, _ in self.rows for words in self.warned.get(system, ())]
+        return shares + [f"{MARK} {labels[system]}: {words}" for system, words in dict.fromkeys(some)]
 
 
 def main_columns(metrics: Metrics) -> list[Column]:
@@ -102,7 +108,8 @@ def blocks(scores: Scores, labels: Mapping[str, str], columns: Sequence[Column])
                 if s in systems
             ]
             images = scores.images(dataset, choices)
-            out.append(Block(dataset, choices, columns, images, [row for row in rows if any(row[1])]))
+            kept, warned = [row for row in rows if any(row[1])], scores.warned(dataset, choices)
+            out.append(Block(dataset, choices, columns, images, kept, warned))
     return out
 
 

@@ -240,6 +240,76 @@ def test_a_failed_job_is_taken_up_by_the_next_even_at_a_mirror(tmp_path: Path) -
     assert [(one["Range"], "If-Range" in one) for one in mirror.asked] == [("bytes=100000-", False)]
 
 
+SIGNED = "X-Amz-Credential=me&X-Amz-Signature=abc0123456789"
+
+
+@pytest.mark.parametrize(
+    ("always", "ends"),
+    [
+        (None, ""),
+        (status(404), "no such file"),
+        (status(503), "gave up after 4 attempts"),
+        (status(302, Location=f"/elsewhere/birds.tar.gz?{SIGNED}"), "cannot be followed"),
+        (status(302, Location=f"ftp://elsewhere/birds.tar.gz?{SIGNED}"), "cannot be followed"),
+        (scrawl(b"220 ftp.example.org ready\r\n"), "gave up"),
+        (status(200, OTHER), "not the one that the data set names"),
+    ],
+)
+def test_a_signed_address_is_asked_and_its_signature_written_nowhere(
+    tmp_path: Path, always: Fault | None, ends: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths: list[str] = []
+
+    def first(handler: Any) -> None:
+        paths.append(handler.path)
+        bent(stop=100_000)(handler)
+
+    with serving(CONTENT, [first], always=always) as served:
+        source = Source(url=f"{served.url()}?{SIGNED}")
+        task = wanted(raw(source), tmp_path / "raw" / "birds.tar.gz", tmp_path / "state")
+        words = ""
+        try:
+            download(task, QUICK)
+        except UserError as error:
+            words = str(error)
+    assert ends in words and bool(ends) == bool(words) and paths == [f"/2021/birds.tar.gz?{SIGNED}"]
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    shown = f"{words}{capfd.readouterr()}{task}{task!r}{source}"
+    assert f"{served.url()}?***" in shown and "Signature" not in shown
+    assert not any(SIGNED.encode() in content for content in files)
+
+
+def test_a_token_is_taken_from_the_environment_and_sent_to_that_host_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, target = tmp_path / "state", tmp_path / "raw" / "birds.tar.gz"
+    with serving(CONTENT) as served:
+        source = Source(url=served.url(), token="HUB_TOKEN")
+        monkeypatch.setenv("HUB_TOKEN", "hf_abc 0123456789")
+        with pytest.raises(UserError, match="HUB_TOKEN has white space within the key"):
+            download(wanted(raw(source), target, file), QUICK)
+        monkeypatch.delenv("HUB_TOKEN")
+        with pytest.raises(UserError, match="environment variable HUB_TOKEN, which is not set"):
+            download(wanted(raw(source), target, file), QUICK)
+        assert served.asked == []
+        monkeypatch.setenv("HUB_TOKEN", "hf_abc0123456789\n")
+        served.faults = [status(302, Location=served.url().replace("127.0.0.1", "localhost"))]
+        download(wanted(raw(source), target, file), QUICK)
+        assert [one.get("Authorization") for one in served.asked] == ["Bearer hf_abc0123456789", None]
+    assert target.read_bytes() == CONTENT and "hf_abc" not in str(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:pass@host.org/a.tar", "me:pass@host.org/a.tar", "ftp://me:pass@h/a.tar"]
+)
+def test_an_address_with_a_password_is_refused_and_not_quoted(url: str) -> None:
+    with pytest.raises(
+        ValueError, match="without user and password, and name a variable in `token`"
+    ) as caught:
+        Source(url=url)
+    assert "pass@" not in caught.value.errors()[0]["msg"]  # type: ignore[attr-defined]
+
+
 def test_what_was_begun_for_another_checksum_is_thrown_away(tmp_path: Path) -> None:
     with serving(OTHER, [bent(stop=100_000)], always=status(503)) as served, pytest.raises(UserError):
         get(tmp_path, served, md5=hashlib.md5(OTHER).hexdigest())

@@ -50,6 +50,7 @@ def spec(url: str, **more: Any) -> Endpoint:
         "timeout": 1.0,
         "attempts": 3,
         "licence": "MIT",
+        "probe": False,
     }
     return Endpoint.model_validate(given | more)
 
@@ -242,7 +243,7 @@ def test_requests_about_no_image_are_asked_without_one_beside_those_that_have_on
 def test_requests_about_no_image_are_billed_within_the_budget_at_their_own_length(world: World) -> None:
     """They are as long as the endpoint here says; what an image would cost is not set aside for them."""
     some = [replace(r, image_id=None, text=f"{r.text} {'why? ' * 60}") for r in numbered(world, 40)]
-    with fake.serving() as server:
+    with fake.serving(say=lambda _: fake.completion("A")) as server:
         given = spec(server.url, price=PRICE, budget=9.9, image_tokens=10**6)
         with pytest.raises(UserError, match="raise `budget`"), engine(world, given) as one:
             list(one.generate(some, Decoding(2)))
@@ -351,7 +352,8 @@ def test_the_budget_is_not_exceeded_what_was_answered_is_kept_and_the_next_job_r
 
 
 def test_tokens_that_are_billed_count_even_where_the_answer_is_of_no_use(world: World) -> None:
-    served = fake.serving(fault=lambda text, before: PASSING["empty choices"] if before < 2 else None)
+    faults = [PASSING["empty choices"], fake.says(fake.completion("A", "error"))]
+    served = fake.serving(fault=lambda text, before: faults[before] if before < 2 else None)
     with served as server, engine(world, spec(server.url, price=PRICE)) as one:
         assert [response.origin for _, response in one.generate(requests(world, "q"), Decoding(5))] == [
             "m-1 fp_1"
@@ -432,11 +434,92 @@ def test_nothing_is_sent_that_the_ledger_has_no_room_for(tmp_path: Path) -> None
     assert "error: spent.jsonl: could not be written: No space left on device" in said
 
 
-def test_a_price_needs_usage(world: World) -> None:
-    with fake.serving(say=lambda _: fake.completion("A", usage=None)) as server:
-        assert asked(world, spec(server.url), requests(world, "q"))[0].prompt_tokens is None
-        with pytest.raises(UserError, match="does not tell what it bills"):
-            asked(world, spec(server.url, price=PRICE), requests(world, "q"))
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        "free",
+        {"prompt_tokens": 100},
+        {"prompt_tokens": None, "completion_tokens": 2},
+        {"prompt_tokens": 2**31, "completion_tokens": 2},
+        {"prompt_tokens": -1, "completion_tokens": True},
+        {"prompt_tokens": 0, "completion_tokens": "2"},
+        {"prompt_tokens": 1e400, "completion_tokens": [2]},
+    ],
+)
+def test_where_no_tokens_are_told_the_answer_is_kept_and_as_much_is_counted_as_was_set_aside(
+    world: World, usage: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """1.2 of each: 100 tokens of the image and 5 new ones at most, and nothing cached; and no more is asked
+    than the budget allows.
+    """
+    with fake.serving(say=lambda _: fake.completion("A", usage=usage)) as server:
+        (free,) = asked(world, spec(server.url), requests(world, "q"))
+        given = spec(server.url, price={"input": 10_000, "output": 100_000}, budget=5, image_tokens=100)
+        with pytest.raises(UserError, match="raise `budget`"), engine(world, given) as one:
+            got = [response for _, response in one.generate(numbered(world, 9), Decoding(2))]
+            assert got == []
+    assert free.completion == "A" and free.error is None and len(server.asked) == 1 + 4
+    assert one.facts["usage"]["untold"] == 4 and 4.8 <= one.facts["usage"]["cost"] <= 5
+    assert capfd.readouterr().out.count("does not tell what it bills (usage)") == 1
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        # reasoning within completion_tokens (OpenAI), in the total alone (Gemini), in total and details (xAI),
+        # in the details alone, in both though the completion says 0 (CLIProxyAPI#5733)
+        (dict(prompt=90, completion=70, total=160, reasoning=60), (90, 0, 70)),
+        (dict(prompt=90, completion=10, total=160), (90, 0, 70)),
+        (dict(prompt=90, completion=10, total=160, reasoning=60), (90, 0, 70)),
+        (dict(prompt=90, completion=10, reasoning=60), (90, 0, 70)),
+        (dict(prompt=21, completion=0, total=81, reasoning=60), (21, 0, 60)),
+        # what was cached beside the prompt, and a total that is less than the prompt (MCP-Bridge#48)
+        (dict(prompt=10, completion=5, cached=80), (90, 80, 5)),
+        (dict(prompt=1066, completion=5, total=103), (1066, 0, 5)),
+    ],
+)
+def test_of_what_an_endpoint_says_that_it_bills_the_larger_counts(
+    world: World, usage: dict[str, int], counted: tuple[int, int, int]
+) -> None:
+    said: dict[str, Any] = {
+        f"{name}_tokens": usage[name] for name in ("prompt", "completion", "total") if name in usage
+    }
+    said["completion_tokens_details"] = {"reasoning_tokens": usage.get("reasoning")}
+    said["prompt_tokens_details"] = {"cached_tokens": usage.get("cached")}
+    price = {"input": 1, "output": 1000}
+    served = fake.serving(say=lambda _: fake.completion("A", usage=said))
+    with served as server, engine(world, spec(server.url, price=price)) as one:
+        ((_, response),) = one.generate(requests(world, "q"), Decoding(500))
+    tokens = one.facts["usage"]["tokens"]
+    assert tuple(tokens.values()) == counted and response.completion_tokens == counted[2]
+    assert one.facts["usage"]["cost"] == pytest.approx((counted[0] + 1000 * counted[2]) / 1e6)
+
+
+def test_reasoning_beyond_the_limit_is_set_aside_from_then_on(world: World) -> None:
+    """An answer costs 7 where its limit says 0.5: one passes, and none that the budget would not bear."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 5, "total_tokens": 71}
+    given = {"price": {"input": 0, "output": 100_000}, "budget": 20, "concurrency": 1}
+    with (
+        fake.serving(say=lambda _: fake.completion("A", usage=usage)) as server,
+        pytest.raises(UserError, match="raise `budget`"),
+        engine(world, spec(server.url, **given)) as one,
+    ):
+        list(one.generate(numbered(world, 9), Decoding(5)))
+    assert len(server.asked) == 2 and one.facts["usage"]["cost"] == 14
+
+
+def test_what_may_have_been_billed_counts_where_no_answer_came(world: World) -> None:
+    price = {"input": 10_000, "output": 100_000}
+    faults = {"stall": PASSING["a stall"], "cut": PASSING["half closed"], "busy": fake.status(500)}
+    for name, cost in (("stall", 1.2), ("cut", 1.2), ("busy", 0)):
+        fault = faults[name]
+        with fake.serving(fault=lambda text, before, fault=fault: None if before else fault) as server:
+            given = spec(server.url, price=price, image_tokens=98)
+            with engine(world, given) as one:
+                list(one.generate(requests(world, "q" * 5), Decoding(2)))
+        assert one.facts["usage"]["cost"] == pytest.approx(1.2 + cost, abs=0.1), name
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class Journaled:
         known = self._journal.find(list(places))
         if known:
             print(f"journal: {len(known):,} of {len(places):,} requests are answered there", flush=True)
-        self._origins |= {response.origin for response in known.values() if response.origin is not None}
+        self._origins |= {response.origin for response in known.values() if response.origin}
         for found, response in known.items():
             yield from ((at, response) for at in places[found])
         rest = [new for new in places if new not in known]
@@ -62,7 +62,7 @@ class Journaled:
             for i, response in self._engine.generate([requests[places[new][0]] for new in rest], decoding):
                 if response.error is None:
                     self._journal.append(rest[i], response)
-                if response.origin is not None:
+                if response.origin:
                     self._origins.add(response.origin)
                 yield from ((at, response) for at in places[rest[i]])
         finally:

@@ -91,6 +91,10 @@ def complete(
         progress.count(requests[at], response)
     if len(responses) < len(requests):
         raise RuntimeError(f"the engine answered {len(responses)} of {len(requests)} requests")
-    return [
+    every = [
         [responses[at] for at in range(start, start + samples)] for start in range(0, len(requests), samples)
     ]
+    if asked.temperature:
+        for some in every:
+            progress.compare(some)
+    return every

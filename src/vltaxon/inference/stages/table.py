@@ -1,8 +1,8 @@
 """Tables of predictions: their rows, and the file that they are written to."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Write = Callable[[pa.Table], None]
 
+_MOST = 2**31 - 1  # of a column of tokens
+
 
 @dataclass(frozen=True)
 class Progress:
-    """What counts the responses of a job: those that failed, and a bar that shows how far it is."""
+    """What counts the responses of a job: those that failed, and a bar that shows how far it is.
+
+    `alike`: whether samples of a prompt that were drawn are all the same, of those that there were.
+    """
 
     failures: FailedRequests
     bar: "tqdm[Any]"
+    alike: set[bool] = field(default_factory=set)
 
     def count(self, request: Request, response: Response) -> None:
         """Count a response.
@@ -37,6 +43,28 @@ class Progress:
         """
         self.failures.note(request, response)
         self.bar.update()
+
+    def compare(self, samples: Sequence[Response]) -> None:
+        """See whether the drawn samples of a prompt differ."""
+        texts = [response.completion for response in samples if response.error is None]
+        if len(texts) > 1:
+            self.alike.add(len(set(texts)) == 1)
+
+    def warnings(self, facts: Mapping[str, Any]) -> list[str]:
+        """Return what readers of the table should know of its answers.
+
+        Args:
+            facts: of the engine.
+        """
+        words = []
+        if len(origins := facts.get("answered_by", ())) > 1:
+            words.append(f"answered by more than one model under the same name: {', '.join(origins)}")
+        if self.alike == {True}:
+            words.append(
+                "the samples of every prompt are all the same, though they were to be drawn: what answers "
+                "seems to ignore the temperature"
+            )
+        return words
 
     def skip(self, number: int) -> None:
         """Count requests that are not asked."""
@@ -61,12 +89,19 @@ def written(
     """
     from tqdm import tqdm
 
+    def ended() -> dict[str, Any]:
+        of_engine = dict(late())
+        if warnings := progress.warnings(of_engine):
+            print(*(f"warning: {words}" for words in warnings), sep="\n", flush=True)
+        return of_engine | ({"warnings": warnings} if warnings else {})
+
     with (
-        provenance.parquet_writer(output, schemas.PREDICTIONS, late=late, **facts) as write,
+        provenance.parquet_writer(output, schemas.PREDICTIONS, late=ended, **facts) as write,
         failures.watched(),
         tqdm(total=responses, desc=facts["stage"]["name"], mininterval=1) as bar,
     ):
-        yield write, Progress(failures, bar)
+        progress = Progress(failures, bar)
+        yield write, progress
 
 
 def table(rows: Sequence[Row]) -> pa.Table:
@@ -99,12 +134,17 @@ def counts(response: Response) -> Row:
     return {
         "completion": response.completion if response.error is None else None,
         "finish_reason": response.finish_reason,
-        "prompt_tokens": response.prompt_tokens,
-        "image_tokens": response.image_tokens,
-        "completion_tokens": response.completion_tokens,
-        "cached_tokens": response.cached_tokens,
+        "prompt_tokens": _counted(response.prompt_tokens),
+        "image_tokens": _counted(response.image_tokens),
+        "completion_tokens": _counted(response.completion_tokens),
+        "cached_tokens": _counted(response.cached_tokens),
         "seconds": response.seconds,
     }
+
+
+def _counted(tokens: int | None) -> int | None:
+    """Return a number of tokens, None of one that cannot be: journals of before keep what endpoints said."""
+    return tokens if tokens is not None and 0 <= tokens <= _MOST else None
 
 
 def unreadable(response: Response) -> parsing.Reading | None:
