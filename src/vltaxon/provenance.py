@@ -152,7 +152,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot
+        if error.errno in (*_FULL, errno.EIO):  # else the file system cannot
             raise
     finally:
         os.close(handle)

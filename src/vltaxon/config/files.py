@@ -84,7 +84,8 @@ class _Strict(yaml.SafeLoader):
             ConstructorError: a key stands twice.
         """
         there = set()
-        for key in (self.construct_object(key, deep=True) for key, _ in node.value):
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in (self.construct_object(key, deep=True) for key in own):
             if isinstance(key, Hashable) and key in there:
                 raise yaml.constructor.ConstructorError(
                     None, None, f'key "{key}" stands twice', node.start_mark

@@ -5,15 +5,11 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from tabulate import LATEX_ESCAPE_RULES
 from tabulate import tabulate as layout
 
 MARK = "†"
 _SIGNS = {MARK: r"$\dagger$", "✓": r"$\checkmark$", "✗": r"$\times$"}
-_TEX = {  # as tabulate writes them in the cells
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-    **{"\\": r"\ensuremath{\backslash}", "<": r"\ensuremath{<}", ">": r"\ensuremath{>}"},
-    **{"^": r"\^{}", "~": r"\textasciitilde{}"},
-}
 _MARKUP = re.compile(r"[\\`*<$~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
 
 
@@ -95,8 +91,8 @@ def as_latex(
 
 
 def _tex(text: str) -> str:
-    """Return plain text on one line, with LaTeX's special characters escaped."""
-    return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split()))
+    """Return plain text on one line, with LaTeX's special characters escaped as in the cells."""
+    return "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in " ".join(text.split()))
 
 
 def comments(lines: Iterable[str]) -> list[str]:

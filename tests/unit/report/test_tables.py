@@ -189,7 +189,7 @@ def test_labels_are_written_as_they_are_in_every_form(tmp_path: Path) -> None:
     table = [line for line in md.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table[:4]}) == 1
     tex = tex_file.read_text("utf-8")
-    ours = r"\_Ours\_ (\$\ensuremath{\backslash}alpha\$ \ensuremath{<}b\ensuremath{>}\&lt; 100 \%) next [x]"
+    ours = r"\_Ours\_ (\$\textbackslash{}alpha\$ \ensuremath{<}b\ensuremath{>}\&lt; 100 \%) next [x]"
     assert ours in tex and r"\#1 \{y\} \textasciitilde{} \^{}" in tex
-    assert re.search(r"^ *\{\}\[a\]\\ensuremath\{\\backslash\}input\\\{x\\\}", tex, re.MULTILINE)
+    assert re.search(r"^ *\{\}\[a\]\\textbackslash\{\}input\\\{x\\\}", tex, re.MULTILINE)
     assert not re.search(r"^ *\[", tex, re.MULTILINE), "the line break before would take it for a length"

@@ -69,3 +69,11 @@ def test_what_was_not_measured_is_said_to_be_unknown(tmp_path: Path) -> None:
 
 def test_no_figures_no_rows(tmp_path: Path) -> None:
     assert usage(tmp_path / "benchmarks") == []
+
+
+def test_half_a_file_of_a_killed_run_is_passed_over(folder: Path) -> None:
+    whole = usage(folder)
+    file = folder / "predict_leaf/base/a.b/2.jsonl"
+    file.write_bytes((folder / "score.jsonl").read_bytes()[:30])
+    (folder / "predict_leaf/base/a.b/3.jsonl").touch()
+    assert usage(folder) == whole
