@@ -198,7 +198,7 @@ WRONG = [
         "test.archive",
         {"source": {"url": "http://x/files/content?id=3"}, "md5": MD5},
         [
-            'file: "content" (of http://x/files/content?id=3) is no file name with an ending; give one as `file`'
+            'file: "content" (of http://x/files/content?***) is no file name with an ending; give one as `file`'
         ],
     ),
     (

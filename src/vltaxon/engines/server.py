@@ -19,7 +19,7 @@ _DRAWING = frozenset(
     {"temperature", "top_p", "top_k", "seed", "n"}
 )  # fields of a request that a stage may set
 _SECRET = re.compile(r"key|token|sig|secret|pass|auth|cred|code", re.IGNORECASE)
-_LONGEST = 32  # characters of a name or value in a query; a longer one is taken for a secret
+_LONGEST = 32  # characters of a value in a query; a longer one is taken for a secret, as is one without name
 _ADDRESS = re.compile(r"https?://([^/\s@?#:\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[^\s@?#]*)?(\?[^\s#]*)?")
 
 
@@ -215,7 +215,7 @@ class Endpoint(GenerativeSpec):
             raise ValueError("give http(s)://HOST/PATH, without user and key")
         address, _, query = value.partition("?")
         said = parse_qsl(query, keep_blank_values=True)
-        if any(_SECRET.search(name) or max(map(len, (name, text))) > _LONGEST for name, text in said):
+        if any(_SECRET.search(name) or not text or len(text) > _LONGEST for name, text in said):
             raise ValueError(
                 "its query seems to hold a key; put that into an environment variable, and name this in "
                 "`key` or `headers`"

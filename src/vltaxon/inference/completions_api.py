@@ -327,7 +327,7 @@ def _usage(told: object) -> Usage:
     or in the details alone. Tokens from a cache are part of `prompt_tokens`, or beside them.
     """
     prompt, total = _count(told, "prompt_tokens") or None, _count(told, "total_tokens")
-    cached = _count(told, "prompt_tokens_details", "cached_tokens")
+    cached = _count(told, "prompt_tokens_details", "cached_tokens") if prompt is not None else None
     written = _count(told, "completion_tokens")
     reasoned = _count(told, "completion_tokens_details", "reasoning_tokens") or 0
     if prompt is not None and (cached or 0) > prompt:

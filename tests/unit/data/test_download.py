@@ -252,7 +252,7 @@ SIGNED = "X-Amz-Credential=me&X-Amz-Signature=abc0123456789"
         (status(302, Location=f"/elsewhere/birds.tar.gz?{SIGNED}"), "cannot be followed"),
         (status(302, Location=f"ftp://elsewhere/birds.tar.gz?{SIGNED}"), "cannot be followed"),
         (scrawl(b"220 ftp.example.org ready\r\n"), "gave up"),
-        (status(200, OTHER), "not the one that the data set names"),
+        (status(200, OTHER), "not the one the data set names"),
     ],
 )
 def test_a_signed_address_is_asked_and_its_signature_written_nowhere(

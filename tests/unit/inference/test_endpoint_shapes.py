@@ -141,7 +141,7 @@ def test_what_cannot_be_read_twice_in_the_same_way_stops_the_job(world: World, n
     )
     with fake.serving(fault=lambda *_: MALFORMED[name]) as server, stopped:
         asked(world, spec(server.url, attempts=8, concurrency=2), numbered(world, 50))
-    assert len(server.asked) <= 4
+    assert len(server.asked) <= 8, "twice by each of those that are under way"
 
 
 def test_one_request_that_cannot_be_read_is_an_error_where_others_are_answered(world: World) -> None:
@@ -209,8 +209,9 @@ def test_answers_are_kept_by_the_whole_address(world: World, url: str, name: str
         assert one.digest.rpartition("?")[0] == name
 
 
-def test_keys_of_answers_that_are_kept_stay(world: World) -> None:
+def test_keys_of_answers_that_are_kept_stay(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written down: what an endpoint at /v1 has answered before is found, whatever fields came since."""
+    monkeypatch.setenv("A_KEY", KEY)
     given = {
         "engine": "server",
         "url": "https://api.example.org/v1",

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import random
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from vltaxon.errors import UserError
 from vltaxon.metrics import heads
 from vltaxon.metrics.compare import difference
 from vltaxon.metrics.score import score
+from vltaxon.provenance import facts, write_parquet
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 SEVEN = {f"S{i}": ("K", f"P{i}", f"C{i}", f"O{i}", f"F{i}", f"G{i}", f"S{i}") for i in range(5)}
@@ -151,6 +153,31 @@ def test_kingdom_is_asked_but_not_scored(bench: Bench) -> None:
     bench.answer("s", "d", "similar", {"i": [T] * 6})
     levels = {key[4] for key in scored(bench) if key[3] == "level_accuracy"}
     assert levels == {2, 3, 4, 5, 6, 7}
+
+
+def test_what_predictions_are_stamped_with_as_a_warning_goes_with_the_scores(bench: Bench) -> None:
+    """Once for all shards, and of a stage 1 to every system that uses it."""
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0", "j": "S1"}, scored=range(2, 8))
+    for system in ("s", "t"):
+        bench.answer(system, "d", "similar", {"i": [T] * 6, "j": [T] * 6})
+    bench.name("s", "d", {"i": ("S0", SEVEN["S0"]), "j": ("S1", SEVEN["S1"])})
+    sources = bench.sources(2)
+    sources = sources.model_copy(update={"leaf_systems": {"s": "s", "t": "s"}})
+    for paths, words in (
+        (sources.answers["t", "d", "similar"], "two models"),
+        (sources.leaves["s", "d"], "alike"),
+    ):
+        for path in paths:
+            write_parquet(pq.read_table(path), path, schemas.PREDICTIONS, warnings=[words])
+    files = Path("results/metrics/scores.parquet"), Path("results/benchmark.duckdb")
+    score(score_task(sources, 20, 0, *files))
+    assert json.loads(facts(files[0])["warnings"]) == [
+        ["d", "similar", "t", "two models"],
+        ["d", "open_set", "s", "alike"],
+        ["d", "open_set", "t", "alike"],
+    ]
+    score(score_task(bench.sources(), 20, 0, *files))
+    assert "warnings" not in facts(files[0])
 
 
 def test_missing_ranks_leave_no_gap(bench: Bench) -> None:

@@ -193,3 +193,19 @@ def test_labels_are_written_as_they_are_in_every_form(tmp_path: Path) -> None:
     assert ours in tex and r"\#1 \{y\} \textasciitilde{} \^{}" in tex
     assert re.search(r"^ *\{\}\[a\]\\textbackslash\{\}input\\\{x\\\}", tex, re.MULTILINE)
     assert not re.search(r"^ *\[", tex, re.MULTILINE), "the line break before would take it for a length"
+
+
+def test_what_is_to_be_known_of_the_answers_of_a_system_stands_below_the_table(tmp_path: Path) -> None:
+    """As the scores hand it on from the predictions: in the block that it is about, by every form but CSV."""
+    words = "answered by more than one model under the same name: m-1, m-2"
+    warnings = [
+        ["demo_birds", "random", "siglip", words],
+        ["demo_plants", "nowhere", "siglip", "of no table"],
+    ]
+    table = pq.read_table(SCORES).replace_schema_metadata(None)
+    write_parquet(table, tmp_path / "cut.parquet", schemas.SCORES, warnings=warnings)
+    paths = main_table(tmp_path / "cut.parquet", LABELS, tmp_path)
+    text, tex = paths[1].read_text("utf-8"), paths[2].read_text("utf-8")
+    assert text.count(f"\n† SigLIP-style encoder, zero-shot: {words}") == 1 and "of no table" not in text
+    assert text.index("## demo_birds, random") < text.index(words)
+    assert "answered by more than one model" in tex and words not in paths[0].read_text("utf-8")
