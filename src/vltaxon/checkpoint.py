@@ -6,7 +6,7 @@ Nothing here names a model family: a model of another one is another file in con
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vltaxon import provenance
+from vltaxon import chat, provenance
 from vltaxon.config.base import MOVING
 from vltaxon.errors import UserError
 
@@ -78,6 +78,8 @@ def load(model: "Vlm") -> tuple[Any, Any]:
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{model.checkpoint}: not loadable as a vision-language model: {error}") from error
+    chat.set_options(processor, model.template, model.checkpoint)
+    chat.check_marks(processor.tokenizer, model.checkpoint)
     return processor, weights
 
 

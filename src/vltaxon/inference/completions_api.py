@@ -14,6 +14,7 @@ import urllib3
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from vltaxon.errors import UserError
+from vltaxon.parsing import restore
 
 LARGEST = 4 << 20  # bytes of an answer; 100,000 tokens are a tenth of it
 _PASSING = frozenset({408, 409, 425, 429})  # and 5xx
@@ -57,6 +58,12 @@ class Refused(Exception):
 class _Message(BaseModel):
     content: str | None = None
     refusal: str | None = None
+    reasoning: Any = None  # apart from the content, by either name
+    reasoning_content: Any = None
+
+    @property
+    def thought(self) -> str | None:
+        return next((s for s in (self.reasoning_content, self.reasoning) if isinstance(s, str) and s), None)
 
 
 class _Choice(BaseModel):
@@ -224,7 +231,9 @@ def _read(kind: str, content: bytes, spent: list[Usage]) -> Answer:
     said, refusal = choice.message.content, choice.message.refusal
     if refusal and not said:
         return Answer(refusal, "refusal", usage, origin)
-    return Answer(said or "", _REASONS[choice.finish_reason], usage, origin)
+    return Answer(
+        restore(said or "", reasoning=choice.message.thought), _REASONS[choice.finish_reason], usage, origin
+    )
 
 
 def fields(answer: Answer) -> dict[str, Any]:
