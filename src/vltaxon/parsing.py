@@ -121,20 +121,21 @@ def _index(body: str, options: Sequence[str], form: Form, cut: bool) -> int | No
 
     Where `cut`, the token limit ended it, so the beginning of an option's text behind its letter is enough.
     """
-    body = body.strip().strip("*").strip()
+    whole, body = body.strip(), body.strip().strip("*").strip()
     shown, keys = LETTERS[: len(options)], [normalise(option) for option in options]
 
     def of(letter: str) -> int | None:
         return shown.index(letter.upper()) if letter.upper() in shown else None
 
-    if (whole := _LETTER.fullmatch(body)) and (index := of(whole.group(1))) is not None:
+    if (alone := _LETTER.fullmatch(body)) and (index := of(alone.group(1))) is not None:
         return index
-    if keys.count(normalise(body)) == 1:
-        return keys.index(normalise(body))
-    if (both := _LETTER_TEXT.fullmatch(body)) and (index := of(both.group(1))) is not None:
-        text = normalise(both.group(2))
-        if text == keys[index] or (cut and keys[index].startswith(text)):
-            return index
+    for said in dict.fromkeys((body, whole)):  # asterisks are emphasis, unless they are the option's own
+        if keys.count(normalise(said)) == 1:
+            return keys.index(normalise(said))
+        if (both := _LETTER_TEXT.fullmatch(said)) and (index := of(both.group(1))) is not None:
+            text = normalise(both.group(2))
+            if text == keys[index] or (cut and keys[index].startswith(text)):
+                return index
     cues = list(_CUE.finditer(body)) if form == "bare" else []
     if cues and keys.count(normalise(body[cues[0].end() :])) == 1:
         return keys.index(normalise(body[cues[0].end() :]))

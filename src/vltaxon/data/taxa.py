@@ -61,8 +61,8 @@ def _demand_readable(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) ->
         for rank, taxon, read in zip(ranks, path, read_lineage(written, ranks, odd), strict=True):
             if taxon is not None and (read is None or normalise(read) != normalise(taxon)):
                 raise UserError(
-                    f'{rank} "{taxon}": a model is to write "{written}", in which it would be read as "{read}". '
-                    "Write it otherwise in the labels: without a rank and a colon in it"
+                    f'a model is to write "{written}", in which {rank} "{taxon}" would be read as "{read}". '
+                    "Write these names otherwise in the labels: without a rank and a colon in one"
                 )
 
 
@@ -104,7 +104,8 @@ def read_hierarchy(path: Path) -> dict[str, Lineage]:
         for taxon in (leaf, *taxa):
             if (flaw := find_flaw(taxon)) is not None:
                 raise UserError(
-                    f"{path}: leaf {leaf[:60]!r}: its path is no list of names: {taxon[:60]!r} {flaw}"
+                    f'{path}: leaf "{ascii(leaf)[1:-1][:60]}": its path is no list of names: '
+                    f"{taxon[:60]!r} {flaw}"
                 )
         if normalise(leaf) != normalise(taxa[-1]):
             raise UserError(f'{path}: leaf "{leaf}": its path ends in "{taxa[-1]}"')

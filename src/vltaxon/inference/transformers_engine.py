@@ -89,9 +89,9 @@ class TransformersEngine:
         if self._opens_reasoning:
             if decoding.letters:
                 raise UserError(
-                    f"read: letters: the chat template of {self._spec.checkpoint} begins the reasoning (<think>), "
-                    "so the first token is no answer. If the template has a variable against it, set it in the "
-                    "model's file (`template: {enable_thinking: false}`); else read: text"
+                    f"read: letters: the chat template of {self._spec.checkpoint} begins the reasoning "
+                    "(<think>), so the first token is no answer. If the template has a variable against it, "
+                    "set it in the model's file (`template: {enable_thinking: false}`); else read: text"
                 )
             only = tuple(text.removeprefix("<think>") for text in only)
         trie = token_choice.trie_of(tokenizer, only, limit, self._ends[0]) if only else None
@@ -126,9 +126,9 @@ class TransformersEngine:
     def _rendered(self, request: Request) -> str:
         if (token := self._special_tokens.search(f"{request.system or ''}\n{request.text}")) is not None:
             raise UserError(
-                f"a prompt holds {token.group()}, a special token of {self._spec.checkpoint}, which the model "
-                "would not read as text. Take it out of the prompt, or of the name or option that it is filled "
-                f"with: {request.text[-300:]!r}"
+                f"a prompt holds {token.group()}, a special token of {self._spec.checkpoint}, which the "
+                "model would not read as text. Take it out of the prompt, or of the name or option that it "
+                f"is filled with: {request.text[-300:]!r}"
             )
         messages = prompts.conversation(request.text, request.system, request.image_id is not None)
         return chat.render(self._processor, messages)

@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,12 +233,11 @@ def check_prompts(
     """
     processor = prepared.processor
     tokens, opened = processor.tokenizer, chat.opens_reasoning(processor)
-    plain = prepared.rows.with_format(None)
-    kinds = {(row["task"], row["form"], row["reasoned"], row["system"]): i for i, row in enumerate(plain)}
-    for place in kinds.values():
+    plain = prepared.rows.with_format(None).select_columns(["task", "form", "reasoned", "system"]).to_list()
+    for place in {tuple(kind.values()): place for place, kind in enumerate(plain)}.values():
         row = prepared.rows[place]
         said = row["prompt"] if "prompt" in row else row["messages"]
-        text = chat.render(processor, [message for message in said[:2] if message["role"] != "assistant"])
+        text = chat.render(processor, list(takewhile(lambda message: message["role"] != "assistant", said)))
         start = chat.adds_start(tokens, text)
         made = processor(text=[text], images=[[row["image"]]], add_special_tokens=start)
         asked = list(made["input_ids"][0])
@@ -249,11 +249,11 @@ def check_prompts(
             at = max(0, (min(len(read), len(asked)) if same is None else same) - 8)
             raise UserError(
                 f"the prompt of {row['image_id']} is trained otherwise than it is asked: the one goes on "
-                f"{tokens.decode(read[at:])[:200]!r}, the other {tokens.decode(asked[at:])[:200]!r}. The chat "
-                "template must begin the assistant's turn alike with its answer and without, and write the start "
-                "token if the tokenizer adds one. Set a variable of the template in the model's file (as "
-                "`template: {enable_thinking: false}`), take samples with reasoning or without, or mend the "
-                "template"
+                f"{tokens.decode(read[at:])[:200]!r}, the other {tokens.decode(asked[at:])[:200]!r}. The "
+                "chat template must begin the assistant's turn alike with its answer and without, and write "
+                "the start token if the tokenizer adds one. Set a variable of the template in the model's "
+                "file (as `template: {enable_thinking: false}`), take samples with reasoning or without, or "
+                "mend the template"
             )
         if target is not None:
             ends = target.index(tokens.eos_token_id) if tokens.eos_token_id in target else len(target)
@@ -268,7 +268,7 @@ def check_targets(prepared: "Prepared") -> None:
         UserError: one is not.
     """
     tokens = prepared.processor.tokenizer
-    rows = {row["target"]: row for row in prepared.rows.with_format(None)}
+    rows = {row["target"]: row for row in prepared.rows.with_format(None).to_list()}
     ids = tokens(list(rows), add_special_tokens=False)["input_ids"]
     _check_read_back(list(rows.values()), tokens.batch_decode(ids, skip_special_tokens=True))
 
@@ -283,9 +283,9 @@ def _check_read_back(rows: Sequence["Row"], written: Sequence[str]) -> None:
     for row, text, earned in zip(rows, written, rewards, strict=True):
         if not {*earned} <= {1.0, None}:
             raise UserError(
-                f"the sample of {row['image_id']} teaches {text[:300]!r}, which is not read as the right answer in "
-                f"the form that is asked for ({row['form']}). Is a letter of a name none of the tokenizer's, or "
-                "does the chat template change what the assistant says?"
+                f"the sample of {row['image_id']} teaches {text[:300]!r}, which is not read as the right "
+                f"answer in the form that is asked for ({row['form']}). Is a letter of a name none of the "
+                "tokenizer's, or does the chat template change what the assistant says?"
             )
 
 

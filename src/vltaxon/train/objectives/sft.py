@@ -70,10 +70,10 @@ class SftStep(Step):
         # mean is over all tokens of the effective batch.
         trainer.model_accepts_loss_kwargs = True
         guards.check_max_length(trainer.args.max_length)
-        guards.check_targets(prepared)
-        guards.check_prompts(prepared, lambda row: _learnt(trainer.data_collator([row])))
         first = [rows[i] for i in range(min(8, len(rows)))]
         guards.check_labels(trainer.data_collator(first)["labels"])
+        guards.check_targets(prepared)
+        guards.check_prompts(prepared, lambda row: _learnt(trainer.data_collator([row])))
         world = trainer.args.world_size
         if fillers := -len(rows) % (config.per_device_train_batch_size * world) if world > 1 else 0:
             trainer.train_dataset = sampler.FilledRows(rows, fillers)
