@@ -5,11 +5,11 @@ weights and leave out what does not fit. Nothing here names a model family: a mo
 file in config/models.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vltaxon import layout, prompts, provenance
+from vltaxon import chat, layout, provenance
 from vltaxon.adapters import adapted, load_adapter
 from vltaxon.config.base import MOVING
 from vltaxon.errors import UserError, listed
@@ -72,7 +72,9 @@ def load(model: "Vlm") -> tuple[Any, Any]:
     spread = {"device_map": "auto"} if model.gpus > 1 and torch.cuda.device_count() > 1 else {}
     try:
         processor = AutoProcessor.from_pretrained(model.checkpoint, trust_remote_code=False, **where)
-        check_template(processor, model.checkpoint)
+        chat.set_options(processor, model.template, model.checkpoint)
+        chat.check_template(processor, model.checkpoint)
+        chat.check_marks(processor.tokenizer, model.checkpoint)
         weights, found = AutoModelForImageTextToText.from_pretrained(
             model.checkpoint,
             dtype=getattr(torch, model.dtype),
@@ -167,54 +169,6 @@ def _check_loaded(checkpoint: str, weights: Any, processor: Any, found: Mapping[
     tokens, rows = len(processor.tokenizer), weights.get_input_embeddings().num_embeddings
     if tokens > rows:
         raise UserError(f"{checkpoint}: its tokenizer has {tokens} tokens and its weights only {rows}")
-
-
-def check_template(processor: Any, checkpoint: str, system: bool = False) -> None:
-    """Check, by a conversation in words of our own, that a chat template keeps what it is given.
-
-    Args:
-        processor: of the model.
-        checkpoint: what readers call it.
-        system: whether there is a system text, too.
-
-    Raises:
-        UserError: there is no template; it refuses the conversation, drops a text or repeats it, or has not
-            one place for one image.
-    """
-    user, order, image = (
-        "Which organism is this?",
-        "Name it as botanists do.",
-        getattr(processor, "image_token", None),
-    )
-    if not image or getattr(processor, "image_processor", None) is None:
-        raise UserError(
-            f"{checkpoint}: its processor takes no images; preprocessor_config.json may be missing"
-        )
-    if not getattr(processor, "chat_template", None):
-        raise UserError(
-            f"{checkpoint}: has no chat template (chat_template.jinja); take the instruction-tuned "
-            "checkpoint, or copy the template of the model that it was made from"
-        )
-    conversation = prompts.conversation(user, order if system else None)
-    try:
-        text = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # of templates, which may raise what they like
-        what = "a system text, an image and a text" if system else "an image and a text"
-        raise UserError(f"{checkpoint}: its chat template does not take {what}: {error}") from error
-    if "{'type'" in text:
-        raise UserError(
-            f"{checkpoint}: its chat template takes plain texts alone, and writes the parts of a message as "
-            "a list; answers would be to another prompt. Mend chat_template.jinja"
-        )
-    given: Sequence[tuple[str, str]] = [("text", user), ("image", image)]
-    given = [*given, ("system text", order)] if system else given
-    for what, words in given:
-        if (count := text.count(words)) != 1:
-            instead = ", or take a protocol whose prompts have no `system`" if what == "system text" else ""
-            raise UserError(
-                f"{checkpoint}: its chat template writes the {what} of a conversation {count} times; answers "
-                f"would be to another prompt. Mend chat_template.jinja{instead}"
-            )
 
 
 def merge(model: "Vlm", adapter: Path, output: Path) -> None:

@@ -11,16 +11,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LONGEST = 200  # characters of a name
+MARK = re.compile(r"<[^<>\s]+>")  # <think>, <|im_end|>, <image>: our marks, and the tokenizers'
 _SPACES = re.compile(r"\s+")
+_REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # makes a text look like another
 
 
 def normalise(name: str) -> str:
     """Return the key under which two spellings of a taxon are the same.
 
-    NFC, case-folded, single spaces, outer spaces and one final full stop dropped.
+    NFC, case-folded, without characters that only format (soft hyphens, zero-width ones, marks of direction),
+    single spaces, outer spaces and one final full stop dropped.
     """
-    key = _SPACES.sub(" ", unicodedata.normalize("NFC", name).casefold()).strip()
+    if not name.isprintable():
+        name = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    if len(name) <= 5 * LONGEST:  # a longer text is no name, and takes NFC a time that grows as its square
+        name = unicodedata.normalize("NFC", name)
+    key = _SPACES.sub(" ", name.casefold()).strip()
     return key.removesuffix(".").rstrip()
+
+
+def find_flaw(name: str) -> str | None:
+    """Return why a text can name no taxon, None where it can."""
+    if not normalise(name):
+        return "is blank"
+    if len(name) > LONGEST:
+        return f"is longer than {LONGEST} characters"
+    for letter in name:
+        if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or _REORDERING.match(letter):
+            return f"holds the control character U+{ord(letter):04X}"
+    if (mark := MARK.search(name)) is not None:
+        return f"holds {mark.group()}, which is read as a mark of a prompt or an answer"
+    return None
 
 
 @dataclass(frozen=True)

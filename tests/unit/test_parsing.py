@@ -1,10 +1,19 @@
-"""The reader of model output: a table of what models really write, and what may be read from it."""
+"""The reader of model output: a table of what models really write, and what may be read from it.
+
+The slow test goes on for VLTAXON_FUZZ_SECONDS, 60 where not set: `pytest -m slow tests/unit/test_parsing.py`.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vltaxon import parsing
+from vltaxon import parsing, prompts
+from vltaxon.taxonomy import find_flaw, normalise
 
 OPTIONS = ["Rosa", "Rosa canina", "Quercus", "Acer"]
 
@@ -180,3 +189,245 @@ def test_a_well_formed_choice_is_always_read(index: int, thought: str) -> None:
     completion = f"<think>{thought}</think><answer>{'ABCD'[index]}</answer>"
     assert parsing.well_formed(completion)
     assert parsing.read_choice(completion, OPTIONS, "tagged").index == index
+
+
+REASONING = [
+    # completion, whether the prompt has begun the reasoning, what came apart; all that was said
+    ("K</think><answer>B</answer>", True, None, "<think>K</think><answer>B</answer>"),
+    ("\n<think>K</think><answer>B</answer>", True, None, "\n<think>K</think><answer>B</answer>"),
+    ("<answer>B</answer>", False, "Kingdom: K\n", "<think>Kingdom: K</think><answer>B</answer>"),
+    ("B", False, "not <answer>A</answer>", "<think>not A</think>B"),
+    ("", False, "Kingdom: K", "<think>Kingdom: K"),
+    ("<think>K</think>B", False, "K", "<think>K</think>B"),
+    ("B", False, None, "B"),
+    ("B", False, "", "B"),
+]
+
+
+@pytest.mark.parametrize(("completion", "opened", "reasoning", "whole"), REASONING)
+def test_reasoning_is_put_where_the_reader_looks(
+    completion: str, opened: bool, reasoning: str | None, whole: str
+) -> None:
+    assert parsing.restore(completion, opened, reasoning) == whole
+
+
+def test_reasoning_that_only_ends_was_begun_by_the_prompt() -> None:
+    """As an endpoint gives it whose template begins it, and as it was kept before templates were looked at."""
+    said = "Genus: Rosa\n</think>\n<answer>Rosa canina</answer>"
+    reading = parsing.read_name(said, "tagged")
+    assert (reading.answer, reading.reasoning) == ("Rosa canina", "Genus: Rosa")
+    assert not parsing.well_formed(said)
+    assert parsing.read_name(f"<think>x {said}", "tagged").reasoning == "x Genus: Rosa"
+    assert parsing.reasoning_of("<think>never ends") is None
+
+
+def test_a_thought_without_end_holds_no_answer() -> None:
+    begun = parsing.restore("It may be a rose. Answer: A", opened=True)
+    assert parsing.read_choice(begun, OPTIONS, "bare", "length").outcome == "truncated"
+    apart = parsing.restore("", reasoning="It may be a rose. Answer: A")
+    assert parsing.read_choice(apart, OPTIONS, "bare", "length").outcome == "truncated"
+
+
+ODD = [
+    "Panthera leo (Linnaeus, 1758)",
+    "Jay, Blue",
+    "hen-of-the-woods, hen of the woods, Polyporus frondosus",
+    "Rosa; or not",
+    "A->B",
+    "A \u2192 B",
+    "\"Rosa\" 'Peace'",
+    "*Festulolium*",
+    "_x_",
+    "-ceae-",
+    "Rosa > canina",
+    "Rosa sp.",
+    "D'Orbigny's `x`",
+    "Quercus \u00d7 hispanica: var. \u2018a\u2019",
+    "Caf\u0065\u0301",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_any_name_is_read_back_in_every_form_and_place(name: str) -> None:
+    ranks, path = ("kingdom", "genus", "species"), ("Plantae, s. l.", name, name + " x")
+    odd, stated = parsing.odd_names(ranks, path), prompts.stated(ranks, path)
+    said = [prompts.stated([rank], [taxon]) for rank, taxon in zip(ranks, path, strict=True)]
+    for text in (stated, "\n- ".join(said), " -> ".join(said), ", ".join(said) + "."):
+        assert list(map(normalise, parsing.read_lineage(text, ranks, odd))) == list(map(normalise, path))
+    listed, lineage = parsing.read_listing(stated, ranks, odd=odd)
+    assert listed.answer == path[-1] and list(map(normalise, lineage)) == list(map(normalise, path))
+    tagged = parsing.read_name(prompts.completion(name, "tagged", stated), "tagged")
+    assert (tagged.answer, parsing.read_name(name, "bare").answer) == (name, name)
+    options = [name, "Rosa", "Acer"]
+    assert [parsing.read_choice(text, options, "bare").index for text in (name, f"A. {name}")] == [0, 0]
+
+
+def test_an_odd_name_is_read_only_where_it_is_written_whole() -> None:
+    ranks = ("genus", "species")
+    odd = parsing.odd_names(ranks, ["Jay, Blue", "Rosa", "Rosa canina"])
+    assert odd == {"jay, blue"}
+
+    def species(text: str) -> str | None:
+        return parsing.read_lineage(f"Genus: Rosa; Species: {text}", ranks, odd)[1]
+
+    assert species("jay, blue, or so") == "jay, blue"
+    assert species("Jay, Bluer") == "Jay" and species("Jay") == "Jay"
+    assert species("Rosa canina, a rose") == "Rosa canina"
+
+
+@given(st.text(max_size=250), st.text(max_size=40))
+def test_a_name_without_a_flaw_is_read_back_or_refused(name: str, other: str) -> None:
+    name, ranks = name.strip(), ("genus", "species")
+    if find_flaw(name) is not None:
+        return
+    assert normalise(
+        parsing.read_name(f"<think>{other}</think><answer>{name}</answer>", "tagged").answer or ""
+    ) in (
+        normalise(name),
+        "",
+    )
+    bare = parsing.read_name(name, "bare").answer
+    assert bare is not None and normalise(bare) == normalise(name)
+    if not any(f"{rank}{mark}" in normalise(name).replace(" ", "") for rank in ranks for mark in ":=*`_"):
+        odd = parsing.odd_names(ranks, [name])
+        read = parsing.read_lineage(prompts.stated(ranks, ("Rosa", name)), ranks, odd)[1]
+        assert read is not None and normalise(read) == normalise(name)
+
+
+def test_an_answer_with_a_mark_of_a_prompt_in_it_names_nothing() -> None:
+    """It would fill the prompt of stage 2, where it is no text."""
+    for mark in ("<|im_end|>", "<|image_pad|>", "<image>"):
+        assert (
+            parsing.read_name(f"<think>x</think><answer>Rosa {mark}</answer>", "tagged").outcome == "unparsed"
+        )
+    assert parsing.read_name("Rosa < 3 > x", "bare").answer == "Rosa < 3 > x"
+
+
+# -- time ---------------------------------------------------------------------------------------------------
+
+RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
+KNOWN = frozenset(["jay, blue", "a, b"])
+
+
+def read_all(text: str) -> None:
+    for form in ("tagged", "bare"):
+        for reason in ("stop", "length"):
+            parsing.read_choice(text, OPTIONS, form, reason)
+            parsing.read_name(text, form, reason)
+    parsing.read_listing(text, RANKS)
+    parsing.read_listing(text, RANKS, odd=KNOWN)
+    parsing.well_formed(text), parsing.well_formed(text, reasoned=False)
+    parsing.restore(text, opened=True), parsing.restore("", reasoning=text)
+    parsing.published_index(text, OPTIONS)
+
+
+def seconds(text: str) -> float:
+    """The least of three tries, by the process's own clock."""
+    tries = []
+    for _ in range(3):
+        began = time.process_time()
+        read_all(text)
+        tries.append(time.process_time() - began)
+    return min(tries)
+
+
+SHAPES: dict[str, Callable[[int], str]] = {
+    "spaces in a name": lambda n: "Species: a" + " " * n + "b",
+    "spaces before a colon": lambda n: "Species" + " " * n + "b",
+    "emphasis": lambda n: "Species" + "*" * n + " " * n + "b",
+    "a rank again and again": lambda n: "Species " * (n // 8),
+    "statements without names": lambda n: "Species:" * (n // 8),
+    "statements": lambda n: "Genus: a; Species: b, c -> d. " * (n // 30),
+    "commas in a name": lambda n: "Species: " + "a, " * (n // 3),
+    "arrows": lambda n: "Species: " + "-" * n + ">",
+    "commas behind a letter": lambda n: "Answer: B" + "," * n,
+    "cues": lambda n: "answer: " * (n // 8),
+    "a cue and spaces": lambda n: "answer" + " " * n + "option" + " " * n,
+    "brackets": lambda n: "Answer: " + "([" * (n // 2),
+    "letters or letters": lambda n: "Answer: B" + " or " * (n // 4) + "C",
+    "tags": lambda n: "<think>" * (n // 7),
+    "closing tags": lambda n: "</think>" * (n // 8),
+    "answers": lambda n: "<answer>" * (n // 8),
+    "blank answers": lambda n: "<think>" + " " * n + "</think>" + " " * n + "<answer>" + " " * n,
+    "marks": lambda n: "<|" * (n // 2),
+    "a mark without end": lambda n: "<" + "a" * n,
+    "many begun marks": lambda n: "<a" * (n // 2),
+    "combining marks": lambda n: "a" + "\u0315\u0300\u0316" * (n // 3),
+    "combining marks of names": lambda n: ("Species: a" + "\u0315\u0300\u0316" * 300 + "; ") * (n // 912),
+    "invisible": lambda n: "\u200b" * n,
+    "full stops": lambda n: "." * n,
+    "a sorry": lambda n: " " * n + "i",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_time_to_read_grows_as_the_text(shape: str) -> None:
+    """Sixteen times the text takes sixteen times as long; as the square, it would take 256 times."""
+    short, long = (seconds(SHAPES[shape](n)) for n in (8_000, 128_000))
+    assert long < 64 * max(short, 0.002)
+
+
+WORDS = (
+    *(f"{rank.capitalize()}{mark}" for rank in RANKS for mark in (":", " : ", "=", "**:**", " ", "")),
+    *(
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "<|im_end|>",
+        "<",
+        ">",
+        "|",
+        "->",
+        "\u2192",
+        ";",
+        ",",
+        ".",
+    ),
+    *("Answer:", "answer is", "option ", "choice", "A", "B", " or ", " and ", "&", "/", "(", "[", "'", '"'),
+    *(
+        " ",
+        "  ",
+        "\n",
+        "\t",
+        "\r",
+        "\x00",
+        "\u200b",
+        "\u00ad",
+        "\u202e",
+        "*",
+        "_",
+        "`",
+        "-",
+        "\u0315\u0300",
+        "\U0001f98b",
+    ),
+    *("Rosa", "Rosa canina", "Jay, Blue", "a", "I'm sorry", "Unable to", "\ud800"),
+)
+
+
+def written(draw: random.Random) -> str:
+    """A text of pieces that the reader looks for, some of them many times over."""
+    words = draw.choices(WORDS, k=draw.randint(1, 6))
+    text = "".join(draw.choice(words) * draw.choice((1, 1, 2, 50, 3_000)) for _ in range(draw.randint(1, 12)))
+    return text * draw.choice((1, 1, 1, 20))
+
+
+def check(text: str) -> None:
+    took = seconds(text)
+    assert took < 0.05 + 50e-6 * len(text), (took, len(text), text[:200])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_written_is_read_in_a_bounded_time(seed: int) -> None:
+    check(written(random.Random(seed)))
+
+
+@pytest.mark.slow
+def test_whatever_is_written_is_read_in_a_bounded_time_for_long() -> None:
+    end, rounds, most = time.monotonic() + float(os.environ.get("VLTAXON_FUZZ_SECONDS", "60")), 0, 0
+    while time.monotonic() < end:
+        text = written(random.Random(f"long {time.time_ns()}"))
+        check(text)
+        rounds, most = rounds + 1, max(most, len(text))
+    print(f"{rounds} texts of up to {most:,} characters")

@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from vltaxon.taxonomy import Taxonomy, normalise
+from vltaxon.taxonomy import Taxonomy, find_flaw, normalise
 
 TREE = Taxonomy(
     ("genus", "species"),
@@ -14,7 +16,18 @@ TREE = Taxonomy(
 
 @pytest.mark.parametrize(
     "spelt",
-    ["Rosa canina", "rosa CANINA", "  Rosa \n canina ", "Rosa canina.", "Rosa\u00a0canina", "Rosa canina ."],
+    [
+        "Rosa canina",
+        "rosa CANINA",
+        "  Rosa \n canina ",
+        "Rosa canina.",
+        "Rosa\u00a0canina",
+        "Rosa canina .",
+        "Ro\u00adsa canina",
+        "\ufeffRosa can\u200bina",
+        "\u202aRosa canina\u202c",
+        "Rosa canina\u200e.",
+    ],
 )
 def test_spellings_of_one_name(spelt: str) -> None:
     assert normalise(spelt) == "rosa canina"
@@ -38,3 +51,33 @@ def test_find_refuses_a_name_of_two_leaves() -> None:
 def test_labels_leave_missing_ranks_out() -> None:
     assert TREE.labels(2) == ["Acer rubrum", "Rosa canina"]
     assert TREE.taxon("Sayornis", 2) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "flaw"),
+    [
+        ("", "is blank"),
+        (" . ", "is blank"),
+        ("\u200b", "is blank"),
+        ("x" * 201, "is longer than 200 characters"),
+        ("Rosa\0", r"U\+0000"),
+        ("\x1b[31mRosa", r"U\+001B"),
+        ("Rosa\ncanina", r"U\+000A"),
+        ("Rosa\u202eaninac", r"U\+202E"),
+        ("Rosa\u2028canina", r"U\+2028"),
+        ("Rosa \ud800", r"U\+D800"),
+        ("Rosa <|im_end|>", r"holds <\|im_end\|>"),
+        ("<image>", "holds <image>"),
+        ("Rosa</think>", "holds </think>"),
+    ],
+)
+def test_what_can_be_no_name(name: str, flaw: str) -> None:
+    found = find_flaw(name)
+    assert found is not None and re.search(flaw, found)
+
+
+@pytest.mark.parametrize(
+    "name", ["Rosa canina", "x" * 200, "a < b > c", "\u0645\u06cc\u200c\u062e\u0648", "<3", "Caf\u0065\u0301"]
+)
+def test_what_can_be_a_name(name: str) -> None:
+    assert find_flaw(name) is None

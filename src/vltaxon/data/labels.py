@@ -55,8 +55,8 @@ def tree(lineages: Iterable[tuple[str, Lineage]], ranks: tuple[str, ...]) -> dic
         ranks: names of the levels.
 
     Raises:
-        UserError: a taxon has two parents or two spellings. The codes of nomenclature let names recur in
-            another kingdom only, so there they are two taxa.
+        UserError: a text can name no taxon, or a taxon has two parents or two spellings. The codes of
+            nomenclature let names recur in another kingdom only, so there they are two taxa.
     """
     seen: dict[tuple[int, str], dict[Lineage, str]] = {}
     paths: dict[Lineage, str] = {}
@@ -66,6 +66,10 @@ def tree(lineages: Iterable[tuple[str, Lineage]], ranks: tuple[str, ...]) -> dic
         for level, taxon in enumerate(path, start=1):
             if taxon is None:
                 continue
+            if (flaw := taxonomy.find_flaw(taxon)) is not None:
+                raise UserError(
+                    f"{origin}: {ranks[level - 1]} {taxon[:60]!r} {flaw}; write it otherwise in the labels"
+                )
             known = seen.setdefault((level, taxonomy.normalise(taxon)), {})
             if path[:level] in known:
                 continue

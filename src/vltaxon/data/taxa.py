@@ -11,8 +11,10 @@ import pyarrow as pa
 from vltaxon import schemas
 from vltaxon.data.labels import Lineage
 from vltaxon.errors import UserError
+from vltaxon.parsing import odd_names, read_lineage
+from vltaxon.prompts import stated
 from vltaxon.provenance import write_parquet
-from vltaxon.taxonomy import normalise
+from vltaxon.taxonomy import find_flaw, normalise
 
 
 def taxa_table(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> pa.Table:
@@ -27,7 +29,11 @@ def taxa_table(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> pa.Ta
 
     Returns:
         Table of schema `TAXA`.
+
+    Raises:
+        UserError: a lineage that is written as a model is to write it is not read back.
     """
+    _demand_readable(lineages, ranks)
     levels: dict[str, set[int]] = defaultdict(set)
     parents: dict[tuple[int, str], set[Lineage]] = defaultdict(set)
     for path in lineages.values():
@@ -47,13 +53,22 @@ def taxa_table(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> pa.Ta
     return pa.Table.from_pylist(rows, schema=schemas.TAXA)
 
 
+def _demand_readable(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> None:
+    """Check that every lineage is read back as a model is to write it."""
+    odd = odd_names(ranks, {taxon for path in lineages.values() for taxon in path if taxon is not None})
+    for path in lineages.values():
+        written = stated(ranks, path)
+        for rank, taxon, read in zip(ranks, path, read_lineage(written, ranks, odd), strict=True):
+            if taxon is not None and (read is None or normalise(read) != normalise(taxon)):
+                raise UserError(
+                    f'a model is to write "{written}", in which {rank} "{taxon}" would be read as "{read}". '
+                    "Write these names otherwise in the labels: without a rank and a colon in one"
+                )
+
+
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether a value read from JSON is text that can name a taxon: not blank, no lone surrogates."""
-    return (
-        isinstance(value, str)
-        and normalise(value) != ""
-        and not any("\ud800" <= letter <= "\udfff" for letter in value)
-    )
+    """Whether a value read from JSON is text that can name a taxon: see `taxonomy.find_flaw`."""
+    return isinstance(value, str) and find_flaw(value) is None
 
 
 def read_hierarchy(path: Path) -> dict[str, Lineage]:
@@ -84,8 +99,14 @@ def read_hierarchy(path: Path) -> dict[str, Lineage]:
         )
     known: dict[str, tuple[str, ...]] = {}
     for leaf, taxa in pairs:
-        if not isinstance(taxa, list) or not taxa or not all(map(is_name, taxa)):
+        if not isinstance(taxa, list) or not taxa or not all(isinstance(taxon, str) for taxon in taxa):
             raise UserError(f'{path}: leaf "{leaf}": its path is no list of names')
+        for taxon in (leaf, *taxa):
+            if (flaw := find_flaw(taxon)) is not None:
+                raise UserError(
+                    f'{path}: leaf "{ascii(leaf)[1:-1][:60]}": its path is no list of names: '
+                    f"{taxon[:60]!r} {flaw}"
+                )
         if normalise(leaf) != normalise(taxa[-1]):
             raise UserError(f'{path}: leaf "{leaf}": its path ends in "{taxa[-1]}"')
         if normalise(leaf) in known:

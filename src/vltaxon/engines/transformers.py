@@ -4,10 +4,22 @@ import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_validator,
+)
 
 from vltaxon.config.base import HOW, MOVING
 from vltaxon.config.models import GenerativeSpec
+
+# of a chat template, filled by whoever renders it
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "continue_final_message")
 
 
 class Vlm(GenerativeSpec):
@@ -31,6 +43,11 @@ class Vlm(GenerativeSpec):
         "into these weights; a recipe goes on from both.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    template: dict[str, StrictBool | StrictInt | FiniteFloat | StrictStr] = Field(
+        default_factory=dict,
+        description="Values of variables of its chat template, in training and inference alike: "
+        "`enable_thinking: false`.",
+    )
     batch_size: Annotated[PositiveInt, HOW] = Field(32, description="Requests generated together, at most.")
     batch_tokens: Annotated[PositiveInt, HOW] = Field(
         65_536, description="Tokens of these together, at most; prompts, images and new ones."
@@ -88,6 +105,16 @@ class Vlm(GenerativeSpec):
         suffixes = (".json", ".safetensors", ".jinja")
         roots = [root for root in (Path(self.checkpoint), self.adapter) if root is not None and root.is_dir()]
         return tuple(path for root in roots for path in sorted(root.iterdir()) if path.suffix in suffixes)
+
+    @field_validator("template")
+    @classmethod
+    def _free(cls, value: dict[str, bool | int | float | str]) -> dict[str, bool | int | float | str]:
+        for name in value:
+            if not name.isidentifier() or name in _GIVEN:
+                raise ValueError(
+                    f'template: "{name}" is no variable that a file may set, as enable_thinking is'
+                )
+        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

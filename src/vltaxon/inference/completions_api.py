@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from vltaxon.errors import UserError
 from vltaxon.inference.served import Served
+from vltaxon.parsing import restore
 
 LARGEST = 4 << 20  # bytes of an answer; 100,000 tokens are a tenth of it
 _MOST_TOKENS = 1 << 24  # more than any model takes or writes; what says more counts something else
@@ -92,6 +93,13 @@ class _Part(BaseModel):
 class _Message(BaseModel):
     content: str | list[_Part] | None = None
     refusal: str | None = None
+    reasoning: Any = None  # apart from the content, by either name
+    reasoning_content: Any = None
+
+    @property
+    def thought(self) -> str | None:
+        """Return the reasoning that came apart from the content."""
+        return next((s for s in (self.reasoning_content, self.reasoning) if isinstance(s, str) and s), None)
 
     @property
     def parts(self) -> list[_Part]:
@@ -317,7 +325,7 @@ def _read(said: dict[str, Any], usage: Usage) -> Answer:
     refusal = choice.message.refusal or "".join(part.refusal or "" for part in choice.message.parts)
     if refusal and not text:
         return Answer(refusal, "refusal", usage, origin)
-    return Answer(text, reason, usage, origin)
+    return Answer(restore(text, reasoning=choice.message.thought), reason, usage, origin)
 
 
 def _usage(told: object) -> Usage:

@@ -35,6 +35,9 @@ def source(task: AskingTask, asking: Asking, images: pa.Table) -> Source:
     """
     assert isinstance(asking.model, Endpoint) and task.settings is not None, "it is asked as its file says"
     spec = as_its_file_says(asking.model, task.settings)
+    if asking.served is not None and asking.served.template:  # as the engine that loads it renders prompts
+        body = {"chat_template_kwargs": asking.served.template} | spec.body
+        spec = spec.model_copy(update={"body": body})
     identity: dict[str, Any] = {"engine": "server", "version": VERSIONS["vltaxon.inference.run"]}
     weights = None
     if spec.managed is not None:

@@ -29,6 +29,7 @@ def identity(model: Vlm, weights: str) -> dict[str, Any]:
         weights: digest of weights and adapter.
     """
     shown = model.model_dump(include={"engine", "dtype", "pixels", "min_pixels"})
+    shown |= {"template": model.template} if model.template else {}
     package = f"transformers {json.loads(provenance.origin()['packages'])['transformers']}"
     return shown | {"version": VERSIONS["vltaxon.inference.run"], "package": package, "weights": weights}
 

@@ -16,16 +16,17 @@ from typing import Any
 
 import torch
 
-from vltaxon import checkpoint, prompts
+from vltaxon import chat, checkpoint, prompts
 from vltaxon.adapters import adapted, load_adapter
 from vltaxon.data.images import ImageStore
 from vltaxon.engines.transformers import Vlm
+from vltaxon.errors import UserError
 from vltaxon.inference import shared_prefix, token_choice
 from vltaxon.inference.batching import Batching, Job
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.shared_prefix import Batch, Group, NotShared, SharedPrefix, Tokens
 from vltaxon.inference.token_choice import Trie
-from vltaxon.parsing import LETTERS
+from vltaxon.parsing import LETTERS, restore
 
 _AHEAD = 2  # batches made ready while one is computed
 _DECODERS = 4  # threads that decode images, at most
@@ -51,6 +52,8 @@ class TransformersEngine:
         model = checkpoint.pinned(model)
         self._processor, weights = checkpoint.load(model)
         self._processor.tokenizer.padding_side = "left"
+        self._special_tokens = chat.special_tokens(self._processor.tokenizer)
+        self._opens_reasoning = chat.opens_reasoning(self._processor)
         # of the thread that makes batches: a tokenizer must not be used by two
         self._maker = copy.deepcopy(self._processor)
         self.digest = checkpoint.digest(model)
@@ -79,11 +82,20 @@ class TransformersEngine:
 
         Raises:
             UserError: a text that alone may be written has more tokens than the limit; one request alone does
-                not fit the memory.
+                not fit the memory; a prompt holds a special token of the model; letters are asked for where
+                the chat template begins the reasoning.
         """
         for system in {request.system is not None for request in requests}:
-            checkpoint.check_template(self._processor, self._spec.checkpoint, system)
+            chat.check_template(self._processor, self._spec.checkpoint, system)
         tokenizer, only, limit = self._processor.tokenizer, decoding.only, decoding.max_new_tokens
+        if self._opens_reasoning:
+            if decoding.letters:
+                raise UserError(
+                    f"read: letters: the chat template of {self._spec.checkpoint} begins the reasoning "
+                    "(<think>), so the first token is no answer. If the template has a variable against it, "
+                    "set it in the model's file (`template: {enable_thinking: false}`); else read: text"
+                )
+            only = tuple(text.removeprefix("<think>") for text in only)
         trie = token_choice.trie_of(tokenizer, only, limit, self._ends[0]) if only else None
         texts = [self._rendered(request) for request in requests]
         waiting = self._batching.jobs(requests, texts, self._spec.visual_tokens(), limit)
@@ -114,9 +126,14 @@ class TransformersEngine:
     # ------------
 
     def _rendered(self, request: Request) -> str:
+        if (token := self._special_tokens.search(f"{request.system or ''}\n{request.text}")) is not None:
+            raise UserError(
+                f"a prompt holds {token.group()}, a special token of {self._spec.checkpoint}, which the "
+                "model would not read as text. Take it out of the prompt, or of the name or option that it "
+                f"is filled with: {request.text[-300:]!r}"
+            )
         messages = prompts.conversation(request.text, request.system, request.image_id is not None)
-        text: str = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return text
+        return chat.render(self._processor, messages)
 
     def _resized(self, image_id: str) -> Any:
         return self._images.resized(image_id, self._spec.pixels, self._spec.min_pixels)
@@ -131,14 +148,12 @@ class TransformersEngine:
         if groups[0].image is None:
             return groups, None
         try:
-            return groups, shared_prefix.prepare(self._maker, groups, self._special(groups[0].texts[0]))
+            return groups, shared_prefix.prepare(self._maker, groups, self._adds_start(groups[0].texts[0]))
         except NotShared as reason:
             return groups, reason
 
-    def _special(self, text: str) -> bool:
-        """Return whether the tokenizer adds its start token: templates of Gemma and Llama write it."""
-        start = self._processor.tokenizer.bos_token
-        return start is None or not text.startswith(start)
+    def _adds_start(self, text: str) -> bool:
+        return chat.adds_start(self._processor.tokenizer, text)
 
     # -- completions
     # -----------------------------------------------------------------------------------------------------
@@ -191,6 +206,7 @@ class TransformersEngine:
         text = self._processor.tokenizer.decode(kept, skip_special_tokens=True)
         whole = stop is not None or (decoding.stop != "" and decoding.stop in text)
         image = prompt.count(self._model.config.image_token_id)
+        text = restore(text, self._opens_reasoning)
         return Response(text, "stop" if whole else "length", len(prompt), image, len(kept), seconds)
 
     def _begun(
@@ -232,7 +248,7 @@ class TransformersEngine:
 
     def _inputs(self, texts: Sequence[str], images: Sequence[Any]) -> Any:
         """Return what the model reads of some prompts, left-padded; `images` are one each, or all None."""
-        special, how = self._special(texts[0]), {"padding": True, "return_tensors": "pt"}
+        special, how = self._adds_start(texts[0]), {"padding": True, "return_tensors": "pt"}
         if images[0] is None:
             made = self._processor.tokenizer(list(texts), add_special_tokens=special, **how)
         else:

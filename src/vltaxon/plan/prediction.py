@@ -221,6 +221,7 @@ class PredictionPlan:
             shards=self.shards(system, dataset, "leaf"),
             images=layout.fill(layout.IMAGES, dataset=dataset),
             taxa=layout.fill(layout.TAXA, dataset=dataset) if knows else None,
+            names=layout.fill(layout.TAXA, dataset=dataset),
             predictions=layout.fill(layout.LEAF, system=system, dataset=dataset, shard=shard),
             **self._job(system, asking),
         )

@@ -172,6 +172,7 @@ class TrainingPlan:
             gpu=self._models.gpus(model),
             threads=self._models.vlm(model).threads,
             images=layout.fill(layout.IMAGES, dataset=data),
+            names=layout.fill(layout.TAXA, dataset=data),
             parts=layout.fill(layout.PARTS, dataset=data),
             model=self._models.files(model),
             adapter=self.previous(model, recipe, name),

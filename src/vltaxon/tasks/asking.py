@@ -62,8 +62,10 @@ class LeafTask(AskingTask):
     """A job of stage 1: the leaf of each image is asked, and named in `predictions`, of schema `PREDICTIONS`.
 
     `taxa` is read where the stage is given the true leaf, is held to the taxonomy's lineages or takes the
-    best sample.
+    best sample. `names` is the same table, for the reader: its names may hold what ends other names. It is
+    written together with `images`, which says when it is new.
     """
 
     asking: Asking
     taxa: ReadIfAny = None
+    names: Annotated[Path | None, HOW] = None

@@ -7,19 +7,26 @@ import importlib.util
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vltaxon import provenance, schemas
+from vltaxon import chat, provenance, schemas
 from vltaxon.errors import UserError, listed
+from vltaxon.parsing import restore
+from vltaxon.train.rewards import accuracy
+from vltaxon.train.rewards import format as form_reward
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+    from vltaxon.prepared import Prepared
     from vltaxon.train.samples import Sample
+
+    Row = Mapping[str, Any]  # of `samples.dataset`
 
 
 VLLM_SERVER = "VLTAXON_VLLM_SERVER"
@@ -245,6 +252,79 @@ def check_placeholders(rendered: Iterable[tuple[str, str]], image_token: str) ->
             raise UserError(
                 f"the sample of {image_id} has {count} image placeholders ({image_token}) and one image. "
                 "Take the image token out of prompts and names, and check the model's chat template."
+            )
+
+
+def check_prompts(
+    prepared: "Prepared", trained: Callable[["Row"], tuple[list[int], list[int] | None]]
+) -> None:
+    """Check that a prompt is trained as it is asked, and that what is learnt behind it is the right answer.
+
+    One sample of each kind is looked at, token by token.
+
+    Args:
+        prepared: samples and processor.
+        trained: gives the tokens of a sample's prompt as the trainer has them, and those that it learns from,
+            None where it learns from what is written.
+
+    Raises:
+        UserError: a prompt is trained otherwise, or a target is not read back.
+    """
+    processor = prepared.processor
+    tokens, opened = processor.tokenizer, chat.opens_reasoning(processor)
+    plain = prepared.rows.with_format(None).select_columns(["task", "form", "reasoned", "system"]).to_list()
+    for place in {tuple(kind.values()): place for place, kind in enumerate(plain)}.values():
+        row = prepared.rows[place]
+        said = row["prompt"] if "prompt" in row else row["messages"]
+        text = chat.render(processor, list(takewhile(lambda message: message["role"] != "assistant", said)))
+        start = chat.adds_start(tokens, text)
+        made = processor(text=[text], images=[[row["image"]]], add_special_tokens=start)
+        asked = list(made["input_ids"][0])
+        read, target = trained(dict(row))
+        if read != asked:
+            same = next(
+                (i for i, pair in enumerate(zip(read, asked, strict=False)) if len({*pair}) > 1), None
+            )
+            at = max(0, (min(len(read), len(asked)) if same is None else same) - 8)
+            raise UserError(
+                f"the prompt of {row['image_id']} is trained otherwise than it is asked: the one goes on "
+                f"{tokens.decode(read[at:])[:200]!r}, the other {tokens.decode(asked[at:])[:200]!r}. The "
+                "chat template must begin the assistant's turn alike with its answer and without, and write "
+                "the start token if the tokenizer adds one. Set a variable of the template in the model's "
+                "file (as `template: {enable_thinking: false}`), take samples with reasoning or without, or "
+                "mend the template"
+            )
+        if target is not None:
+            ends = target.index(tokens.eos_token_id) if tokens.eos_token_id in target else len(target)
+            written = restore(tokens.decode(target[:ends], skip_special_tokens=True), opened)
+            _check_read_back([row], [written])
+
+
+def check_targets(prepared: "Prepared") -> None:
+    """Check that every target, in the words that the model's tokens can write, is read as the right answer.
+
+    Raises:
+        UserError: one is not.
+    """
+    tokens = prepared.processor.tokenizer
+    rows = {row["target"]: row for row in prepared.rows.with_format(None).to_list()}
+    ids = tokens(list(rows), add_special_tokens=False)["input_ids"]
+    _check_read_back(list(rows.values()), tokens.batch_decode(ids, skip_special_tokens=True))
+
+
+def _check_read_back(rows: Sequence["Row"], written: Sequence[str]) -> None:
+    """Check that a text is rewarded fully for the sample that it is the answer of."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {
+        "finish_reason": ["stop"] * len(rows)
+    }
+    columns["completions"] = [[{"role": "assistant", "content": text}] for text in written]
+    rewards = zip(form_reward.reward(**columns), accuracy.reward(**columns), strict=True)
+    for row, text, earned in zip(rows, written, rewards, strict=True):
+        if not {*earned} <= {1.0, None}:
+            raise UserError(
+                f"the sample of {row['image_id']} teaches {text[:300]!r}, which is not read as the right "
+                f"answer in the form that is asked for ({row['form']}). Is a letter of a name none of the "
+                "tokenizer's, or does the chat template change what the assistant says?"
             )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vltaxon import adapters, checkpoint, provenance
+from vltaxon import adapters, chat, checkpoint, provenance
 from vltaxon.partition import allowed_parts
 from vltaxon.prepared import Prepared
 from vltaxon.train import (
@@ -120,13 +120,13 @@ def _set_up(task: "TrainTask", drawn: Sequence[samples.Sample], world: int) -> _
     model = checkpoint.pinned(task.running_model)
     processor, base = checkpoint.load(model)
     guards.check_dtype(base, model.dtype)
+    checkpoint.generate_as_told(base)
+    for system in {sample.system is not None for sample in drawn}:
+        chat.check_template(processor, model.checkpoint, system)
     rows = samples.dataset(drawn, ImageStore(task.images), model.pixels, model.min_pixels)
     measured = lengths.measure_lengths(drawn, rows, processor)
     context = getattr(base.config.get_text_config(), "max_position_embeddings", None)
     guards.check_context(measured.longest, step.new_tokens, context)
-    checkpoint.generate_as_told(base)
-    for system in {sample.system is not None for sample in drawn}:
-        checkpoint.check_template(processor, model.checkpoint, system)
     policy = adapter.with_adapter(base, step.lora, None if task.previous is None else task.previous.parent)
     modules = guards.list_adapted_modules(policy)
     share = guards.share_adapted(policy, named="targets" in step.lora.model_fields_set)
@@ -139,6 +139,8 @@ def _set_up(task: "TrainTask", drawn: Sequence[samples.Sample], world: int) -> _
         "seed": task.seed,
         "version": VERSIONS["vltaxon.train.step"],
     }
+    if model.template:  # of a file that sets something
+        identity["template"] = model.template
     if task.files:  # of an objective that reads more
         identity["files"] = [provenance.digest_file(path) for path in task.files]
     common = arguments.common_arguments(task, world, torch.cuda.is_available())

@@ -21,7 +21,7 @@ import yaml
 from tests.data import endpoint as fake
 from tests.data.disk import on_small_disk
 from tests.unit.conftest import PROMPTS, World
-from tests.unit.inference.tasks import answer_task, asking
+from tests.unit.inference.tasks import answer_task, asking, leaf_task
 from vltaxon import provenance, schemas
 from vltaxon.config.protocols import Stage
 from vltaxon.data.images import ImageStore
@@ -706,6 +706,31 @@ def test_errors_fail_the_job_with_a_summary_are_recorded_and_never_wrong_answers
         path.read_bytes() for path in world.folder.rglob("*") if path.is_file() and path.suffix != ".tar"
     ]
     assert KEY not in captured.out + captured.err and not any(KEY.encode() in content for content in written)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_reasoning_that_a_server_gives_apart_is_read(world: World, tmp_path: Path, field: str) -> None:
+    """The lineage is in the reasoning, which vLLM, SGLang, Ollama and others put beside the content."""
+    thought = "\nOrder: Ordo0, so I write <answer>A</answer>. Genus: Genus1\n"
+    message = {"role": "assistant", "content": "<answer>Genus1 epithet3</answer>", field: thought}
+    body = fake.completion("", choices=[{"index": 0, "message": message, "finish_reason": "stop"}])
+    with fake.serving(say=lambda _: body) as server:
+        file, given = tmp_path / "m.yaml", spec(server.url).model_dump(mode="json", exclude_none=True)
+        file.write_text(json.dumps(given))
+        asked = asking(Stage(name="leaf", prompt="stage1"), PROMPTS["stage1"], Endpoint.model_validate(given))
+        run.predict_leaf(leaf_task(world, tmp_path / "leaf.parquet", asked, settings=file))
+    rows = provenance.read_parquet(tmp_path / "leaf.parquet", schemas.PREDICTIONS).to_pylist()
+    assert {row["answer"] for row in rows} == {"Genus1 epithet3"}
+    assert {tuple(row["lineage"]) for row in rows} == {(None, "Ordo0", "Genus1", None)}
+    assert {row["reasoning"] for row in rows} == {"Order: Ordo0, so I write A. Genus: Genus1"}
+
+
+def test_reasoning_that_took_all_tokens_is_no_answer(world: World) -> None:
+    message = {"role": "assistant", "content": None, "reasoning": "Answer: A"}
+    body = fake.completion("", choices=[{"index": 0, "message": message, "finish_reason": "length"}])
+    with fake.serving(say=lambda _: body) as server:
+        (response,) = asked(world, spec(server.url), requests(world, "q"))
+    assert (response.completion, response.finish_reason) == ("<think>Answer: A", "length")
 
 
 def test_a_model_s_own_system_text_is_asked_and_stamped(world: World, tmp_path: Path) -> None:

@@ -100,6 +100,20 @@ def leaves(world: World, tmp_path: Path) -> Path:
     return tmp_path / "leaf.parquet"
 
 
+def test_names_that_hold_what_ends_names_are_read_whole(world: World, tmp_path: Path) -> None:
+    odd = "Genus1, the (Linnaeus, 1758)"
+    taxa = [odd if taxon == "Genus1" else taxon for taxon in world.column("taxa", "taxon")]
+    world.rewrite("taxa", "taxon", taxa)
+    said = f"Order: Ordo0, an order; Genus: {odd}; Species: Genus1 epithet3, maybe"
+    for stage in (LEAF.model_copy(update={"form": "listing"}), LEAF):
+        text = said if stage.form == "listing" else f"<think>{said}</think><answer>Genus1 epithet3</answer>"
+        task = leaf_task(world, tmp_path / "odd.parquet", asking(stage, STAGE1), names=world.tables["taxa"])
+        name_leaves(task, Scripted(lambda _, text=text: (text, "stop")), ["test/3_4"])
+        (row,) = rows(tmp_path / "odd.parquet")
+        assert row["lineage"] == [None, "Ordo0", odd, "Genus1 epithet3"]
+        assert row["answer"] == "Genus1 epithet3"
+
+
 def test_shards_cover_the_test_images_once_in_order(world: World) -> None:
     whole = images_of(world.tables["images"], 0, 1)
     assert whole == sorted(f"test/{i}_4" for i in range(8))

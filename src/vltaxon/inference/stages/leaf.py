@@ -1,6 +1,6 @@
 """Stage 1: ask for the leaf of each image, and read the answer and the lineage that is written with it."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from vltaxon import parsing, prompts
@@ -39,7 +39,12 @@ def name_leaves(
         UserError: more requests failed for good than a table may hold.
     """
     asking, stage = task.asking, limited(task.asking)
-    gold, only, worth = None, list[str](), None
+    gold, only, worth, odd = None, list[str](), None, frozenset[str]()
+    if task.names is not None:
+        tree = Taxonomy.read(task.names)
+        odd = parsing.odd_names(
+            tree.ranks, {taxon for path in tree.lineages.values() for taxon in path if taxon}
+        )
     if task.taxa is not None:
         gold = true_leaves(task.images, task.taxa, ids) if stage.condition == "gold" else None
         only = lineages(task.taxa, stage) if stage.constrained else []
@@ -63,21 +68,25 @@ def name_leaves(
             requests = [Request(i, render(asking, leaf=leaf[i]), system_text(asking)) for i in some]
             samples = complete(engine, requests, how, stage.samples, progress)
             rows = [
-                chosen([_named(image_id, response, stage, asking) for response in responses], worth)
+                chosen([_named(image_id, response, stage, asking, odd) for response in responses], worth)
                 for image_id, responses in zip(some, samples, strict=True)
             ]
             write(table.table(rows))
 
 
-def _named(image_id: str, response: Response, stage: Stage, asking: Asking) -> Row:
-    """Return a row of stage 1: the answer and the lineage written with it."""
+def _named(
+    image_id: str, response: Response, stage: Stage, asking: Asking, odd: Container[str] = frozenset()
+) -> Row:
+    """Return a row of stage 1: the answer and the lineage written with it, of which names may be odd."""
     if (failed := table.unreadable(response)) is not None:
         reading, lineage = failed, parsing.read_lineage(None, asking.ranks)
     elif stage.form == "listing":
-        reading, lineage = parsing.read_listing(response.completion, asking.ranks, response.finish_reason)
+        reading, lineage = parsing.read_listing(
+            response.completion, asking.ranks, response.finish_reason, odd
+        )
     else:
         reading = parsing.read_name(response.completion, stage.form, response.finish_reason)
-        lineage = parsing.read_lineage(reading.reasoning, asking.ranks)
+        lineage = parsing.read_lineage(reading.reasoning, asking.ranks, odd)
     columns = table.counts(response) | {"lineage": lineage}
     return table.row("leaf", prompt_id(asking), image_id, reading, **columns)
 

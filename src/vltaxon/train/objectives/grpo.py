@@ -10,7 +10,8 @@ from vltaxon import batches
 from vltaxon.config.base import HOW, Closed
 from vltaxon.config.steps import Column, Curve, Panel, Step
 from vltaxon.errors import suggest
-from vltaxon.train.rewards import Reward, find_rewards
+from vltaxon.parsing import restore
+from vltaxon.train.rewards import Completion, Reward, find_rewards
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer
@@ -136,6 +137,11 @@ class GrpoStep(Step):
         """
         from trl import GRPOConfig, GRPOTrainer
 
+        from vltaxon import chat
+        from vltaxon.train import guards
+
+        guards.check_prompts(prepared, lambda row: (_asked(row, prepared.processor), None))
+        opened = chat.opens_reasoning(prepared.processor)
         config = GRPOConfig(
             **prepared.arguments,
             num_generations=self.group_size,
@@ -164,7 +170,7 @@ class GrpoStep(Step):
         trainer = GRPOTrainer(
             model=prepared.policy,
             reward_funcs=[
-                _told_why_it_ended(each.name, find_rewards()[each.name], ends) for each in self.rewards
+                _told_how_it_went(each.name, find_rewards()[each.name], ends, opened) for each in self.rewards
             ],
             args=config,
             train_dataset=prepared.rows,
@@ -207,17 +213,36 @@ class GrpoStep(Step):
         }
 
 
-def _told_why_it_ended(
-    name: str, reward: Reward, ends: Callable[[int], bool]
+def _asked(row: Mapping[str, Any], processor: Any) -> list[int]:
+    """Return the tokens of a prompt as TRL has them for completions to be written."""
+    from trl.data_utils import prepare_multimodal_messages
+
+    shown = prepare_multimodal_messages(row["prompt"], images=[row["image"]])
+    made = processor.apply_chat_template([shown], add_generation_prompt=True, tokenize=True, return_dict=True)
+    return list(made["input_ids"][0])
+
+
+def _told_how_it_went(
+    name: str, reward: Reward, ends: Callable[[int], bool], opened: bool
 ) -> Callable[..., list[float | None]]:
     """Return a reward as TRL calls it, which also gets the reason why each completion ended.
 
     TRL gives none; a completion was cut by the limit if its last token is none at which the trainer stops.
+    Reasoning that the prompt has begun, or that TRL has put apart, is where the reader looks for it.
     """
 
-    def rewarded(completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
+    def whole(completion: Completion) -> Completion:
+        said = completion[0]
+        text = restore(
+            said.get("content") or "", opened, said.get("reasoning_content") or said.get("thinking")
+        )
+        return [{"role": "assistant", "content": text}]
+
+    def rewarded(
+        completions: list[Completion], completion_ids: list[list[int]], **columns: Any
+    ) -> list[float | None]:
         reasons = ["stop" if ends(ids[-1]) else "length" for ids in completion_ids]
-        return reward(finish_reason=reasons, **columns)
+        return reward(completions=list(map(whole, completions)), finish_reason=reasons, **columns)
 
     rewarded.__name__ = f"{name}_reward"  # by which TRL's log calls it
     return rewarded

@@ -72,6 +72,8 @@ class SftStep(Step):
         guards.check_max_length(trainer.args.max_length)
         first = [rows[i] for i in range(min(8, len(rows)))]
         guards.check_labels(trainer.data_collator(first)["labels"])
+        guards.check_targets(prepared)
+        guards.check_prompts(prepared, lambda row: _learnt(trainer.data_collator([row])))
         world = trainer.args.world_size
         if fillers := -len(rows) % (config.per_device_train_batch_size * world) if world > 1 else 0:
             trainer.train_dataset = sampler.FilledRows(rows, fillers)
@@ -88,3 +90,12 @@ class SftStep(Step):
             prepared: what it was trained with.
         """
         return {"trained_tokens_per_sample": prepared.lengths.target}
+
+
+def _learnt(batch: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """Return the tokens of a sample before the first that is learnt, and those that are, to the first gap."""
+    there = batch["attention_mask"][0].bool()
+    ids, labels = (batch[name][0][there].tolist() for name in ("input_ids", "labels"))
+    start = next((at for at, label in enumerate(labels) if label != -100), len(ids))
+    end = next((at for at in range(start, len(ids)) if labels[at] == -100), len(ids))
+    return ids[:start], ids[start:end]

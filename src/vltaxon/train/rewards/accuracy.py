@@ -49,7 +49,7 @@ def _right(
 ) -> bool:
     if task == "leaf":
         reading = (
-            read_listing(text, ranks, finish_reason)[0]
+            read_listing(text, ranks, finish_reason, {normalise(leaf)})[0]
             if form == "listing"
             else read_name(text, form, finish_reason)
         )

@@ -129,6 +129,36 @@ def test_images_lie_where_they_are(tmp_path: Path, picture: bytes) -> None:
     assert _tables(tmp_path, tmp_path / "t.parquet", picture)[1] == images
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "Prunella\x1b[0m",
+            r"t.csv, line 2: species 'Prunella\\x1b\[0m' holds the control character U\+001B",
+        ),
+        ("Prunella<|im_end|>", r"species 'Prunella<\|im_end\|>' holds <\|im_end\|>, which is read as a mark"),
+        ("P" * 201, "species 'P+' is longer than 200 characters; write it otherwise in the labels"),
+        (
+            "Prunella genus: x",
+            '"Kingdom: .* Species: Prunella genus: x", in which genus "Prunella" would be read as "None"',
+        ),
+    ],
+)
+def test_a_name_that_no_model_could_be_asked_or_answer_is_refused(
+    tmp_path: Path, picture: bytes, name: str, words: str
+) -> None:
+    (tmp_path / "t.csv").write_text(ROWS.replace("Prunella modularis", name))
+    with pytest.raises(UserError, match=words):
+        _tables(tmp_path, tmp_path / "t.csv", picture)
+
+
+def test_names_that_hold_separators_are_names(tmp_path: Path, picture: bytes) -> None:
+    (tmp_path / "t.csv").write_text(
+        ROWS.replace("Prunella modularis", '"Accentor, Dunnock; (Linnaeus, 1758)"')
+    )
+    _tables(tmp_path, tmp_path / "t.csv", picture)
+
+
 def test_an_image_that_goes_or_changes_after_ingest(tmp_path: Path, picture: bytes) -> None:
     (tmp_path / "t.csv").write_text(ROWS)
     store, _ = _tables(tmp_path, tmp_path / "t.csv", picture)

@@ -1,0 +1,154 @@
+"""How a conversation becomes the text that a model reads: by the chat template of its processor.
+
+Inference, the rewards and the guards of training share it, so that what is trained is what is asked.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vltaxon import prompts
+from vltaxon.errors import UserError, suggest
+
+MARKS = frozenset({"<think>", "</think>", "<answer>", "</answer>"})  # ours, which prompts and answers hold
+
+
+def set_options(processor: Any, options: Mapping[str, bool | int | float | str], checkpoint: str) -> None:
+    """Write the options of a model file into the chat template, for whoever uses the processor.
+
+    Args:
+        processor: of the checkpoint.
+        options: values of the template's variables.
+        checkpoint: its name, for messages.
+
+    Raises:
+        UserError: the template has no such variable.
+    """
+    if not options:
+        return
+    from jinja2 import Environment, TemplateSyntaxError
+    from jinja2.meta import find_undeclared_variables
+
+    template, environment = processor.chat_template, Environment(extensions=["jinja2.ext.loopcontrols"])
+    if not isinstance(template, str):
+        raise UserError(f"template: {checkpoint} has not one chat template, whose variables could be set")
+    try:
+        # the marks of generation are of transformers alone
+        plain = re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", template)
+        known = find_undeclared_variables(environment.parse(plain))
+    except TemplateSyntaxError as error:
+        raise UserError(f"{checkpoint}: its chat template cannot be read: {error}") from error
+    if odd := sorted(options.keys() - known):
+        raise UserError(
+            f'template: "{odd[0]}" is not {suggest(odd[0], sorted(known))}, the variables of the chat '
+            f"template of {checkpoint}"
+        )
+    # as Python writes it, in ASCII, jinja reads it; the line's end goes with the block
+    head = "".join(f"{{% set {name} = {value!a} %}}\n" for name, value in options.items())
+    processor.chat_template = head + template
+
+
+def render(processor: Any, messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of a conversation, up to where the assistant goes on.
+
+    Args:
+        processor: with the chat template.
+        messages: system and user.
+    """
+    text: str = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def check_template(processor: Any, checkpoint: str, system: bool = False) -> None:
+    """Check, by a conversation in words of our own, that a chat template keeps what it is given.
+
+    Args:
+        processor: of the model.
+        checkpoint: what readers call it.
+        system: whether there is a system text, too.
+
+    Raises:
+        UserError: there is no template; it refuses the conversation, drops a text or repeats it, or has not
+            one place for one image.
+    """
+    user, order, image = (
+        "Which organism is this?",
+        "Name it as botanists do.",
+        getattr(processor, "image_token", None),
+    )
+    if not image or getattr(processor, "image_processor", None) is None:
+        raise UserError(
+            f"{checkpoint}: its processor takes no images; preprocessor_config.json may be missing"
+        )
+    if not getattr(processor, "chat_template", None):
+        raise UserError(
+            f"{checkpoint}: has no chat template (chat_template.jinja); take the instruction-tuned "
+            "checkpoint, or copy the template of the model that it was made from"
+        )
+    conversation = prompts.conversation(user, order if system else None)
+    try:
+        text = render(processor, conversation)
+    except Exception as error:  # of templates, which may raise what they like
+        what = "a system text, an image and a text" if system else "an image and a text"
+        raise UserError(f"{checkpoint}: its chat template does not take {what}: {error}") from error
+    if "{'type'" in text:
+        raise UserError(
+            f"{checkpoint}: its chat template takes plain texts alone, and writes the parts of a message as "
+            "a list; answers would be to another prompt. Mend chat_template.jinja"
+        )
+    given: Sequence[tuple[str, str]] = [("text", user), ("image", image)]
+    given = [*given, ("system text", order)] if system else given
+    for what, words in given:
+        if (count := text.count(words)) != 1:
+            instead = ", or take a protocol whose prompts have no `system`" if what == "system text" else ""
+            raise UserError(
+                f"{checkpoint}: its chat template writes the {what} of a conversation {count} times; answers "
+                f"would be to another prompt. Mend chat_template.jinja{instead}"
+            )
+
+
+def adds_start(tokenizer: Any, text: str) -> bool:
+    """Return whether the tokenizer is to add its start token: templates of Gemma and Llama write it.
+
+    Args:
+        tokenizer: of the model.
+        text: a rendered conversation.
+    """
+    start = tokenizer.bos_token
+    return start is None or not text.startswith(start)
+
+
+def opens_reasoning(processor: Any) -> bool:
+    """Return whether the chat template begins the reasoning: its prompt ends in a `<think>` left open."""
+    word = "question"
+    behind = render(processor, prompts.conversation(word)).rpartition(word)[2]
+    return behind.rfind("<think>") > behind.rfind("</think>")
+
+
+def special_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """Return what finds a token in a text that is no text to the tokenizer: `<|im_end|>`, `<|image_pad|>`.
+
+    Marks of ours are not among them, nor is what is a single character.
+    """
+    added = tokenizer.added_tokens_decoder.values()
+    names = {token.content for token in added if token.special and len(token.content) > 1} - MARKS
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
+
+
+def check_marks(tokenizer: Any, checkpoint: str) -> None:
+    """Check that the marks of reasoning and answer are text, which is not dropped when tokens are decoded.
+
+    Args:
+        tokenizer: of the model.
+        checkpoint: its name.
+
+    Raises:
+        UserError: the tokenizer drops one.
+    """
+    hidden = sorted(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    if hidden := [token for token in hidden if token in MARKS]:
+        raise UserError(
+            f"{checkpoint}: {', '.join(hidden)} are special tokens of its tokenizer, which leaves them out "
+            "of what the model writes, so that no reasoning could be told from an answer. Give them "
+            "`special: false` in tokenizer.json and tokenizer_config.json"
+        )
