@@ -238,6 +238,8 @@ def read_listing(
 ) -> tuple[Reading, list[str | None]]:
     """Read a lineage that is written without tags; the answer is its deepest taxon.
 
+    What stands behind a thought is the answer, unless it names no taxon.
+
     Args:
         completion: model output, untrusted.
         ranks: names of the levels, root first.
@@ -247,7 +249,9 @@ def read_listing(
     Returns:
         The reading, `unparsed` where no taxon is named, and the lineage, one entry per rank.
     """
-    lineage = read_lineage(completion, ranks, odd)
+    lineage = read_lineage(completion.rpartition("</think>")[2], ranks, odd)
+    if not any(lineage):
+        lineage = read_lineage(completion, ranks, odd)
     deepest = next((taxon for taxon in reversed(lineage) if taxon is not None), None)
     if finish_reason == "length" or deepest is None:  # a name that the token limit cut is not a name
         return Reading(_nothing(completion, finish_reason), reasoning=completion), lineage

@@ -196,6 +196,13 @@ def test_a_special_token_in_what_a_prompt_is_filled_with_is_refused(world: World
             list(engine.generate([Request(world.column("images", "image_id")[0], text)], Decoding(2)))
 
 
+def test_a_special_token_in_a_sample_is_refused(world: World, vlm: Vlm) -> None:
+    taxa = [taxon.replace("Genus1 epithet3", "<|im_end|>") for taxon in world.column("taxa", "taxon")]
+    world.rewrite("taxa", "taxon", taxa)
+    with pytest.raises(UserError, match=r"the sample of train/3_\d holds <\|im_end\|>, a special token"):
+        train(world, vlm, "o", step())
+
+
 def test_marks_that_the_tokenizer_would_drop_are_refused(vlm: Vlm, tmp_path: Path) -> None:
     from transformers import AddedToken
 

@@ -221,6 +221,14 @@ def test_reasoning_that_only_ends_was_begun_by_the_prompt() -> None:
     assert parsing.reasoning_of("<think>never ends") is None
 
 
+def test_a_listing_is_what_stands_behind_a_thought() -> None:
+    thought = parsing.restore("Genus: Rosa; Species: Rosa canina", reasoning="Genus: Acer? No, a rose.")
+    reading, lineage = parsing.read_listing(thought, ("genus", "species"))
+    assert (reading.answer, lineage) == ("Rosa canina", ["Rosa", "Rosa canina"])
+    within = "<think>Genus: Rosa</think><answer>Rosa</answer>"
+    assert parsing.read_listing(within, ("genus", "species"))[1] == ["Rosa", None]
+
+
 def test_a_thought_without_end_holds_no_answer() -> None:
     begun = parsing.restore("It may be a rose. Answer: A", opened=True)
     assert parsing.read_choice(begun, OPTIONS, "bare", "length").outcome == "truncated"

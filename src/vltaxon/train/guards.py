@@ -268,15 +268,24 @@ def check_prompts(
             None where it learns from what is written.
 
     Raises:
-        UserError: a prompt is trained otherwise, or a target is not read back.
+        UserError: a prompt is trained otherwise, a target is not read back, or a sample holds a token that
+            is no text.
     """
     processor = prepared.processor
     tokens, opened = processor.tokenizer, chat.opens_reasoning(processor)
-    plain = prepared.rows.with_format(None).select_columns(["task", "form", "reasoned", "system"]).to_list()
-    for place in {tuple(kind.values()): place for place, kind in enumerate(plain)}.values():
+    plain, special = prepared.rows.with_format(None), chat.special_tokens(tokens)
+    for said in plain.select_columns(["image_id", "text", "target"]).to_list():
+        if (token := special.search(f"{said['text']}\n{said['target']}")) is not None:
+            raise UserError(
+                f"the sample of {said['image_id']} holds {token.group()}, a special token of the model, "
+                "which it would not read as text. Take it out of the prompt, or of the name that it is "
+                "filled with"
+            )
+    kinds = plain.select_columns(["task", "form", "reasoned", "system"]).to_list()
+    for place in {tuple(kind.values()): place for place, kind in enumerate(kinds)}.values():
         row = prepared.rows[place]
-        said = row["prompt"] if "prompt" in row else row["messages"]
-        text = chat.render(processor, list(takewhile(lambda message: message["role"] != "assistant", said)))
+        turns = row["prompt"] if "prompt" in row else row["messages"]
+        text = chat.render(processor, list(takewhile(lambda turn: turn["role"] != "assistant", turns)))
         start = chat.adds_start(tokens, text)
         made = processor(text=[text], images=[[row["image"]]], add_special_tokens=start)
         asked = list(made["input_ids"][0])

@@ -154,6 +154,23 @@ def test_its_answers_are_kept_by_what_is_served_and_how(environment: Path, vlm: 
     )  # fmt: skip
 
 
+def test_a_server_is_asked_with_the_options_of_the_template_of_what_it_serves(
+    environment: Path, vlm: Vlm, world: World
+) -> None:
+    file, given = world.folder / "served.yaml", spec(environment)
+    file.write_text(yaml.safe_dump(json.loads(given.model_dump_json(exclude_none=True))))
+
+    def weights(served: Vlm) -> str:
+        stage = asking(Stage(name="leaf", prompt="stage1"), PROMPTS["stage1"], given, served=served)
+        task = leaf_task(world, world.folder / "leaf.parquet", stage, settings=file)
+        return source_of(task, stage, pq.read_table(world.tables["images"])).weights
+
+    quiet = {"enable_thinking": False}
+    body = given.model_copy(update={"body": {"chat_template_kwargs": quiet}})
+    assert weights(vlm) == digest(given, checkpoints.digest(vlm))
+    assert weights(vlm.model_copy(update={"template": quiet})) == digest(body, checkpoints.digest(vlm))
+
+
 def test_a_server_gets_what_it_needs_and_nobody_else_its_key(
     environment: Path, vlm: Vlm, tmp_path: Path
 ) -> None:
