@@ -26,12 +26,11 @@ CONFIG_FILE = (
     CONFIG if CONFIG.joinpath("config.yaml").exists() else OWN_CONFIG
 ) / "config.yaml"
 
-# Snakemake itself would follow aliases without end. Of files named on the command line it has done so already.
+# Snakemake itself would follow aliases without end.
 problems: list[str] = []
-if CONFIG_FILE.exists() and not workflow.config_settings.configfiles:
-    if read_yaml(CONFIG_FILE, problems) is None:
-        print("error:", *problems, file=sys.stderr)
-        sys.exit(1)
+if CONFIG_FILE.exists() and read_yaml(CONFIG_FILE, problems) is None:
+    print("error:", *problems, file=sys.stderr)
+    sys.exit(1)
 
 
 configfile: str(CONFIG_FILE)
