@@ -28,7 +28,7 @@ CONFIG_FILE = (
 
 # Snakemake itself would follow aliases without end.
 problems: list[str] = []
-if read_yaml(CONFIG_FILE, problems) is None:
+if CONFIG_FILE.exists() and read_yaml(CONFIG_FILE, problems) is None:
     print("error:", *problems, file=sys.stderr)
     sys.exit(1)
 

@@ -77,9 +77,8 @@ def as_latex(
     align = ["left"] * left + ["right"] * (len(header) - left)
     flat = [[" ".join(cell.split()) for cell in row] for row in rows]
     table = layout(flat, header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
-    table = re.sub(
-        r"^( *)(?=[\[*])", r"\1{}", table, flags=re.MULTILINE
-    )  # the line break before would take it
+    # After a line break these signs would be part of it.
+    table = re.sub(r"^( *)(?=[\[*])", r"\1{}", table, flags=re.MULTILINE)
     below = "".join(f"\\par\\smallskip\\footnotesize {_tex(note)}\n" for note in notes)
     text = (
         f"\\begin{{table*}}\n\\centering\n\\caption{{{_tex(caption)}}}\n\\label{{tab:{label}}}\n"

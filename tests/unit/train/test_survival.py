@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -115,6 +116,22 @@ def test_a_killed_training_ends_the_same(world: World, vlm: Vlm, lettered: Path)
         in hurt.log.read_text()
     )
     assert not hurt.task.state.exists()
+
+
+def test_a_training_that_finds_no_room_says_so_and_goes_on_when_there_is_some(
+    world: World, vlm: Vlm, lettered: Path
+) -> None:
+    """The limit of a file's size stands for the disk's; a checkpoint hits both in the same place."""
+    hurt = job(world, vlm, GRPO, lettered, "hurt")
+    process = hurt.start()
+    assert hurt.trains(process, after=0)
+    largest = max(path.stat().st_size for path in hurt.task.state.rglob("*") if path.is_file())
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest - 1, largest - 1))
+    assert process.wait(240) == 1
+    said = hurt.log.read_text()
+    assert f"error: {hurt.task.state}: could not be written: " in said and "MB are free in" in said
+    assert hurt.steps, "what was whole is still there"
+    assert not hurt.output.exists() and hurt.finish().exists()
 
 
 @pytest.mark.slow

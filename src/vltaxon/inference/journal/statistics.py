@@ -127,7 +127,7 @@ def statistics(root: Path, predictions: Path) -> str:
             one.folder.name,
             one.files,
             one.answers,
-            rows[one.note.get("weights", "?")],
+            rows[str(one.note.get("weights", "?"))],
             one.bytes,
         ]
         for one in kept(root)
