@@ -25,8 +25,11 @@ demo-slurm: $(READY)
 	@if [ -e results/tables/main.csv ]; then cmp results/tables/main.csv .demo-slurm/results/tables/main.csv && echo 'The same table as that of make demo'; fi
 	$(BIN)/python -m pytest -m slow tests/workflow/test_slurm.py
 
+# A worker for each core, but few: each trains the small models that it tests with.
+WORKERS := --numprocesses logical --maxprocesses 4 --dist loadgroup
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 check: $(READY)
 	$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .

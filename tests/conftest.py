@@ -2,9 +2,22 @@
 
 import os
 
+import pytest
+
 from vltaxon.logs import THREADS
 
 # Models this small gain nothing from a second thread, which between two small sums waits busily. `.ci/run`
 # tries two.
 for name in THREADS:
     os.environ.setdefault(name, os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell the workers that `make test` starts what they are to take whole.
+
+    That is a file, for its fixtures; and all tests of the one small run of the workflow, which takes minutes.
+    """
+    for item in items:
+        run = "finished" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("finished" if run else item.path.name))
