@@ -103,7 +103,7 @@ class Source(Closed):
     """Where a raw file comes from: an address or a local path."""
 
     url: str | None = Field(None, description="http(s) address: the original or a mirror.")
-    token: Variable | None = Field(
+    token: Annotated[Variable | None, HOW] = Field(
         None, description="url: NAME of the environment variable that holds its token, never the token."
     )
     path: Path | None = Field(None, description="A local copy.")
