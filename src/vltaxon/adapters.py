@@ -80,7 +80,7 @@ def load_adapter(
     except Exception as error:  # of PEFT's whole world: other shapes, no such modules, half a file
         raise UserError(f"{adapter}: does not fit {type(base).__name__}: {_said(error)}") from error
     _check_whole(policy, adapter)
-    _check_recorded(policy, adapter)
+    check_recorded(adapter)
     return policy
 
 
@@ -140,8 +140,14 @@ def _bytes(tensor: Any) -> bytes:
     return content
 
 
-def _check_recorded(policy: "PeftModel", adapter: Path) -> None:
-    """Check that an adapter of ours is the one that its training recorded, applied as it was trained."""
+def check_recorded(adapter: Path) -> None:
+    """Check that an adapter of ours is the one that its training recorded, applied as it was trained.
+
+    Raises:
+        UserError: it is not.
+    """
+    from safetensors.torch import load_file
+
     file, other = adapter / layout.RECORD, f"is not what its {layout.RECORD} says was trained; {_AGAIN}"
     if not file.exists():
         return
@@ -150,12 +156,12 @@ def _check_recorded(policy: "PeftModel", adapter: Path) -> None:
         wanted, lora = record["adapter_after"], record["step"]["lora"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: is no record of a training ({error}); {_AGAIN}") from error
-    config: Any = policy.peft_config["default"]
+    config: Any = read_config(adapter)
     applied = {"rank": config.r, "alpha": config.lora_alpha, "targets": config.target_modules}
     plain = not (config.use_rslora or config.use_dora or config.alpha_pattern or config.rank_pattern)
     if not plain or any(applied[name] != lora[name] for name in applied):
         raise UserError(f"{adapter / layout.ADAPTER_CONFIG}: {other}")
-    if digest_adapter(policy) != wanted:
+    if _digest(load_file(adapter / layout.WEIGHTS)) != wanted:
         raise UserError(f"{adapter / layout.WEIGHTS}: {other}")
 
 
@@ -171,7 +177,11 @@ def digest_adapter(policy: "PeftModel", weights: Mapping[str, Any] | None = None
     """
     from peft import get_peft_model_state_dict
 
+    return _digest(get_peft_model_state_dict(policy, weights, adapter_name="default"))
+
+
+def _digest(tensors: Mapping[str, Any]) -> str:
     total = hashlib.sha256()
-    for name, tensor in sorted(get_peft_model_state_dict(policy, weights, adapter_name="default").items()):
+    for name, tensor in sorted(tensors.items()):
         total.update(name.encode() + _bytes(tensor))
     return total.hexdigest()

@@ -5,10 +5,13 @@ Inference, the rewards and the guards of training share it, so that what is trai
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vltaxon import prompts
 from vltaxon.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from vltaxon.inference.engine import Request
 
 MARKS = frozenset({"<think>", "</think>", "<answer>", "</answer>"})  # ours, which prompts and answers hold
 
@@ -133,6 +136,29 @@ def special_tokens(tokenizer: Any) -> re.Pattern[str]:
     added = tokenizer.added_tokens_decoder.values()
     names = {token.content for token in added if token.special and len(token.content) > 1} - MARKS
     return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
+
+
+def check_requests(processor: Any, checkpoint: str, requests: Sequence["Request"]) -> None:
+    """Check that a model reads prompts as they are.
+
+    Args:
+        processor: of the model.
+        checkpoint: its name.
+        requests: the prompts.
+
+    Raises:
+        UserError: one holds a special token of the model, or the template loses their system text.
+    """
+    for system in {request.system is not None for request in requests}:
+        check_template(processor, checkpoint, system)
+    special = special_tokens(processor.tokenizer)
+    for request in requests:
+        if (token := special.search(f"{request.system or ''}\n{request.text}")) is not None:
+            raise UserError(
+                f"a prompt holds {token.group()}, a special token of {checkpoint}, which the model would not "
+                "read as text. Take it out of the prompt, or of the name or option that it is filled with: "
+                f"{request.text[-300:]!r}"
+            )
 
 
 def check_marks(tokenizer: Any, checkpoint: str) -> None:

@@ -5,6 +5,7 @@ weights and leave out what does not fit. Nothing here names a model family: a mo
 file in config/models.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,14 @@ from vltaxon import chat, layout, provenance
 from vltaxon.adapters import adapted, load_adapter
 from vltaxon.config.base import MOVING
 from vltaxon.errors import UserError, listed
+
+_GENERATION = "generation_config.json"
+# Settings that some answers followed once, which were asked one by one.
+_FOLLOWED = (
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias", "forced_eos_token_id"),
+    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_new_tokens", "min_length"),
+    *("encoder_repetition_penalty", "exponential_decay_length_penalty", "num_beams"),
+)
 
 if TYPE_CHECKING:
     from vltaxon.engines.transformers import Vlm
@@ -65,16 +74,12 @@ def load(model: "Vlm") -> tuple[Any, Any]:
             given.
     """
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     _refuse_foreign_files(model.checkpoint)
-    where = {} if Path(model.checkpoint).is_dir() else {"revision": model.revision}
+    processor, where = load_processor(model), _where(model)
     spread = {"device_map": "auto"} if model.gpus > 1 and torch.cuda.device_count() > 1 else {}
     try:
-        processor = AutoProcessor.from_pretrained(model.checkpoint, trust_remote_code=False, **where)
-        chat.set_options(processor, model.template, model.checkpoint)
-        chat.check_template(processor, model.checkpoint)
-        chat.check_marks(processor.tokenizer, model.checkpoint)
         weights, found = AutoModelForImageTextToText.from_pretrained(
             model.checkpoint,
             dtype=getattr(torch, model.dtype),
@@ -85,14 +90,34 @@ def load(model: "Vlm") -> tuple[Any, Any]:
             **where,
             **spread,
         )
-    except UserError:
-        raise
     except Exception as error:  # whatever the libraries raise on half a file, or one of another format
         raise UserError(_refusal(model.checkpoint, error)) from error
     _check_loaded(model.checkpoint, weights, processor, found)
     if model.adapter is not None:
         weights = load_adapter(weights, model.adapter).merge_and_unload()
     return processor, weights
+
+
+def load_processor(model: "Vlm") -> Any:
+    """Load what turns images and texts into a model's inputs, with the options that its file sets.
+
+    Raises:
+        UserError: it is absent or damaged, or its chat template loses what it is given.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(model.checkpoint, trust_remote_code=False, **_where(model))
+    except Exception as error:  # as above
+        raise UserError(_refusal(model.checkpoint, error)) from error
+    chat.set_options(processor, model.template, model.checkpoint)
+    chat.check_template(processor, model.checkpoint)
+    chat.check_marks(processor.tokenizer, model.checkpoint)
+    return processor
+
+
+def _where(model: "Vlm") -> dict[str, Any]:
+    return {} if Path(model.checkpoint).is_dir() else {"revision": model.revision}
 
 
 def _refusal(checkpoint: str, error: Exception) -> str:
@@ -179,10 +204,30 @@ def merge(model: "Vlm", adapter: Path, output: Path) -> None:
         adapter: folder of the adapter.
         output: folder to write.
     """
-    processor, weights = load(pinned(model))
+    # the options stay with the model's file: written into the template, they could not be seen or set again
+    processor, weights = load(pinned(model.model_copy(update={"template": {}})))
     with provenance.whole_folder(output) as part:
         load_adapter(weights, adapter).merge_and_unload().save_pretrained(part)
         processor.save_pretrained(part)
+
+
+def generates_otherwise(model: "Vlm") -> bool:
+    """Return whether a checkpoint's `generation_config` would change what is written, were it followed.
+
+    Of a hub's, where it is in the cache. The settings that every request had always said do not count.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    file: Any = Path(model.checkpoint) / _GENERATION
+    if not Path(model.checkpoint).is_dir():
+        file = try_to_load_from_cache(model.checkpoint, _GENERATION, revision=model.revision)
+    if not isinstance(file, str | Path) or not Path(file).is_file():
+        return False
+    try:
+        said = json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError:
+        return False  # it is refused when the model is loaded
+    return any(said.get(name) for name in _FOLLOWED)
 
 
 def generate_as_told(weights: Any) -> None:

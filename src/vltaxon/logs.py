@@ -69,7 +69,8 @@ def logged(log: Path | str, threads: int, gpus: int = 0) -> Iterator[None]:
     terminal = os.dup(2)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nobody is there to answer what a library may ask
+    with open(os.devnull, "rb") as nothing:  # nobody is there to answer what a library may ask
+        os.dup2(nothing.fileno(), 0)
     os.environ.update(dict.fromkeys(THREADS, str(threads)))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)

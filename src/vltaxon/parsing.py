@@ -217,8 +217,9 @@ def _odd_name(line: str, odd: Container[str]) -> str | None:
     if not odd:
         return None
     line = line[: 2 * LONGEST]
-    begun = (line[:end] for end in (len(line), *sorted({m.start() for m in _END.finditer(line)})[::-1]))
-    return next((name.strip() for name in begun if normalise(name) in odd), None)
+    ends = (len(line), *sorted({m.start() for m in _END.finditer(line)})[::-1])
+    begun = (name for end in ends for name in (line[:end].strip(), line[:end].strip(" *_`")))
+    return next((name for name in begun if normalise(name) in odd), None)
 
 
 def odd_names(ranks: Sequence[str], taxa: Iterable[str]) -> frozenset[str]:
@@ -251,7 +252,7 @@ def read_listing(
     """
     lineage = read_lineage(completion.rpartition("</think>")[2], ranks, odd)
     if not any(lineage):
-        lineage = read_lineage(completion, ranks, odd)
+        lineage = read_lineage(_TAG.sub("\n", completion), ranks, odd)
     deepest = next((taxon for taxon in reversed(lineage) if taxon is not None), None)
     if finish_reason == "length" or deepest is None:  # a name that the token limit cut is not a name
         return Reading(_nothing(completion, finish_reason), reasoning=completion), lineage

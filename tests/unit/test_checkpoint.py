@@ -19,6 +19,7 @@ from vltaxon.data.images import ImageStore
 from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request
+from vltaxon.inference.local_model import identity
 from vltaxon.inference.run import predict_leaf
 from vltaxon.inference.transformers_engine import TransformersEngine
 
@@ -162,6 +163,17 @@ def test_merging_does_not_go_on_from_random_weights(world: World, vlm: Vlm, lett
     assert not (world.folder / "merged").exists()
 
 
+def test_a_merged_checkpoint_has_the_template_as_it_was(world: World, vlm: Vlm, lettered: Path) -> None:
+    """What a model's file sets in it stays in the file, and may be set of the merged one, too."""
+    odd = copied(vlm, world.folder / "odd")
+    template = Path(odd.checkpoint) / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if enable_thinking is defined %} {% endif %}")
+    odd = odd.model_copy(update={"template": {"enable_thinking": False}})
+    module.merge(odd, lettered, world.folder / "merged")
+    assert (world.folder / "merged" / "chat_template.jinja").read_text() == template.read_text()
+    module.load(odd.model_copy(update={"checkpoint": str(world.folder / "merged")}))
+
+
 def test_a_tokenizer_with_more_tokens_than_weights(world: World, vlm: Vlm) -> None:
     from transformers import AutoProcessor
 
@@ -207,6 +219,18 @@ def test_a_checkpoint_s_own_way_of_generating_is_not_followed(world: World, vlm:
         given = dict(engine.generate(asked, Decoding(6)))
         found.append([given[place].completion for place in range(len(asked))])
     assert found[0] == found[1] and len(set(found[0])) > 1
+
+
+def test_answers_that_followed_such_settings_once_are_not_taken_for_answers_of_today(
+    vlm: Vlm, tmp_path: Path
+) -> None:
+    """Those of any other checkpoint stay found."""
+    odd, usual = copied(vlm, tmp_path / "odd"), copied(vlm, tmp_path / "usual")
+    edit(Path(odd.checkpoint) / "generation_config.json", lambda config: config.update(SETTINGS))
+    settings = {"do_sample": True, "temperature": 1e-6, "repetition_penalty": 1.05}  # of Qwen2.5-VL
+    edit(Path(usual.checkpoint) / "generation_config.json", lambda config: config.update(settings))
+    assert identity(odd, "w") == identity(vlm, "w") | {"generation": "as told"}
+    assert identity(usual, "w") == identity(vlm, "w")
 
 
 # -- code that comes with weights --------------------------------------------------------------------------

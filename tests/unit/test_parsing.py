@@ -279,6 +279,7 @@ def test_an_odd_name_is_read_only_where_it_is_written_whole() -> None:
         return parsing.read_lineage(f"Genus: Rosa; Species: {text}", ranks, odd)[1]
 
     assert species("jay, blue, or so") == "jay, blue"
+    assert species("*Jay, Blue*") == species("**Jay, Blue**, which is a bird") == "Jay, Blue"
     assert species("Jay, Bluer") == "Jay" and species("Jay") == "Jay"
     assert species("Rosa canina, a rose") == "Rosa canina"
 

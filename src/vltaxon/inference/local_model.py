@@ -30,6 +30,8 @@ def identity(model: Vlm, weights: str) -> dict[str, Any]:
     """
     shown = model.model_dump(include={"engine", "dtype", "pixels", "min_pixels"})
     shown |= {"template": model.template} if model.template else {}
+    if checkpoint.generates_otherwise(model):  # what was answered before it was left out of account
+        shown |= {"generation": "as told"}
     package = f"transformers {json.loads(provenance.origin()['packages'])['transformers']}"
     return shown | {"version": VERSIONS["vltaxon.inference.run"], "package": package, "weights": weights}
 

@@ -5,6 +5,7 @@ Should the job itself be killed, the kernel tells the server (PR_SET_PDEATHSIG, 
 children, and keeps the devices leased until it is gone.
 """
 
+import functools
 import json
 import os
 import re
@@ -22,8 +23,8 @@ from pathlib import Path
 
 import httpx2
 
-from vltaxon import checkpoint
-from vltaxon.adapters import adapted
+from vltaxon import chat, checkpoint
+from vltaxon.adapters import adapted, check_recorded
 from vltaxon.devices import inheritable_leases
 from vltaxon.engines.server import Endpoint, Managed
 from vltaxon.engines.transformers import Vlm
@@ -71,7 +72,9 @@ def serving(spec: Endpoint, weights: Weights, devices: Sequence[str], log: Path)
     """
     managed, base = spec.managed, checkpoint.pinned(weights.base)
     assert managed is not None
-    name, key = spec.model or managed.model, secrets.token_hex(16)
+    name, key, processor = spec.model or managed.model, secrets.token_hex(16), checkpoint.load_processor(base)
+    if weights.adapter is not None and managed.lora:
+        check_recorded(weights.adapter)
     groups = [devices[i : i + base.gpus] for i in range(0, len(devices) - base.gpus + 1, base.gpus)] or [[]]
     with ExitStack() as held:
         media = (
@@ -92,12 +95,14 @@ def serving(spec: Endpoint, weights: Weights, devices: Sequence[str], log: Path)
             server.wait(name, key, deadline)
         urls = [f"{server.address}/v1" for server in servers]
         digest = Weights(base, weights.adapter).digest
+        checked = functools.partial(chat.check_requests, processor, base.checkpoint)
 
         def check() -> None:
             for server in servers:
                 server.check()
 
-        yield Served(urls, name, digest, key, media, check)
+        opens = chat.opens_reasoning(processor)
+        yield Served(urls, name, digest, key, media, check, checked, opens)
 
 
 def version(managed: Managed) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from vltaxon import credentials, provenance
 from vltaxon.engines.server import Endpoint
+from vltaxon.inference.engine import Request
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Served:
         key: of the endpoint.
         media: folder of images that the server may read.
         check: raises an error where a server of ours no longer runs.
+        check_requests: raises an error where a model of ours would not read prompts as they are.
+        opens_reasoning: whether the chat template of a model of ours begins the reasoning.
         further: headers, but for that of the key.
     """
 
@@ -45,6 +48,8 @@ class Served:
     key: str | None = field(default=None, repr=False)
     media: Path | None = None
     check: Callable[[], None] = lambda: None
+    check_requests: Callable[[Sequence[Request]], None] = lambda _: None
+    opens_reasoning: bool = False
     further: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property

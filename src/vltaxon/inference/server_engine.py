@@ -18,6 +18,7 @@ from vltaxon.inference.ledger import Ledger
 from vltaxon.inference.request_queue import Asked, Experience, RequestQueue
 from vltaxon.inference.served import Patience, Served, digest
 from vltaxon.inference.server_requests import SentImages
+from vltaxon.parsing import restore
 
 _PROBED = 16  # tokens that the answers to a probe may have
 _WORDS = 2  # of a token, at most: a prompt that counts fewer tokens was cut
@@ -72,12 +73,15 @@ class ServerEngine:
             raise UserError(
                 f"{self._spec.model}: engine server cannot be held to given texts; take engine transformers"
             )
+        self._served.check_requests(requests)
         shown = [request for request in requests if request.image_id is not None]
         try:
             if self._probe and shown:
                 self._check_sight(max(shown, key=_words), decoding)
                 self._probe = False
-            yield from self._asked(requests, decoding)
+            opens = self._served.opens_reasoning and not decoding.letters
+            for at, response in self._asked(requests, decoding):
+                yield at, replace(response, completion=restore(response.completion, opens))
         finally:
             print(f"{self._served.model}: {self._ledger}", flush=True)
 

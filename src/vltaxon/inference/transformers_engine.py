@@ -52,7 +52,6 @@ class TransformersEngine:
         model = checkpoint.pinned(model)
         self._processor, weights = checkpoint.load(model)
         self._processor.tokenizer.padding_side = "left"
-        self._special_tokens = chat.special_tokens(self._processor.tokenizer)
         self._opens_reasoning = chat.opens_reasoning(self._processor)
         # of the thread that makes batches: a tokenizer must not be used by two
         self._maker = copy.deepcopy(self._processor)
@@ -85,8 +84,7 @@ class TransformersEngine:
                 not fit the memory; a prompt holds a special token of the model; letters are asked for where
                 the chat template begins the reasoning.
         """
-        for system in {request.system is not None for request in requests}:
-            chat.check_template(self._processor, self._spec.checkpoint, system)
+        chat.check_requests(self._processor, self._spec.checkpoint, requests)
         tokenizer, only, limit = self._processor.tokenizer, decoding.only, decoding.max_new_tokens
         if self._opens_reasoning:
             if decoding.letters:
@@ -126,12 +124,6 @@ class TransformersEngine:
     # ------------
 
     def _rendered(self, request: Request) -> str:
-        if (token := self._special_tokens.search(f"{request.system or ''}\n{request.text}")) is not None:
-            raise UserError(
-                f"a prompt holds {token.group()}, a special token of {self._spec.checkpoint}, which the "
-                "model would not read as text. Take it out of the prompt, or of the name or option that it "
-                f"is filled with: {request.text[-300:]!r}"
-            )
         messages = prompts.conversation(request.text, request.system, request.image_id is not None)
         return chat.render(self._processor, messages)
 

@@ -221,9 +221,9 @@ def share_adapted(model: "PeftModel", named: bool) -> float:
         if ".base_layer." not in name:
             kind = ".".join(part for part in name.split(".") if not part.isdigit())
             rest[kind] = rest.get(kind, 0) + weight.numel()
-    share = 1 - sum(rest.values()) / whole
     if not rest:
         return 1.0
+    share = 1 - sum(rest.values()) / whole
     said = (
         f"{share:.0%} of the weights of the decoder's layers are adapted; not: "
         f"{listed(sorted(rest, key=rest.__getitem__, reverse=True))}"
@@ -316,8 +316,9 @@ def check_targets(prepared: "Prepared") -> None:
         UserError: one is not.
     """
     tokens = prepared.processor.tokenizer
-    rows = {row["target"]: row for row in prepared.rows.with_format(None).to_list()}
-    ids = tokens(list(rows), add_special_tokens=False)["input_ids"]
+    kinds = ("target", "task", "form", "leaf", "options", "answer_index")
+    rows = {repr([row[name] for name in kinds]): row for row in prepared.rows.with_format(None).to_list()}
+    ids = tokens([row["target"] for row in rows.values()], add_special_tokens=False)["input_ids"]
     _check_read_back(list(rows.values()), tokens.batch_decode(ids, skip_special_tokens=True))
 
 

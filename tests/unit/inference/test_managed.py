@@ -7,6 +7,7 @@ its environment.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -35,6 +37,7 @@ from vltaxon.inference.served import Patience, digest
 from vltaxon.inference.server_engine import ServerEngine
 from vltaxon.inference.source import source_of
 from vltaxon.inference.transformers_engine import TransformersEngine
+from vltaxon.layout import WEIGHTS
 
 ROOT = Path(__file__).parents[3]
 
@@ -199,8 +202,13 @@ def test_a_server_gets_what_it_needs_and_nobody_else_its_key(
     assert not running(str(environment))
 
 
-def test_a_hub_id_is_pinned(environment: Path, vlm: Vlm, tmp_path: Path) -> None:
+def test_a_hub_id_is_pinned(
+    environment: Path, vlm: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = "0" * 40
+    shutil.copytree(vlm.checkpoint, tmp_path / "models--owner--name" / "snapshots" / commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     pinned = vlm.model_copy(update={"checkpoint": "owner/name", "revision": commit, "gpus": 2})
     with managed.serving(
         spec(environment), managed.Weights(pinned), ["3", "4"], tmp_path / "vllm.log"
@@ -451,3 +459,44 @@ def adapted() -> Callable[[Path], Path]:
         return folder
 
     return write
+
+
+def test_a_served_model_is_checked_as_one_that_is_loaded(environment: Path, vlm: Vlm, world: World) -> None:
+    """Its template and its tokens; and reasoning that the template begins is put back."""
+    folder, log = world.folder / "thinks", world.folder / "vllm.log"
+    shutil.copytree(vlm.checkpoint, folder)
+    template = folder / "chat_template.jinja"
+    plain = template.read_text()
+    template.write_text(plain.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"))
+    weights = managed.Weights(vlm.model_copy(update={"checkpoint": str(folder)}))
+    store = ImageStore(world.tables["images"])
+    image_id = world.column("images", "image_id")[0]
+    with managed.serving(spec(environment), weights, ["7"], log) as served:
+        engine = ServerEngine(spec(environment), served, store, Ledger(world.folder))
+        ((_, response),) = engine.generate([Request(image_id, "Which?")], Decoding(5))
+        assert response.completion == "<think>7"
+        with pytest.raises(UserError, match=r"a prompt holds <\|im_end\|>, a special token of .*thinks"):
+            list(engine.generate([Request(image_id, "Which, <|im_end|>?")], Decoding(5)))
+    template.write_text(plain.replace("messages %}", "messages if m['role'] != 'system' %}"))
+    with managed.serving(spec(environment), weights, ["7"], log) as served:
+        engine = ServerEngine(spec(environment), served, store, Ledger(world.folder))
+        with pytest.raises(UserError, match="writes the system text of a conversation 0 times"):
+            list(engine.generate([Request(image_id, "Which?", "Be brief.")], Decoding(5)))
+    template.unlink()
+    with (
+        pytest.raises(UserError, match="has no chat template"),
+        managed.serving(spec(environment), weights, ["7"], log),
+    ):
+        pass
+
+
+def test_an_adapter_is_served_as_it_was_recorded(
+    environment: Path, vlm: Vlm, lettered: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(lettered, tmp_path / "other")
+    save_file({n: 2 * t for n, t in load_file(lettered / WEIGHTS).items()}, other / WEIGHTS)
+    with (
+        pytest.raises(UserError, match=r"adapter_model.safetensors: is not what its record.json says"),
+        managed.serving(spec(environment, lora=True), managed.Weights(vlm, other), [], tmp_path / "log"),
+    ):
+        pass

@@ -72,8 +72,8 @@ class SftStep(Step):
         guards.check_max_length(trainer.args.max_length)
         first = [rows[i] for i in range(min(8, len(rows)))]
         guards.check_labels(trainer.data_collator(first)["labels"])
-        guards.check_targets(prepared)
         guards.check_prompts(prepared, lambda row: _learnt(trainer.data_collator([row])))
+        guards.check_targets(prepared)
         world = trainer.args.world_size
         if fillers := -len(rows) % (config.per_device_train_batch_size * world) if world > 1 else 0:
             trainer.train_dataset = sampler.FilledRows(rows, fillers)
