@@ -189,7 +189,8 @@ def exhausted(error: BaseException, path: Path) -> str | None:
         error: raised while the file was written.
         path: of the file.
     """
-    folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+    whole = path.absolute()
+    folder = next(folder for folder in (whole, *whole.parents) if folder.is_dir())
     free = shutil.disk_usage(folder).free
     said = [error, *filter(None, (error.__cause__, error.__context__))]
     codes = {getattr(one, "errno", None) for one in said}

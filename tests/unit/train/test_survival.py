@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import psutil
 import pytest
 import torch
 
+from tests.data.disk import on_small_disk
 from tests.unit.conftest import LETTERS, RIGHT_LETTERS, World, step, train
 from vltaxon import provenance, schemas
 from vltaxon.config.steps import Step
@@ -118,19 +118,27 @@ def test_a_killed_training_ends_the_same(world: World, vlm: Vlm, lettered: Path)
     assert not hurt.task.state.exists()
 
 
+DOOR = """
+import runpy, sys
+sys.argv = ["door", *sys.argv[1:]]
+runpy.run_module("tests.unit.train.door", run_name="__main__")
+"""
+
+
 def test_a_training_that_finds_no_room_says_so_and_goes_on_when_there_is_some(
-    world: World, vlm: Vlm, lettered: Path
+    world: World, vlm: Vlm, lettered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit of a file's size stands for the disk's; a checkpoint hits both in the same place."""
+    """Neither torch nor what writes tensors says it in a way of the system's."""
     hurt = job(world, vlm, GRPO, lettered, "hurt")
-    process = hurt.start()
-    assert hurt.trains(process, after=0)
-    largest = max(path.stat().st_size for path in hurt.task.state.rglob("*") if path.is_file())
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest - 1, largest - 1))
-    assert process.wait(240) == 1
-    said = hurt.log.read_text()
-    assert f"error: {hurt.task.state}: could not be written: " in said and "MB are free in" in said
-    assert hurt.steps, "what was whole is still there"
+    file = world.folder / "hurt.json"
+    file.write_text(hurt.task.model_dump_json())
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
+    hurt.task.state.parent.mkdir()
+    status, said = on_small_disk(hurt.task.state, DOOR, str(file), str(hurt.log), size="256k")
+    assert status == 1, said + hurt.log.read_text()
+    words = hurt.log.read_text()
+    assert f"error: {hurt.task.state}: could not be written: " in words, words
+    assert f"(0.0 MB are free in {hurt.task.state}). Make room, then run the workflow again" in words
     assert not hurt.output.exists() and hurt.finish().exists()
 
 
