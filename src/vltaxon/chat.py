@@ -5,6 +5,7 @@ Inference, the rewards and the guards of training share it, so that what is trai
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from vltaxon import prompts
@@ -108,6 +109,31 @@ def check_template(processor: Any, checkpoint: str, system: bool = False) -> Non
                 f"{checkpoint}: its chat template writes the {what} of a conversation {count} times; answers "
                 f"would be to another prompt. Mend chat_template.jinja{instead}"
             )
+
+
+def render_answered(
+    processor: Any, prompt: Sequence[Mapping[str, Any]], completion: Sequence[Mapping[str, Any]]
+) -> tuple[str, str]:
+    """Return a prompt as it is asked, and what the assistant is to go on with, its turn's end included.
+
+    Some templates begin an answered turn otherwise than one to be answered (LLaVA-OneVision's has a space
+    more). Then the answer stands behind the prompt as it is asked; where the template changes the answer,
+    too, the two texts are what both renderings share, and the rest.
+
+    Args:
+        processor: with the chat template.
+        prompt: system and user.
+        completion: the assistant, and the turns after it.
+    """
+    asked = render(processor, prompt)
+    whole: str = processor.apply_chat_template([*prompt, *completion], tokenize=False)
+    if whole.startswith(asked):
+        return asked, whole[len(asked) :]
+    shared = sum(1 for _ in takewhile(lambda pair: len({*pair}) == 1, zip(asked, whole, strict=False)))
+    said = completion[0]["content"][0]["text"]
+    begun = len("<think>") if said.startswith("<think>") and asked.rstrip().endswith("<think>") else 0
+    at = whole.find(said, shared - begun)
+    return (whole[:shared], whole[shared:]) if at < 0 else (asked, whole[at + begun :])
 
 
 def adds_start(tokenizer: Any, text: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.data.families import LLAVA
 from tests.unit.conftest import LORA, PROMPTS, RANKS, TEMPLATE, World, lineage, step, train
 from tests.unit.inference.tasks import asking, leaf_task
 from vltaxon import chat, checkpoint, prompts, provenance, schemas
@@ -47,6 +48,7 @@ TEMPLATES = {
     "may think": _TURNS
     + "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and "
     "enable_thinking is false %}<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{% endif %}",
+    "has a space more": LLAVA.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>"),
     "opens and does not take apart": TEMPLATE.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"),
 }
 REASONED = Samples(task="leaf", prompt="stage1")
@@ -126,6 +128,8 @@ def test_grpo_rewards_what_the_prompt_and_the_model_say_together(
         ("thinks", {}, (REASONED,)),
         ("may think", {}, (REASONED,)),
         ("may think", {"enable_thinking": False}, (NAMED,)),
+        ("opens and does not take apart", {}, (REASONED,)),
+        ("has a space more", {}, (REASONED, NAMED)),
     ],
 )
 def test_what_is_trained_is_what_is_asked(
@@ -145,12 +149,6 @@ def test_what_is_trained_is_what_is_asked(
             r"trained otherwise than it is asked: .*assistant\\n<think>\\n', the other .*\\n\\n</think>",
         ),
         (
-            "opens and does not take apart",
-            {},
-            (REASONED,),
-            r"the other .*<think>\\n'\. The chat template must",
-        ),
-        (
             "may think",
             {},
             (NAMED,),
@@ -158,6 +156,21 @@ def test_what_is_trained_is_what_is_asked(
         ),
     ],
 )
+def test_an_answer_stands_behind_the_prompt_as_it_is_asked(templated: Callable[..., Vlm]) -> None:
+    said = [
+        {"role": "assistant", "content": [{"type": "text", "text": "<think>K</think><answer>B</answer>"}]}
+    ]
+    question = prompts.conversation("Which?")
+    for template, behind in (
+        ("thinks", "K\n</think>\n\n<answer>B</answer><|im_end|>\n"),
+        ("opens and does not take apart", "K</think><answer>B</answer><|im_end|>\n"),
+        ("has a space more", "<think>K</think><answer>B</answer><|im_end|>"),
+    ):
+        processor = checkpoint.load(templated(template))[0]
+        asked = chat.render(processor, question)
+        assert chat.render_answered(processor, question, said) == (asked, behind)
+
+
 def test_what_is_trained_otherwise_than_asked_is_refused(
     world: World,
     templated: Callable[..., Vlm],

@@ -225,7 +225,7 @@ def test_a_listing_is_what_stands_behind_a_thought() -> None:
     thought = parsing.restore("Genus: Rosa; Species: Rosa canina", reasoning="Genus: Acer? No, a rose.")
     reading, lineage = parsing.read_listing(thought, ("genus", "species"))
     assert (reading.answer, lineage) == ("Rosa canina", ["Rosa", "Rosa canina"])
-    within = "<think>Genus: Rosa</think><answer>Rosa</answer>"
+    within = "<think>Genus: Rosa\n</think><answer>Rosa</answer>"  # for want of one behind it
     assert parsing.read_listing(within, ("genus", "species"))[1] == ["Rosa", None]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vltaxon import chat
 from vltaxon.prepared import Lengths
 from vltaxon.train import guards
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def measure_lengths(samples: Sequence["Sample"], rows: Any, processor: Any) -> Lengths:
-    """Render every sample as TRL will, check its image placeholder, and count its tokens.
+    """Render every sample as it is trained, check its image placeholder, and count its tokens.
 
     The longest by its words is counted with its pixels: all images have about as many.
 
@@ -23,20 +24,16 @@ def measure_lengths(samples: Sequence["Sample"], rows: Any, processor: Any) -> L
     Raises:
         UserError: a sample has no place for its image, or several.
     """
-    from trl import apply_chat_template
-
     tokens = processor.tokenizer
-    rendered = [
-        apply_chat_template({"prompt": s.prompt, "completion": s.completion}, processor) for s in samples
-    ]
-    texts = (text["prompt"] + text["completion"] for text in rendered)
+    rendered = [chat.render_answered(processor, s.prompt, s.completion) for s in samples]
+    texts = map("".join, rendered)
     guards.check_placeholders(zip((s.image_id for s in samples), texts, strict=True), processor.image_token)
-    prompts = [len(ids) for ids in tokens([text["prompt"] for text in rendered])["input_ids"]]
-    answers = [len(ids) for ids in tokens([text["completion"] for text in rendered])["input_ids"]]
+    prompts = [len(ids) for ids in tokens([prompt for prompt, _ in rendered])["input_ids"]]
+    answers = [len(ids) for ids in tokens([completion for _, completion in rendered])["input_ids"]]
     learnt = [  # of several turns the questions between the answers are not
         len(tokens(s.target + "".join(t for _, t in s.turns))["input_ids"]) if s.turns else n
         for s, n in zip(samples, answers, strict=True)
     ]
     worst = max(range(len(samples)), key=lambda i: prompts[i] + answers[i])
-    inputs = processor(text=[rendered[worst]["prompt"]], images=[rows[worst]["image"]], return_tensors="pt")
+    inputs = processor(text=[rendered[worst][0]], images=[rows[worst]["image"]], return_tensors="pt")
     return Lengths(inputs["input_ids"].shape[1] + answers[worst], sum(learnt) / len(learnt))

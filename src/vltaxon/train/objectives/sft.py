@@ -3,7 +3,7 @@
 Of a conversation of several turns, the loss is on every answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from vltaxon.config.steps import Column, Curve, Panel, Step
@@ -69,6 +69,8 @@ class SftStep(Step):
         # device_batch_size and on the number of devices. TRL takes the loss itself and knows the count: the
         # mean is over all tokens of the effective batch.
         trainer.model_accepts_loss_kwargs = True
+        if not several:
+            trainer.data_collator = _as_asked(trainer.data_collator, prepared.processor)
         guards.check_max_length(trainer.args.max_length)
         first = [rows[i] for i in range(min(8, len(rows)))]
         guards.check_labels(trainer.data_collator(first)["labels"])
@@ -90,6 +92,17 @@ class SftStep(Step):
             prepared: what it was trained with.
         """
         return {"trained_tokens_per_sample": prepared.lengths.target}
+
+
+def _as_asked(collate: Callable[[list[Any]], Any], processor: Any) -> Callable[[list[Any]], Any]:
+    """Return a collator whose samples are rendered as they are asked: see `chat.render_answered`."""
+    from vltaxon import chat
+
+    def rendered(row: Mapping[str, Any]) -> dict[str, Any]:
+        prompt, completion = chat.render_answered(processor, row["prompt"], row["completion"])
+        return {"prompt": prompt, "completion": completion, "image": row["image"]}
+
+    return lambda rows: collate(list(map(rendered, rows)))
 
 
 def _learnt(batch: Mapping[str, Any]) -> tuple[list[int], list[int]]:
