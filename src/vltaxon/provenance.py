@@ -183,7 +183,8 @@ def fits(path: Path, part: Path | None = None) -> Iterator[None]:
 def exhausted(error: BaseException, path: Path) -> str | None:
     """Return in words that there is no room for a file; None of an error of any other kind.
 
-    Libraries pass on the system's words without its number; torch and numpy pass on neither.
+    Libraries pass on the system's words without its number; torch and numpy pass on neither. "File too large"
+    counts by its number alone: a server may say it, too.
 
     Args:
         error: raised while the file was written.
@@ -194,11 +195,24 @@ def exhausted(error: BaseException, path: Path) -> str | None:
     free = shutil.disk_usage(folder).free
     said = [error, *filter(None, (error.__cause__, error.__context__))]
     codes = {getattr(one, "errno", None) for one in said}
-    words = [os.strerror(code) for code in _FULL if code in codes or os.strerror(code) in f"{said}"]
+    words = [
+        os.strerror(code)
+        for code in _FULL
+        if code in codes or (code != errno.EFBIG and os.strerror(code) in f"{said}")
+    ]
     if not words and free >= _NOTHING:
         return None
     what = words[0] if words else " ".join(str(error).split())
     return f"{what} ({_megabytes(free)} are free in {folder}). Make room, then run the workflow again"
+
+
+def writable(value: Any) -> Any:
+    """Return a value of JSON with `?` for what UTF-8 has no bytes for: half a pair of surrogates.
+
+    Raises:
+        RecursionError: it is too deep.
+    """
+    return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
 
 
 def _megabytes(size: int) -> str:

@@ -1,5 +1,6 @@
 """Writers that are killed, writers that are two, disks that are full, and bytes that have changed."""
 
+import errno
 import os
 import random
 import resource
@@ -110,6 +111,16 @@ def test_a_limit_of_file_sizes_is_said_like_a_full_disk(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_words_of_a_full_disk_count_and_those_of_a_server_do_not(tmp_path: Path) -> None:
+    """A server says "File too large", too; libraries pass on the other words without their number."""
+    assert provenance.exhausted(RuntimeError("HTTP 413: File too large"), tmp_path / "x") is None
+    for code in (errno.ENOSPC, errno.EDQUOT):
+        said = provenance.exhausted(RuntimeError(f"write: {os.strerror(code)}"), tmp_path / "x")
+        assert (said or "").startswith(os.strerror(code))
+    said = provenance.exhausted(OSError(errno.EFBIG, "no matter"), tmp_path / "x")
+    assert (said or "").startswith("File too large")
 
 
 LOGGED = """

@@ -121,7 +121,7 @@ class Source(Closed):
         return self
 
     def __str__(self) -> str:
-        return without_queries(str(self.url or self.path))
+        return str(self.path) if self.url is None else without_queries(self.url)
 
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
         """Yield what a log may show: the query of an address may be signed."""

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 _DRAWING = frozenset(
     {"temperature", "top_p", "top_k", "seed", "n"}
 )  # fields of a request that a stage may set
-_SECRET = re.compile(r"key|token|sig|secret|pass|auth|cred|code", re.IGNORECASE)
+_SECRET = re.compile(  # a word of a name in a query; words are parted by signs, or begin with a capital
+    r"(^|[-_.])(key|apikey|token|sig|signature|secret|pass|password|auth|authorization|cred|credential"
+    r"|credentials|code)($|[-_.])",
+    re.IGNORECASE,
+)
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _LONGEST = 32  # characters of a value in a query; a longer one is taken for a secret, as is one without name
 _ADDRESS = re.compile(r"https?://([^/\s@?#:\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[^\s@?#]*)?(\?[^\s#]*)?")
 
@@ -214,7 +219,7 @@ class Endpoint(GenerativeSpec):
         if not _ADDRESS.fullmatch(value):
             raise ValueError("give http(s)://HOST/PATH, without user and key")
         address, _, query = value.partition("?")
-        said = parse_qsl(query, keep_blank_values=True)
+        said = [(_CAPITAL.sub("-", name), text) for name, text in parse_qsl(query, keep_blank_values=True)]
         if any(_SECRET.search(name) or not text or len(text) > _LONGEST for name, text in said):
             raise ValueError(
                 "its query seems to hold a key; put that into an environment variable, and name this in "

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from vltaxon.errors import UserError
 from vltaxon.inference.served import Served
 from vltaxon.parsing import restore
+from vltaxon.provenance import writable
 
 LARGEST = 4 << 20  # bytes of an answer; 100,000 tokens are a tenth of it
 _MOST_TOKENS = 1 << 24  # more than any model takes or writes; what says more counts something else
@@ -88,6 +89,21 @@ class _Part(BaseModel):
     type: str = "text"
     text: str | None = None
     refusal: str | None = None
+    thinking: "str | list[_Part] | None" = None  # Mistral's are parts again
+
+    @property
+    def words(self) -> str:
+        """Return what it says of the answer; what is of a kind that we do not know is none of it."""
+        return self.text or "" if self.type in ("text", "output_text") else ""
+
+    @property
+    def thought(self) -> str:
+        """Return what it says of the reasoning."""
+        if self.type not in ("reasoning", "thinking"):
+            return ""
+        if isinstance(self.thinking, list):
+            return "".join(part.words for part in self.thinking)
+        return self.thinking or self.text or ""
 
 
 class _Message(BaseModel):
@@ -98,8 +114,9 @@ class _Message(BaseModel):
 
     @property
     def thought(self) -> str | None:
-        """Return the reasoning that came apart from the content."""
-        return next((s for s in (self.reasoning_content, self.reasoning) if isinstance(s, str) and s), None)
+        """Return the reasoning that came apart from the content, or as parts of their own."""
+        apart = (self.reasoning_content, self.reasoning, "".join(part.thought for part in self.parts))
+        return next((said for said in apart if isinstance(said, str) and said), None)
 
     @property
     def parts(self) -> list[_Part]:
@@ -146,7 +163,8 @@ class Answer:
         text: as it was written.
         finish_reason: stop, length, content_filter or refusal.
         usage: tokens.
-        origin: model and fingerprint that the endpoint names, None where it names none.
+        origin: model that the endpoint names, without spaces and `?` where it names none, and the
+            fingerprint behind a space; None where it names neither.
     """
 
     text: str
@@ -161,7 +179,7 @@ async def ask(
     """Send one request and read its answer, all within `timeout` seconds.
 
     What is billed is appended to `spent` even where the answer is of no use; unknown where it may be billed
-    and nothing tells.
+    and nothing tells, as of a request that was sent and never answered, or is not waited for any more.
 
     Args:
         client: of all exchanges.
@@ -176,20 +194,24 @@ async def ask(
         Refused: not to be sent again.
         UserError: nothing will be answered here.
     """
-    answering = False
+    sent = False
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        nonlocal sent  # not by what asks a proxy for a tunnel
+        sent |= event.endswith("send_request_headers.started") and info["request"].method == b"POST"
+
+    send = client.stream("POST", url, content=body, headers=served.headers, extensions={"trace": trace})
     try:
-        async with (
-            asyncio.timeout(timeout),
-            client.stream("POST", url, content=body, headers=served.headers) as response,
-        ):
-            answering = response.status_code == 200
+        async with asyncio.timeout(timeout), send as response:
             content = await _bounded(response)
+    except asyncio.CancelledError:
+        spent += [Usage()] * sent
+        raise
     except TimeoutError as error:
-        spent.append(Usage())
+        spent += [Usage()] * sent
         raise Passing(f"no answer within {timeout:g} s", overloaded=True) from error
     except (httpx2.TransportError, httpx2.InvalidURL, httpx2.DecodingError, Passing) as error:
-        if answering:
-            spent.append(Usage())
+        spent += [Usage()] * sent
         if isinstance(error, Passing):
             raise
         words = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -237,9 +259,9 @@ async def _bounded(response: httpx2.Response) -> bytes:
 
 
 def _json(content: bytes) -> dict[str, Any]:
-    """Return the object that an answer is, empty where it is none."""
+    """Return the object that an answer is, of texts that can be written; empty where it is none."""
     try:
-        said = json.loads(content, parse_int=lambda digits: int(digits[:_DIGITS]))
+        said = writable(json.loads(content, parse_int=lambda digits: int(digits[:_DIGITS])))
     except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
@@ -319,9 +341,10 @@ def _read(said: dict[str, Any], usage: Usage) -> Answer:
         raise Refused(f'finish_reason "{choice.finish_reason[:80]}" is none that we know')
     if reason == _PASSES:
         raise Passing(f'finish_reason "{choice.finish_reason}"')
-    names = (said.get("model"), said.get("system_fingerprint"))
-    origin = " ".join(name for name in names if isinstance(name, str) and name) or None
-    text = "".join(part.text or "" for part in choice.message.parts)
+    model, of = (said.get(name) for name in ("model", "system_fingerprint"))
+    named = ["_".join(model.split()) if isinstance(model, str) else "", of if isinstance(of, str) else ""]
+    origin = f"{named[0] or '?'} {named[1]}".rstrip() if any(named) else None
+    text = "".join(part.words for part in choice.message.parts)
     refusal = choice.message.refusal or "".join(part.refusal or "" for part in choice.message.parts)
     if refusal and not text:
         return Answer(refusal, "refusal", usage, origin)

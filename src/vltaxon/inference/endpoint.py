@@ -94,7 +94,7 @@ def _reached(
         name = provenance.digest_text(str(spec.url), str(spec.model))
         file = spent / f"{urlsplit(str(spec.url)).hostname}-{name}.jsonl"
         with Ledger(file, spec.price, spec.budget) as ledger:
-            yield ServerEngine(spec, served, store, ledger)
+            yield ServerEngine(spec, served, store, ledger, passed=task.state / "seen")
         return
     devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
     log = task.log.with_suffix(f".vllm{task.log.suffix}")

@@ -164,7 +164,7 @@ class RequestQueue:
         """
         image = await self._images.address(request.image_id)
         body = request_body(self._spec, self._served.model, request, image, self._decoding)
-        shapes = set[str]()
+        shapes = set[str]()  # once anything was answered, what cannot be read may pass as all else may
         for attempt in range(1, self._spec.attempts + 1):
             try:
                 return self._response(request, await self._attempt(request, body))
@@ -172,13 +172,12 @@ class RequestQueue:
                 return await self._error(request, str(error))
             except Passing as error:
                 self._served.check()
-                again = isinstance(error, Malformed) and error.shape in shapes
-                if again and not self._experience.answered:
+                if isinstance(error, Malformed) and error.shape in shapes and not self._experience.answered:
                     raise UserError(
                         f"{self._served.urls[0]}: what it answers cannot be read, twice in the same way: "
                         f"{error}. Is `url` the base address of an OpenAI-compatible endpoint?"
                     ) from error
-                if again or attempt == self._spec.attempts:
+                if attempt == self._spec.attempts:
                     return await self._error(request, f"{attempt} attempts; the last: {error}")
                 if isinstance(error, Malformed):
                     shapes.add(error.shape)
@@ -250,7 +249,8 @@ class RequestQueue:
         self._experience.learn(shown, usage)
         limit = self._spec.body.get(self._spec.limit_as)
         limit = limit if isinstance(limit, int) else self._decoding.max_new_tokens
-        if reason == "stop" and usage.written is not None and usage.written >= limit:
+        honest = self._spec.managed is not None or self._spec.server is not None  # and counts the end token
+        if reason == "stop" and not honest and usage.written is not None and usage.written >= limit:
             reason = "length"
         counts = completions_api.fields(answer) | {"image_tokens": None if shown else 0}
         return Response(answer.text, reason, **counts, seconds=self._share(), origin=answer.origin)

@@ -97,9 +97,8 @@ def digest(spec: Endpoint, weights: str | None) -> str:
 def _name(spec: Endpoint) -> str:
     """Return what an endpoint is told apart by: the model's name, and the address without what is usual.
 
-    That is https, and the path /v1: what was answered there before the rest was told apart stays found.
+    That is the scheme, and the path /v1: what was answered there before the rest was told apart stays found.
     """
     url = urlsplit(str(spec.url))
-    host = f"{url.netloc}:80" if url.scheme == "http" and url.port is None else url.netloc
     path = "" if url.path == "/v1" else url.path or "/"
-    return f"{spec.model}@{host}{path}{url.query and f'?{url.query}'}"
+    return f"{spec.model}@{url.netloc}{path}{url.query and f'?{url.query}'}"

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vltaxon.data.images import ImageStore
@@ -19,6 +20,7 @@ from vltaxon.inference.request_queue import Asked, Experience, RequestQueue
 from vltaxon.inference.served import Patience, Served, digest
 from vltaxon.inference.server_requests import SentImages
 from vltaxon.parsing import restore
+from vltaxon.provenance import digest_text, write_text
 
 _PROBED = 16  # tokens that the answers to a probe may have
 _WORDS = 2  # of a token, at most: a prompt that counts fewer tokens was cut
@@ -34,6 +36,7 @@ class ServerEngine:
         images: ImageStore,
         ledger: Ledger,
         patience: Patience | None = None,
+        passed: Path | None = None,
     ) -> None:
         """Reach nobody yet.
 
@@ -43,11 +46,14 @@ class ServerEngine:
             images: that requests may be about.
             ledger: counts tokens and money, within the budget.
             patience: how long to wait before a request is sent again.
+            passed: folder that keeps which endpoints have shown that they see images, so that further jobs
+                do not ask that again.
         """
         self._spec, self._served, self._images, self._ledger = spec, served, images, ledger
         self._patience, self._experience = patience or Patience(), Experience()
         self._probe = spec.probe and spec.remote  # a server of ours shows what it is given
         self.digest = digest(spec, served.digest)
+        self._passed = None if passed is None else passed / digest_text(self.digest, spec.image_as)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -77,11 +83,13 @@ class ServerEngine:
         shown = [request for request in requests if request.image_id is not None]
         try:
             if self._probe and shown:
-                self._check_sight(max(shown, key=_words), decoding)
+                if self._passed is None or not self._passed.exists():
+                    self._check_sight(max(shown, key=_words), decoding)
                 self._probe = False
             opens = self._served.opens_reasoning and not decoding.letters
             for at, response in self._asked(requests, decoding):
-                yield at, replace(response, completion=restore(response.completion, opens))
+                said = restore(response.completion, opens and response.error is None)
+                yield at, replace(response, completion=said)
         finally:
             print(f"{self._served.model}: {self._ledger}", flush=True)
 
@@ -111,10 +119,8 @@ class ServerEngine:
         both = dict(self._asked([request, replace(request, image_id=None)], few))
         seen, unseen = both[0].prompt_tokens, both[1].prompt_tokens
         where, off = self._served.urls[0], "If you know better, say `probe: false` in the model's file"
-        if both[0].error is not None and both[1].error is None:
-            raise UserError(f"{where}: answers a prompt, but not with an image: {both[0].error}. {off}")
-        if seen is None or unseen is None:
-            why = both[1].error or "it does not tell the tokens of both prompts (usage)"
+        if seen is None or unseen is None:  # an error may be of the few tokens, which some models refuse
+            why = both[0].error or both[1].error or "it does not tell the tokens of both prompts (usage)"
             self._experience.warn(f"it is not known whether {where} looks at images: {why}")
             return
         if seen <= unseen:
@@ -129,6 +135,8 @@ class ServerEngine:
                 f"Serve the model with a larger context. {off}"
             )
         print(f"{self._served.model}: an image counts {seen - unseen} tokens", flush=True)
+        if self._passed is not None:
+            write_text(self._passed, f"{self.digest}\n")
 
 
 def _words(request: Request) -> int:

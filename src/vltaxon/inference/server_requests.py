@@ -2,8 +2,11 @@
 
 import asyncio
 import base64
+import fcntl
 import io
 import json
+import os
+import platform
 import shutil
 import uuid
 from collections import Counter
@@ -81,7 +84,7 @@ class SentImages:
     def __init__(
         self, spec: Endpoint, images: ImageStore, media: Path | None, requests: Sequence[Request]
     ) -> None:
-        """Encode nothing yet.
+        """Encode nothing yet; make the folder for files, and delete those that killed jobs have left.
 
         Args:
             spec: says how many pixels are shown.
@@ -91,7 +94,10 @@ class SentImages:
             requests: that will be sent.
         """
         self._spec, self._images = spec, images
-        self._media = None if media is None else media.resolve() / f"vltaxon-{uuid.uuid4().hex}"
+        self._media: Path | None = None
+        self._lock: int | None = None
+        if media is not None:
+            self._media, self._lock = _own_folder(media.resolve())
         self._uses = Counter(request.image_id for request in requests)
         self._addresses: dict[str, asyncio.Task[str]] = {}
 
@@ -108,8 +114,8 @@ class SentImages:
         if self._media is None:
             return f"data:image/png;base64,{base64.b64encode(data).decode()}"
         path = self._media / f"{sha256(data).hexdigest()}-{provenance.digest_text(image_id)}.png"
-        with provenance.atomic(path) as part:
-            part.write_bytes(data)
+        with provenance.fits(path):
+            path.write_bytes(data)  # its address is given out only then
         return path.as_uri()
 
     def png(self, image_id: str) -> bytes:
@@ -128,7 +134,50 @@ class SentImages:
         """Delete all files that were made; none may be under way."""
         if self._media is not None:
             shutil.rmtree(self._media, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def _delete(self, address: str) -> None:
         if self._media is not None:
             Path(unquote(urlsplit(address).path)).unlink(missing_ok=True)
+
+
+def _own_folder(media: Path) -> tuple[Path, int | None]:
+    """Make a folder that is ours alone, and delete those of jobs of this machine that are no more.
+
+    A folder is locked as long as its job lives. Locks may hold on one machine only, so others' folders are
+    left, as are all where there are no locks.
+
+    Returns:
+        The folder, and the descriptor that holds its lock; None where there is none.
+    """
+    ours = f"vltaxon-{provenance.digest_text(platform.node())}-"
+    folder = media / f"{ours}{uuid.uuid4().hex}"
+    with provenance.fits(folder):
+        media.mkdir(parents=True, exist_ok=True)
+    every = _locked(media, fcntl.LOCK_EX)  # else one might delete what another has made and not yet locked
+    try:
+        for left in list(media.glob(f"{ours}*")) if every is not None else ():
+            if (handle := _locked(left)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(handle)
+        with provenance.fits(folder):
+            folder.mkdir()
+        return folder, None if every is None else _locked(folder)
+    finally:
+        if every is not None:
+            os.close(every)
+
+
+def _locked(folder: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> int | None:
+    """Return a descriptor of a folder with its lock; None where another has that, or there are no locks."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, how)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle

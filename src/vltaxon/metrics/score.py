@@ -6,7 +6,8 @@ answer is wrong here and has columns of its own.
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
@@ -104,7 +105,10 @@ def score(task: ScoreTask) -> None:
 
 
 def _warnings(sources: Sources) -> list[tuple[str, str, str, str]]:
-    """Return data set, choices, system and words of what predictions are stamped with as a warning."""
+    """Return data set, choices, system and words of what readers should know of predictions.
+
+    It is what they are stamped with as a warning, and several models that have answered under one name.
+    """
     tables = {
         (dataset, choices, system): files for (system, dataset, choices), files in sources.answers.items()
     }
@@ -112,13 +116,32 @@ def _warnings(sources: Sources) -> list[tuple[str, str, str, str]]:
         tables |= {
             (dataset, _OPEN, system): files for (s, dataset), files in sources.leaves.items() if s == of
         }
-    return [
-        (*key, words)
-        for key, files in tables.items()
-        for words in sorted(
-            {words for file in files for words in json.loads(facts_of(file).get("warnings", "[]"))}
-        )
-    ]
+    found = []
+    for key, files in tables.items():
+        dataset, _, system = key
+        words = _stamped(files, "warnings")
+        before = (sources.leaf_systems.get(system, ""), dataset)  # stage 1, which the answers hang on
+        words |= _several(_stamped((*files, *sources.leaves.get(before, ())), "answered_by"))
+        found += [(*key, one) for one in sorted(words)]
+    return found
+
+
+def _stamped(files: Iterable[Path], name: str) -> set[str]:
+    """Return all that files are stamped with as a list."""
+    return {one for file in files for one in json.loads(facts_of(file).get(name, "[]"))}
+
+
+def _several(origins: set[str]) -> set[str]:
+    """Return in words that several models have answered under one name, by the names that they gave.
+
+    Fingerprints change with every update of a service, and tell no models apart.
+    """
+    models = sorted({origin.partition(" ")[0] for origin in origins})
+    if len(models) < 2:
+        return set()
+    marks = len({mark for origin in origins if (mark := origin.partition(" ")[2])})
+    told = f" ({marks} fingerprints)" if marks > 1 else ""
+    return {f"answered by more than one model under the same name: {', '.join(models)}{told}"}
 
 
 def _place(score: _Score) -> tuple[str, str, str, int]:

@@ -551,3 +551,11 @@ def test_a_local_file_that_changes_after_it_was_verified_is_not_read(tmp_path: P
     with pytest.raises(UserError, match=r"has changed since its checksum was verified; delete the link"):
         demand_unchanged(target)
     demand_unchanged(path)  # a plain path is nobody's promise
+
+
+def test_a_local_path_is_said_whole(tmp_path: Path) -> None:
+    """A question mark in it begins no query."""
+    path = tmp_path / "what?is" / "mine.tar.gz"
+    assert str(Source(path=path)) == str(path)
+    with pytest.raises(UserError, match=r"what\?is/mine\.tar\.gz"):
+        link(tmp_path, path)

@@ -2,6 +2,7 @@
 error, within limits.
 """
 
+import contextlib
 import itertools
 import json
 import subprocess
@@ -223,6 +224,42 @@ def test_images_as_files_are_there_when_asked_for_and_gone_after(world: World, t
     with fake.serving(say=say) as server:
         asked(world, spec(server.url, image_as="path", media=str(media)), requests(world, *"abcdef"))
     assert there == [b"\x89PNG"] * 6 and list(media.iterdir()) == []
+
+
+SHARING = """
+import sys, time
+from pathlib import Path
+from vltaxon.engines.server import Endpoint
+from vltaxon.inference.server_requests import SentImages
+sent = SentImages(Endpoint.model_validate_json(sys.argv[1]), None, Path(sys.argv[2]), [])
+(sent._media / "x.png").write_bytes(b"x")
+print(sent._media, flush=True)
+time.sleep(60)
+"""
+
+
+def test_images_that_a_killed_job_has_left_are_deleted_by_the_next(world: World, tmp_path: Path) -> None:
+    """And not those of a job that lives, those of other machines and what is none of ours."""
+    media, others = tmp_path / "media", ("vltaxon-0123456789abcdef-1", "vltaxon-1", "other")
+    given = spec("http://127.0.0.1:1/v1", image_as="path", media=str(media))
+    jobs, folders = [], []
+    for _ in range(2):
+        script = [sys.executable, "-c", SHARING, given.model_dump_json(), str(media)]
+        jobs.append(subprocess.Popen(script, stdout=subprocess.PIPE, text=True))
+        out = jobs[-1].stdout
+        assert out is not None
+        folders.append(Path(out.readline().strip()))
+    for name in others:
+        (media / name).mkdir()
+    killed, alive = jobs
+    killed.kill()
+    killed.communicate()
+    with fake.serving() as server:
+        asked(world, spec(server.url, image_as="path", media=str(media)), requests(world, *"abc"))
+    assert {path.name for path in media.iterdir()} == {folders[1].name, *others}
+    assert (folders[1] / "x.png").read_bytes() == b"x"
+    alive.kill()
+    alive.communicate()
 
 
 def test_requests_about_no_image_are_asked_without_one_beside_those_that_have_one(
@@ -513,13 +550,42 @@ def test_reasoning_beyond_the_limit_is_set_aside_from_then_on(world: World) -> N
 def test_what_may_have_been_billed_counts_where_no_answer_came(world: World) -> None:
     price = {"input": 10_000, "output": 100_000}
     faults = {"stall": PASSING["a stall"], "cut": PASSING["half closed"], "busy": fake.status(500)}
-    for name, cost in (("stall", 1.2), ("cut", 1.2), ("busy", 0)):
+    faults["no status line"] = fake.hang_up
+    for name, cost in (("stall", 1.2), ("cut", 1.2), ("no status line", 1.2), ("busy", 0)):
         fault = faults[name]
         with fake.serving(fault=lambda text, before, fault=fault: None if before else fault) as server:
             given = spec(server.url, price=price, image_tokens=98)
             with engine(world, given) as one:
                 list(one.generate(requests(world, "q" * 5), Decoding(2)))
         assert one.facts["usage"]["cost"] == pytest.approx(1.2 + cost, abs=0.1), name
+
+
+def test_what_is_on_its_way_when_its_reader_fails_counts_at_most(world: World) -> None:
+    """Nobody waits for the answers, which are billed all the same; also by an engine that leaves early."""
+    price = {"input": 0, "output": 100_000}  # 0.2 for an answer, 0.5 set aside for one
+    for leaves in (False, True):
+        (world.folder / "spent.jsonl").unlink(missing_ok=True)
+        with fake.serving(fault=lambda text, before: fake.stall(5) if text != "0" else None) as server:
+            given = spec(server.url, price=price, timeout=30, concurrency=5)
+            with contextlib.suppress(ZeroDivisionError), engine(world, given) as one:
+                for _ in one.generate(numbered(world, 5), Decoding(5)):
+                    while len(server.asked) < 5:
+                        time.sleep(0.01)
+                    if leaves:
+                        break
+                    raise ZeroDivisionError
+        lines = [json.loads(line) for line in (world.folder / "spent.jsonl").read_text().splitlines()]
+        assert sum(line["cost"] for line in lines) == pytest.approx(0.2 + 4 * 0.5), leaves
+        assert sum(line.get("reserved", 0) for line in lines) == 0, "each is settled"
+        assert one.facts["usage"]["untold"] == 4
+
+
+def test_a_request_that_was_never_sent_costs_nothing(world: World) -> None:
+    with fake.serving() as server:
+        url = server.url
+    with engine(world, spec(url, price=PRICE)) as one:
+        list(one.generate(requests(world, "q"), Decoding(5)))
+    assert one.facts["usage"] == {"tokens": {"prompt": 0, "cached": 0, "completion": 0}, "cost": 0}
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,32 @@ def test_what_predictions_are_stamped_with_as_a_warning_goes_with_the_scores(ben
     assert "warnings" not in facts(files[0])
 
 
+def test_several_models_under_one_name_are_warned_of_over_shards_and_stages(bench: Bench) -> None:
+    """Once, though each file has one alone. Fingerprints alone tell nothing."""
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0", "j": "S1"}, scored=range(2, 8))
+    for system in ("s", "t", "u"):
+        bench.answer(system, "d", "similar", {"i": [T] * 6, "j": [T] * 6})
+    bench.name("t", "d", {"i": ("S0", SEVEN["S0"]), "j": ("S1", SEVEN["S1"])})
+    sources = bench.sources(2).model_copy(update={"leaf_systems": {"t": "t", "u": "t"}})
+    origins = {  # of each shard
+        ("s", "similar"): (["m-1 fp_1"], ["m-2 fp_1"]),
+        ("t", "similar"): (["m-1 fp_1", "m-1 fp_2"], ["m-1"]),
+        ("u", "similar"): (["m-3 fp_3"], ["m-3 fp_4"]),
+        ("t", "leaf"): (["m-1 fp_5"], ["m-1 fp_6"]),
+    }
+    for (system, kind), of in origins.items():
+        paths = sources.leaves[system, "d"] if kind == "leaf" else sources.answers[system, "d", kind]
+        for path, one in zip(paths, of, strict=True):
+            write_parquet(pq.read_table(path), path, schemas.PREDICTIONS, answered_by=one)
+    files = Path("results/metrics/scores.parquet"), Path("results/benchmark.duckdb")
+    score(score_task(sources, 20, 0, *files))
+    words = "answered by more than one model under the same name"
+    assert json.loads(facts(files[0])["warnings"]) == [
+        ["d", "similar", "s", f"{words}: m-1, m-2"],
+        ["d", "similar", "u", f"{words}: m-1, m-3 (4 fingerprints)"],
+    ]
+
+
 def test_missing_ranks_leave_no_gap(bench: Bench) -> None:
     """Order missing: family follows class. Species missing: the genus is the leaf, in both kinds of
     answer.

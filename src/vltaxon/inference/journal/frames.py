@@ -19,6 +19,7 @@ from typing import Any
 
 from vltaxon.inference.engine import Response
 from vltaxon.inference.journal import keys
+from vltaxon.provenance import writable
 
 MARKER = b"\xf5vtj"
 HEAD = struct.Struct("<4sII")
@@ -40,8 +41,10 @@ def pack(key: bytes, response: Response) -> bytes:
 
 
 def unpack(frame: bytes) -> Response:
-    """Return the answer of a whole frame."""
+    """Return the answer of a whole frame; journals of before may hold texts that no file can hold."""
     said: dict[str, Any] = json.loads(frame[HEAD.size + keys.BYTES :])
+    if b"\\ud" in frame:
+        said = writable(said)
     known: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k in _FIELDS
     }

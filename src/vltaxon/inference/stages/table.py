@@ -1,6 +1,6 @@
 """Tables of predictions: their rows, and the file that they are written to."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,21 +50,14 @@ class Progress:
         if len(texts) > 1:
             self.alike.add(len(set(texts)) == 1)
 
-    def warnings(self, facts: Mapping[str, Any]) -> list[str]:
-        """Return what readers of the table should know of its answers.
-
-        Args:
-            facts: of the engine.
-        """
-        words = []
-        if len(origins := facts.get("answered_by", ())) > 1:
-            words.append(f"answered by more than one model under the same name: {', '.join(origins)}")
-        if self.alike == {True}:
-            words.append(
-                "the samples of every prompt are all the same, though they were to be drawn: what answers "
-                "seems to ignore the temperature"
-            )
-        return words
+    def warnings(self) -> list[str]:
+        """Return what readers of the table should know of its answers."""
+        if self.alike != {True}:
+            return []
+        return [
+            "the samples of every prompt are all the same, though they were to be drawn: what answers seems "
+            "to ignore the temperature"
+        ]
 
     def skip(self, number: int) -> None:
         """Count requests that are not asked."""
@@ -90,10 +83,9 @@ def written(
     from tqdm import tqdm
 
     def ended() -> dict[str, Any]:
-        of_engine = dict(late())
-        if warnings := progress.warnings(of_engine):
+        if warnings := progress.warnings():
             print(*(f"warning: {words}" for words in warnings), sep="\n", flush=True)
-        return of_engine | ({"warnings": warnings} if warnings else {})
+        return dict(late()) | ({"warnings": warnings} if warnings else {})
 
     with (
         provenance.parquet_writer(output, schemas.PREDICTIONS, late=ended, **facts) as write,
