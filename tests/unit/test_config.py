@@ -798,18 +798,18 @@ def test_yaml_without_end_or_sense_is_refused_in_words_and_in_time(
 ) -> None:
     content, words = ENDLESS[name]
     (folder / file).write_text(content)
-    began = time.monotonic()
+    began = time.process_time()
     said = problems(folder)
     assert f"{file}: not readable as YAML: " in said and words in said
-    assert time.monotonic() - began < 20 and len(said) < 5000
+    assert time.process_time() - began < 20 and len(said) < 5000
 
 
 def test_many_keys_are_read_in_time(tmp_path: Path) -> None:
     keys = "".join(f"key{i}: {i}\n" for i in range(40_000))
     (tmp_path / "a.yaml").write_text(keys)
-    began, said = time.monotonic(), []  # type: ignore[var-annotated]
+    began, said = time.process_time(), []  # type: ignore[var-annotated]
     assert len(read_yaml(tmp_path / "a.yaml", said)) == 40_000 and not said
-    assert time.monotonic() - began < 60, "a comparison of each with each would take hours"
+    assert time.process_time() - began < 60, "a comparison of each with each would take hours"
 
 
 def test_aliases_of_an_honest_file_are_followed(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ def check_document(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, problems = Path(folder) / "a.yaml", list[str]()
         path.write_text(text, encoding="utf-8", errors="surrogatepass")
-        began = time.monotonic()
+        began = time.process_time()
         content = read_yaml(path, problems)
-        assert time.monotonic() - began < LONGEST, text[:200]
+        assert time.process_time() - began < LONGEST, text[:200]
         assert (content is None) == bool(problems) and all("\n" not in line for line in problems)
         if content is not None:
             str(content)

@@ -60,14 +60,14 @@ def check_journal(damage: list[tuple[str, float, int, bytes]], note: bytes | Non
         file.write_bytes(spoiled(file.read_bytes(), damage))
         if note is not None:
             (file.parent / "identity.json").write_bytes(note)
-        began = time.monotonic()
+        began = time.process_time()
         statistics.statistics(root, Path(temporary) / "none")
         again, last = Echo(), Echo()
         assert answers(over(root, again), ASKED) == PLAIN
         assert answers(over(root, last), ASKED) == PLAIN and last.asked == [], "what was lost is there again"
         assert len(again.asked) <= len(ASKED) and (damage or again.asked == [])
         statistics.statistics(root, Path(temporary) / "none")
-        assert time.monotonic() - began < 20
+        assert time.process_time() - began < 20
 
 
 QUICK = settings(
