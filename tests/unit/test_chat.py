@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from tests.data.families import LLAVA
@@ -23,6 +24,7 @@ from vltaxon.inference.local_model import identity
 from vltaxon.inference.transformers_engine import TransformersEngine
 from vltaxon.prepared import Lengths, Prepared
 from vltaxon.train import adapter, arguments, samples
+from vltaxon.train.objectives import sft
 
 pytestmark = pytest.mark.numeric
 
@@ -156,6 +158,19 @@ def test_what_is_trained_is_what_is_asked(
         ),
     ],
 )
+def test_what_is_trained_otherwise_than_asked_is_refused(
+    world: World,
+    templated: Callable[..., Vlm],
+    template: str,
+    options: dict[str, Any],
+    kinds: Any,
+    words: str,
+) -> None:
+    with pytest.raises(UserError, match=words):
+        train(world, templated(template, **options), "o", step(samples=kinds))
+    assert not (world.folder / "o").exists()
+
+
 def test_an_answer_stands_behind_the_prompt_as_it_is_asked(templated: Callable[..., Vlm]) -> None:
     said = [
         {"role": "assistant", "content": [{"type": "text", "text": "<think>K</think><answer>B</answer>"}]}
@@ -169,19 +184,6 @@ def test_an_answer_stands_behind_the_prompt_as_it_is_asked(templated: Callable[.
         processor = checkpoint.load(templated(template))[0]
         asked = chat.render(processor, question)
         assert chat.render_answered(processor, question, said) == (asked, behind)
-
-
-def test_what_is_trained_otherwise_than_asked_is_refused(
-    world: World,
-    templated: Callable[..., Vlm],
-    template: str,
-    options: dict[str, Any],
-    kinds: Any,
-    words: str,
-) -> None:
-    with pytest.raises(UserError, match=words):
-        train(world, templated(template, **options), "o", step(samples=kinds))
-    assert not (world.folder / "o").exists()
 
 
 def test_options_of_the_template_are_in_the_identity_where_they_are_given(
@@ -226,3 +228,16 @@ def test_marks_that_the_tokenizer_would_drop_are_refused(vlm: Vlm, tmp_path: Pat
     processor.save_pretrained(tmp_path), weights.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="</think>, <think> are special tokens of its tokenizer"):
         checkpoint.load(vlm.model_copy(update={"checkpoint": str(tmp_path)}))
+
+
+def test_an_ordinary_template_is_trained_as_trl_renders_it(world: World, vlm: Vlm) -> None:
+    """Token by token, so that adapters which were trained before are what they would be now."""
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    drawn = samples.draw(world.task(step(samples=(REASONED, NAMED))))[:4]
+    rows = samples.dataset(drawn, ImageStore(world.tables["images"]), vlm.pixels, vlm.min_pixels)
+    processor = checkpoint.load(vlm)[0]
+    collate = DataCollatorForVisionLanguageModeling(processor, max_length=None, completion_only_loss=True)
+    plain, ours = (one([rows[i] for i in range(4)]) for one in (collate, sft._as_asked(collate, processor)))
+    assert plain.keys() == ours.keys() and (plain["labels"] != -100).any()
+    assert all(torch.equal(plain[name], ours[name]) for name in plain)
