@@ -66,8 +66,9 @@ class Endpoint:
 
 def counted(body: Body) -> dict[str, Any]:
     """Tokens of a request: 20 of a text of up to 40 words, else one a word, and 80 of an image."""
-    words, cached = len(body["messages"][-1]["content"][-1]["text"].split()), {"cached_tokens": 64}
-    text = words if words > 40 else 20
+    said = [message["content"] for message in body["messages"]]
+    words = " ".join(text if isinstance(text, str) else text[-1]["text"] for text in said).split()
+    text, cached = len(words) if len(words) > 40 else 20, {"cached_tokens": 64}
     if len(body["messages"][-1]["content"]) == 1:
         return {"prompt_tokens": text, "completion_tokens": 2}
     return {"prompt_tokens": text + 80, "completion_tokens": 2, "prompt_tokens_details": cached}
