@@ -26,7 +26,7 @@ demo-slurm: $(READY)
 	$(BIN)/python -m pytest -m slow tests/workflow/test_slurm.py
 
 # A worker for each core, but few: each trains the small models that it tests with.
-WORKERS := --numprocesses logical --maxprocesses 4 --dist loadgroup
+WORKERS := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 test: $(READY)
 	$(BIN)/python -m pytest $(WORKERS)

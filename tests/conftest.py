@@ -13,11 +13,14 @@ for name in THREADS:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tell the workers that `make test` starts what they are to take whole.
 
-    That is a file, for its fixtures; and all tests of the one small run of the workflow, which takes minutes.
+    That is a file, for its fixtures; and all tests of the one small run of the workflow, which take longest
+    and so come first.
     """
-    for item in items:
-        run = "finished" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("finished" if run else item.path.name))
+    ours = {item: "finished" in getattr(item, "fixturenames", ()) for item in items}
+    for item, finished in ours.items():
+        item.add_marker(pytest.mark.xdist_group("finished" if finished else item.path.name))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not ours[item])
