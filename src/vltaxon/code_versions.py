@@ -17,7 +17,7 @@ from vltaxon.versions import VERSIONS
 # report or stamp things.
 _NO_RESULTS = (
     *("code_versions", "config", "devices", "errors", "layout", "logs"),
-    *("plan", "plugins", "processes", "provenance", "tasks", "versions"),
+    *("plan", "plugins", "processes", "provenance", "roundtrip", "tasks", "versions"),
 )
 _SCHEMAS = "vltaxon.schemas"
 

@@ -11,9 +11,8 @@ import pyarrow as pa
 from vltaxon import schemas
 from vltaxon.data.labels import Lineage
 from vltaxon.errors import UserError
-from vltaxon.parsing import odd_names, read_lineage
-from vltaxon.prompts import stated
 from vltaxon.provenance import write_parquet
+from vltaxon.roundtrip import demand_readable
 from vltaxon.taxonomy import find_flaw, normalise
 
 
@@ -33,7 +32,7 @@ def taxa_table(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> pa.Ta
     Raises:
         UserError: a lineage that is written as a model is to write it is not read back.
     """
-    _demand_readable(lineages, ranks)
+    demand_readable(lineages, ranks)
     levels: dict[str, set[int]] = defaultdict(set)
     parents: dict[tuple[int, str], set[Lineage]] = defaultdict(set)
     for path in lineages.values():
@@ -51,19 +50,6 @@ def taxa_table(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> pa.Ta
                 key = f"{rank}:{key}"
             rows.append({"leaf": leaf, "level": level, "rank": rank, "taxon": taxon, "key": key})
     return pa.Table.from_pylist(rows, schema=schemas.TAXA)
-
-
-def _demand_readable(lineages: Mapping[str, Lineage], ranks: tuple[str, ...]) -> None:
-    """Check that every lineage is read back as a model is to write it."""
-    odd = odd_names(ranks, {taxon for path in lineages.values() for taxon in path if taxon is not None})
-    for path in lineages.values():
-        written = stated(ranks, path)
-        for rank, taxon, read in zip(ranks, path, read_lineage(written, ranks, odd), strict=True):
-            if taxon is not None and (read is None or normalise(read) != normalise(taxon)):
-                raise UserError(
-                    f'a model is to write "{written}", in which {rank} "{taxon}" would be read as "{read}". '
-                    "Write these names otherwise in the labels: without a rank and a colon in one"
-                )
 
 
 def is_name(value: object) -> TypeGuard[str]:
