@@ -29,7 +29,7 @@ demo-slurm: $(READY)
 WORKERS := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 test: $(READY)
-	$(BIN)/python -m pytest $(WORKERS)
+	$(BIN)/python -m pytest $(WORKERS) $(SOME)
 
 check: $(READY)
 	$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .

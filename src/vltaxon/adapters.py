@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vltaxon import layout, provenance
-from vltaxon.errors import UserError, listed
+from vltaxon.errors import UserError, flat, listed
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -74,31 +74,31 @@ def load_adapter(
     """
     from peft import PeftModel
 
-    config = config or read_config(adapter)
+    config, there = config or read_config(adapter), read_weights(adapter)
     try:
         policy = PeftModel.from_pretrained(base, str(adapter), config=config, is_trainable=trainable)
-    except Exception as error:  # of PEFT's whole world: other shapes, no such modules, half a file
-        raise UserError(f"{adapter}: does not fit {type(base).__name__}: {_said(error)}") from error
-    _check_whole(policy, adapter)
-    check_recorded(adapter)
+    except Exception as error:  # of PEFT's whole world: other shapes, no such modules
+        words = flat(f"{type(error).__name__}: {error}")[:500]
+        raise UserError(f"{adapter}: does not fit {type(base).__name__}: {words}") from error
+    _check_whole(policy, adapter, there)
     return policy
 
 
-def _said(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
-
-
-def _check_whole(policy: "PeftModel", adapter: Path) -> None:
+def _check_whole(policy: "PeftModel", adapter: Path, there: Mapping[str, Any]) -> None:
     """Check that the model's adapter is the file's: as many tensors, of the same content.
 
-    Names may differ, as PEFT renames those of other versions of transformers where it knows how; fused
-    tensors are counted by their numbers.
-    """
-    import torch
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import load_file
+    Their names may differ, as PEFT renames those of other versions of transformers where it knows how.
 
-    there = load_file(adapter / layout.WEIGHTS)
+    Args:
+        policy: the model with the adapter.
+        adapter: folder of the adapter.
+        there: the tensors of its file.
+
+    Raises:
+        UserError: it is not.
+    """
+    from peft import get_peft_model_state_dict
+
     inside = get_peft_model_state_dict(policy, adapter_name="default", save_embedding_layers=False)
     rest = policy.state_dict()  # embeddings, which PEFT may write beside an adapter
     lost = [
@@ -115,10 +115,6 @@ def _check_whole(policy: "PeftModel", adapter: Path) -> None:
         )
     if wrong := [name for name in inside.keys() & there.keys() if not _same(inside[name], there[name])]:
         raise UserError(f"{adapter}: {len(wrong)} tensors are not those of the file ({listed(wrong)})")
-    if not any(bool(tensor.any()) for name, tensor in there.items() if ".lora_A." not in name):
-        raise UserError(f"{adapter}: has zeros alone, and would change nothing; its training has not worked")
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in there.values()):
-        raise UserError(f"{adapter}: has weights that are no numbers")
 
 
 def _same(loaded: Any, tensor: Any) -> bool:
@@ -140,17 +136,32 @@ def _bytes(tensor: Any) -> bytes:
     return content
 
 
-def check_recorded(adapter: Path) -> None:
-    """Check that an adapter of ours is the one that its training recorded, applied as it was trained.
+def read_weights(adapter: Path) -> dict[str, Any]:
+    """Return the tensors of an adapter by name; one of ours is also what its training has recorded.
 
     Raises:
-        UserError: it is not.
+        UserError: the file is damaged, changes nothing or holds what is no number; or an adapter of ours is
+            not the one that its training recorded, or would not be applied as it was trained.
     """
+    import torch
     from safetensors.torch import load_file
 
+    try:
+        tensors: dict[str, Any] = load_file(adapter / layout.WEIGHTS)
+    except Exception as error:  # absent, or half a file
+        raise UserError(f"{adapter / layout.WEIGHTS}: cannot be read: {flat(error)}") from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise UserError(f"{adapter}: has weights that are no numbers")
+    if not any(bool(tensor.any()) for name, tensor in tensors.items() if ".lora_A." not in name):
+        raise UserError(f"{adapter}: has zeros alone, and would change nothing; its training has not worked")
+    if (adapter / layout.RECORD).exists():
+        _check_recorded(adapter, tensors)
+    return tensors
+
+
+def _check_recorded(adapter: Path, tensors: Mapping[str, Any]) -> None:
+    """Check that an adapter of ours is the one that its training recorded, applied as it was trained."""
     file, other = adapter / layout.RECORD, f"is not what its {layout.RECORD} says was trained; {_AGAIN}"
-    if not file.exists():
-        return
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         wanted, lora = record["adapter_after"], record["step"]["lora"]
@@ -161,7 +172,7 @@ def check_recorded(adapter: Path) -> None:
     plain = not (config.use_rslora or config.use_dora or config.alpha_pattern or config.rank_pattern)
     if not plain or any(applied[name] != lora[name] for name in applied):
         raise UserError(f"{adapter / layout.ADAPTER_CONFIG}: {other}")
-    if _digest(load_file(adapter / layout.WEIGHTS)) != wanted:
+    if _digest(tensors) != wanted:
         raise UserError(f"{adapter / layout.WEIGHTS}: {other}")
 
 

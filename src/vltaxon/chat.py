@@ -173,18 +173,33 @@ def check_requests(processor: Any, checkpoint: str, requests: Sequence["Request"
         requests: the prompts.
 
     Raises:
-        UserError: one holds a special token of the model, or the template loses their system text.
+        UserError: one holds a special token of the model, or the template, which keeps what has no system
+            text (`checkpoint.load_processor`), loses that.
     """
-    for system in {request.system is not None for request in requests}:
-        check_template(processor, checkpoint, system)
+    if any(request.system is not None for request in requests):
+        check_template(processor, checkpoint, system=True)
     special = special_tokens(processor.tokenizer)
     for request in requests:
-        if (token := special.search(f"{request.system or ''}\n{request.text}")) is not None:
-            raise UserError(
-                f"a prompt holds {token.group()}, a special token of {checkpoint}, which the model would not "
-                "read as text. Take it out of the prompt, or of the name or option that it is filled with: "
-                f"{request.text[-300:]!r}"
-            )
+        refuse_special(special, f"{request.system or ''}\n{request.text}", "a prompt", checkpoint)
+
+
+def refuse_special(special: re.Pattern[str], text: str, what: str, model: str) -> None:
+    """Refuse a text that holds a special token.
+
+    Args:
+        special: what finds one, see `special_tokens`.
+        text: of a prompt, or of what is to be learnt.
+        what: what readers call the text.
+        model: what they call the model.
+
+    Raises:
+        UserError: it holds one.
+    """
+    if (token := special.search(text)) is not None:
+        raise UserError(
+            f"{what} holds {token.group()}, a special token of {model}, which would not be read as text. "
+            f"Take it out of the prompt, or of the name or option that it is filled with: {text[-300:]!r}"
+        )
 
 
 def check_marks(tokenizer: Any, checkpoint: str) -> None:

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 from vltaxon import chat, layout, provenance
 from vltaxon.adapters import adapted, load_adapter
 from vltaxon.config.base import MOVING
-from vltaxon.errors import UserError, listed
+from vltaxon.errors import UserError, flat, listed
+
+if TYPE_CHECKING:
+    from vltaxon.engines.transformers import Vlm
 
 _GENERATION = "generation_config.json"
 # Settings that some answers followed once, which were asked one by one.
@@ -22,9 +25,6 @@ _FOLLOWED = (
     *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_new_tokens", "min_length"),
     *("encoder_repetition_penalty", "exponential_decay_length_penalty", "num_beams"),
 )
-
-if TYPE_CHECKING:
-    from vltaxon.engines.transformers import Vlm
 
 
 def pinned(model: "Vlm") -> "Vlm":
@@ -122,7 +122,7 @@ def _where(model: "Vlm") -> dict[str, Any]:
 
 def _refusal(checkpoint: str, error: Exception) -> str:
     """Return why a checkpoint cannot be loaded, in words that say what to do where the library's do not."""
-    said = " ".join(str(error).split())
+    said = flat(error)
     if "trust_remote_code" in said:
         return (
             f"{checkpoint}: needs Python code of its own to be loaded, and vltaxon runs no code that comes "

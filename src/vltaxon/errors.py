@@ -27,3 +27,8 @@ def listed(names: Sequence[str]) -> str:
     """Return three names of many: `a, b, c and 5 more`, or `none`."""
     shown, rest = ", ".join(names[:3]), len(names) - 3
     return f"{shown} and {rest} more" if rest > 0 else shown or "none"
+
+
+def flat(text: object) -> str:
+    """Return a text, or the words of an error, on one line."""
+    return " ".join(str(text).split())

@@ -222,15 +222,15 @@ def _odd_name(line: str, odd: Container[str]) -> str | None:
     return next((name for name in begun if normalise(name) in odd), None)
 
 
-def odd_names(ranks: Sequence[str], taxa: Iterable[str]) -> frozenset[str]:
+def odd_names(ranks: Sequence[str], taxa: Iterable[str | None]) -> frozenset[str]:
     """Return the keys of the taxa that are not read back from `Rank: name` as any text is read.
 
     Args:
         ranks: names of the levels, root first.
-        taxa: names, of whatever levels.
+        taxa: names, of whatever levels, some of them often; None does not count.
     """
-    rank = ranks[:1]
-    read = {normalise(taxon): read_lineage(f"{rank[0]}: {taxon}", rank)[0] for taxon in taxa}
+    rank, names = ranks[:1], {taxon for taxon in taxa if taxon is not None}
+    read = {normalise(taxon): read_lineage(f"{rank[0]}: {taxon}", rank)[0] for taxon in names}
     return frozenset(key for key, name in read.items() if name is None or normalise(name) != key)
 
 

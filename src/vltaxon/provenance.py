@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vltaxon
-from vltaxon.errors import UserError
+from vltaxon.errors import UserError, flat
 
 if TYPE_CHECKING:
     import polars as pl
@@ -202,7 +202,7 @@ def exhausted(error: BaseException, path: Path) -> str | None:
     ]
     if not words and free >= _NOTHING:
         return None
-    what = words[0] if words else " ".join(str(error).split())
+    what = words[0] if words else flat(error)
     return f"{what} ({_megabytes(free)} are free in {folder}). Make room, then run the workflow again"
 
 
@@ -333,8 +333,9 @@ def _undamaged(path: Path | str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (pa.ArrowInvalid, OSError) as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"{path}: is damaged ({words}); delete it and run the workflow again") from error
+        raise UserError(
+            f"{path}: is damaged ({flat(error)}); delete it and run the workflow again"
+        ) from error
 
 
 def _expect(path: Path | str, schema: "pa.Schema | None") -> None:

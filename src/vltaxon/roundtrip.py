@@ -5,6 +5,7 @@ It refuses and makes nothing, so its code, with the reader's, is none of what a 
 """
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from vltaxon.errors import UserError
@@ -26,7 +27,7 @@ def demand_readable(lineages: Mapping[str, "Lineage"], ranks: tuple[str, ...]) -
     Raises:
         UserError: one is not.
     """
-    odd = odd_names(ranks, {taxon for path in lineages.values() for taxon in path if taxon is not None})
+    odd = odd_names(ranks, chain.from_iterable(lineages.values()))
     for path in lineages.values():
         written = stated(ranks, path)
         for rank, taxon, read in zip(ranks, path, read_lineage(written, ranks, odd), strict=True):

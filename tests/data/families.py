@@ -108,7 +108,7 @@ def qwen2_vl(folder: Path) -> None:
     _qwen(folder, hf.Qwen2VLConfig, vision, hf.Qwen2VLProcessor, hf.Qwen2VLVideoProcessor(), pixels)
 
 
-def qwen3_vl(folder: Path) -> None:
+def _qwen3(folder: Path, config: type, **text: Any) -> None:
     vision = {
         "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": HIDDEN,
         "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
@@ -116,28 +116,17 @@ def qwen3_vl(folder: Path) -> None:
     pixels = hf.Qwen2VLImageProcessor(
         patch_size=16, size={"shortest_edge": 64 * 64, "longest_edge": 128 * 128}
     )
-    _qwen(folder, hf.Qwen3VLConfig, vision, hf.Qwen3VLProcessor, hf.Qwen3VLVideoProcessor(), pixels)
+    _qwen(folder, config, vision, hf.Qwen3VLProcessor, hf.Qwen3VLVideoProcessor(), pixels, **text)
+
+
+def qwen3_vl(folder: Path) -> None:
+    _qwen3(folder, hf.Qwen3VLConfig)
 
 
 def qwen3_vl_moe(folder: Path) -> None:
     """A mixture of experts: most of its weights are fused tensors, not linear layers."""
-    vision = {
-        "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": HIDDEN,
-        "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
-    }  # fmt: skip
-    pixels = hf.Qwen2VLImageProcessor(
-        patch_size=16, size={"shortest_edge": 64 * 64, "longest_edge": 128 * 128}
-    )
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
-    _qwen(
-        folder,
-        hf.Qwen3VLMoeConfig,
-        vision,
-        hf.Qwen3VLProcessor,
-        hf.Qwen3VLVideoProcessor(),
-        pixels,
-        **experts,
-    )
+    _qwen3(folder, hf.Qwen3VLMoeConfig, **experts)
 
 
 def llava_onevision(folder: Path) -> None:

@@ -19,7 +19,7 @@ from vltaxon.config.models import ModelSpec
 from vltaxon.config.protocols import Prompt, Protocol
 from vltaxon.config.recipes import Recipe
 from vltaxon.config.settings import Values, merge_changes, set_for_recipe
-from vltaxon.errors import UserError, suggest
+from vltaxon.errors import UserError, flat, suggest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -132,7 +132,7 @@ def read_yaml(path: Path, problems: list[str]) -> Any:
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")
     except Exception as error:  # of a tag, or a number or date that is none, PyYAML raises nearly anything
-        words = " ".join(str(error).split()) or type(error).__name__
+        words = flat(error) or type(error).__name__
         problems.append(f"{path}: not readable as YAML: {words}")
     return None
 

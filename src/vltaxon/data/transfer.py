@@ -5,7 +5,6 @@ has it whole: pooch and Snakemake's http storage begin again from zero, fsspec c
 the server whether the file is still the one that was begun (If-Range).
 """
 
-import errno
 import json
 import random
 import re
@@ -23,11 +22,10 @@ import vltaxon
 from vltaxon import credentials
 from vltaxon.config.base import Source
 from vltaxon.errors import UserError
-from vltaxon.provenance import atomic
+from vltaxon.provenance import atomic, exhausted
 
 _BLOCK = 1 << 18
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BY_HAND = "download the file by hand and name it in source.path"
 _WORDS = {
     401: f"wants a login: name the variable of a token in source.token, or {_BY_HAND}",
@@ -235,7 +233,7 @@ class Transfer:
                 try:
                     written = out.write(block)
                 except OSError as error:
-                    if error.errno not in _FULL:
+                    if exhausted(error, self.part) is None:
                         raise
                     written = 0
                 have += written

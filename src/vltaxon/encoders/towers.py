@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vltaxon.errors import UserError, listed, suggest
+from vltaxon.errors import UserError, flat, listed, suggest
 
 if TYPE_CHECKING:
     from vltaxon.engines.zero_shot import Clip
@@ -54,7 +54,7 @@ class Encoder:
             )
             self._tokenize = open_clip.get_tokenizer(name)
         except Exception as error:  # no network, weights of another architecture or damaged, code of its own
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:1000]
+            said = flat(f"{type(error).__name__}: {error}")[:1000]
             raise UserError(f"{spec.name}: cannot be loaded: {said}") from error
         self._model, _, self._prepare = made
         if name.startswith(_FOLDER):
@@ -235,7 +235,7 @@ def _fetched(repository: str, revision: str) -> str:
             repository, revision=revision, allow_patterns=["*.json", "*.txt", "*.model", _WEIGHTS]
         )
     except (OSError, ValueError) as error:  # the hub's errors are of both kinds
-        said = " ".join(str(error).split())
+        said = flat(error)
         raise UserError(
             f"{repository} at {revision} cannot be had from the hub: {type(error).__name__}: {said}"
         ) from error

@@ -17,6 +17,7 @@ from pydantic import (
 
 from vltaxon.config.base import HOW, MOVING
 from vltaxon.config.models import GenerativeSpec
+from vltaxon.layout import ADAPTER_CONFIG
 
 # of a chat template, filled by whoever renders it
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "continue_final_message")
@@ -127,9 +128,9 @@ class Vlm(GenerativeSpec):
 
     @model_validator(mode="after")
     def _adapts(self) -> Self:
-        if self.adapter is not None and not (self.adapter / "adapter_config.json").is_file():
+        if self.adapter is not None and not (self.adapter / ADAPTER_CONFIG).is_file():
             raise ValueError(
-                f'adapter: "{self.adapter}" is no folder with adapter_config.json; a LoRA of a hub is '
+                f'adapter: "{self.adapter}" is no folder with {ADAPTER_CONFIG}; a LoRA of a hub is '
                 "downloaded first (hf download ID --revision COMMIT --local-dir FOLDER)"
             )
         return self

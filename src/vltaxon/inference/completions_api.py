@@ -15,7 +15,7 @@ import httpx2
 import urllib3
 from pydantic import BaseModel, Field, ValidationError
 
-from vltaxon.errors import UserError
+from vltaxon.errors import UserError, flat
 from vltaxon.inference.served import Served
 from vltaxon.parsing import restore
 from vltaxon.provenance import writable
@@ -303,7 +303,7 @@ def _retry_after(value: str | None) -> float | None:
 def _excerpt(served: Served, content: bytes) -> str:
     """Return how an answer begins, without the keys that it may quote: these are hidden before it is cut."""
     plain = served.plain(content[: 16 * _QUOTED].decode(errors="replace"))
-    return " ".join(plain[:_QUOTED].split())
+    return flat(plain[:_QUOTED])
 
 
 def _shape(content: bytes, said: dict[str, Any], kind: str) -> str:

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import httpx2
 
-from vltaxon import chat, checkpoint
-from vltaxon.adapters import adapted, check_recorded
+from vltaxon import chat, checkpoint, layout
+from vltaxon.adapters import adapted, read_weights
 from vltaxon.devices import inheritable_leases
 from vltaxon.engines.server import Endpoint, Managed
 from vltaxon.engines.transformers import Vlm
@@ -74,7 +74,7 @@ def serving(spec: Endpoint, weights: Weights, devices: Sequence[str], log: Path)
     assert managed is not None
     name, key, processor = spec.model or managed.model, secrets.token_hex(16), checkpoint.load_processor(base)
     if weights.adapter is not None and managed.lora:
-        check_recorded(weights.adapter)
+        read_weights(weights.adapter)  # which vLLM reads itself, and believes
     groups = [devices[i : i + base.gpus] for i in range(0, len(devices) - base.gpus + 1, base.gpus)] or [[]]
     with ExitStack() as held:
         media = (
@@ -126,7 +126,7 @@ def refuse_vision(adapter: Path) -> None:
     """
     from safetensors import safe_open
 
-    with safe_open(adapter / "adapter_model.safetensors", "np") as file:
+    with safe_open(adapter / layout.WEIGHTS, "np") as file:
         names = [name for name in file.keys() if _VISION.search(name)]  # noqa: SIM118 (it is no mapping)
     if names:
         raise UserError(
@@ -142,7 +142,7 @@ def _arguments(base: Vlm, weights: Weights, name: str, lora: bool) -> list[str]:
         extra += ["--revision", str(base.revision), "--tokenizer-revision", str(base.revision)]
     if weights.adapter is not None and lora:
         refuse_vision(weights.adapter)
-        rank = json.loads((weights.adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+        rank = json.loads((weights.adapter / layout.ADAPTER_CONFIG).read_text(encoding="utf-8"))["r"]
         extra += [
             "--enable-lora",
             "--max-lora-rank",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vltaxon import checkpoint, provenance, schemas
+from vltaxon import checkpoint, layout, provenance, schemas
 from vltaxon.adapters import adapted
 from vltaxon.data.images import digests
 from vltaxon.inference import local_model
@@ -107,7 +107,7 @@ def prune_journal(task: PruneJournalTask) -> None:
     for name, model in task.models.items():
         bare = checkpoint.digest(checkpoint.pinned(model))
         ours.add(model.checkpoint)
-        trained = sorted(path.parent for path in (task.adapters / name).rglob("adapter_model.safetensors"))
+        trained = sorted(path.parent for path in (task.adapters / name).rglob(layout.WEIGHTS))
         weights = [bare, *(adapted(bare, adapter) for adapter in trained)]
         wanted += [local_model.identity(model, one) for one in weights]
     gone = statistics.prune(task.journal, ours, wanted)

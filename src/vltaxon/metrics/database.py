@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from vltaxon import schemas
-from vltaxon.errors import UserError
+from vltaxon.errors import UserError, flat
 from vltaxon.metrics import heads
 from vltaxon.metrics.heads import Metric, Metrics
 from vltaxon.tasks.scoring import Sources
@@ -54,9 +54,9 @@ def reading(database: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             with connect(copy, read_only=True) as connection:
                 yield connection
     except duckdb.Error as error:
-        words = " ".join(str(error).split())
         raise UserError(
-            f"{database}: {words}; delete it, and any damaged file named here, and run the workflow again"
+            f"{database}: {flat(error)}; delete it, and any damaged file named here, and run the workflow "
+            "again"
         ) from error
 
 

@@ -29,6 +29,7 @@ from vltaxon.errors import UserError, suggest
 from vltaxon.metrics.aggregate import MEAN, Aggregate
 
 FOLDER = Path(__file__).parent
+OPEN = "open_set"  # in place of choices: stage 1, as the views call it
 _KEYS = (
     "title",
     "meaning",

@@ -29,14 +29,13 @@ from vltaxon.metrics.database import (
     parquet,
     quoted,
 )
-from vltaxon.metrics.heads import Metrics
+from vltaxon.metrics.heads import OPEN, Metrics
 from vltaxon.metrics.uncertainty import interval, mean_intervals, resampled
 from vltaxon.provenance import atomic, verify, write_parquet
 from vltaxon.provenance import facts as facts_of
 from vltaxon.tasks.scoring import ScoreTask, Sources
 
 _KEY = ("choices", "system", "metric", "level")
-_OPEN = "open_set"
 
 
 class _Key(NamedTuple):
@@ -109,26 +108,27 @@ def _warnings(sources: Sources) -> list[tuple[str, str, str, str]]:
 
     It is what they are stamped with as a warning, and several models that have answered under one name.
     """
+    shards = (file for files in (*sources.answers.values(), *sources.leaves.values()) for file in files)
+    stamps = {file: facts_of(file) for file in shards}
+
+    def stamped(files: Iterable[Path], name: str) -> set[str]:
+        return {one for file in files for one in json.loads(stamps[file].get(name, "[]"))}
+
     tables = {
         (dataset, choices, system): files for (system, dataset, choices), files in sources.answers.items()
     }
     for system, of in sources.leaf_systems.items():
         tables |= {
-            (dataset, _OPEN, system): files for (s, dataset), files in sources.leaves.items() if s == of
+            (dataset, OPEN, system): files for (s, dataset), files in sources.leaves.items() if s == of
         }
     found = []
     for key, files in tables.items():
         dataset, _, system = key
-        words = _stamped(files, "warnings")
+        words = stamped(files, "warnings")
         before = (sources.leaf_systems.get(system, ""), dataset)  # stage 1, which the answers hang on
-        words |= _several(_stamped((*files, *sources.leaves.get(before, ())), "answered_by"))
+        words |= _several(stamped((*files, *sources.leaves.get(before, ())), "answered_by"))
         found += [(*key, one) for one in sorted(words)]
     return found
-
-
-def _stamped(files: Iterable[Path], name: str) -> set[str]:
-    """Return all that files are stamped with as a list."""
-    return {one for file in files for one in json.loads(facts_of(file).get(name, "[]"))}
 
 
 def _several(origins: set[str]) -> set[str]:

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import polars as pl
 
 from vltaxon import schemas
+from vltaxon.metrics.heads import OPEN
 from vltaxon.provenance import facts, read_parquet
-
-OPEN = "open_set"
 
 
 class Estimate(NamedTuple):

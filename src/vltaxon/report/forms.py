@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from tabulate import LATEX_ESCAPE_RULES
 from tabulate import tabulate as layout
 
+from vltaxon.errors import flat
+
 MARK = "†"
 _SIGNS = {MARK: r"$\dagger$", "✓": r"$\checkmark$", "✗": r"$\times$"}
 _MARKUP = re.compile(r"[\\`*<$~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
@@ -53,7 +55,7 @@ def as_markdown(rows: Sequence[Sequence[str]], header: Sequence[str], left: int 
 
 def plain(text: str) -> str:
     """Return a text on one line of Markdown, as itself: no markup, no HTML."""
-    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    return _MARKUP.sub(r"\\\g<0>", flat(text))
 
 
 def as_latex(
@@ -75,8 +77,8 @@ def as_latex(
         notes: lines below the table.
     """
     align = ["left"] * left + ["right"] * (len(header) - left)
-    flat = [[" ".join(cell.split()) for cell in row] for row in rows]
-    table = layout(flat, header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
+    lines = [[flat(cell) for cell in row] for row in rows]
+    table = layout(lines, header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
     # After a line break these signs would be part of it.
     table = re.sub(r"^( *)(?=[\[*])", r"\1{}", table, flags=re.MULTILINE)
     below = "".join(f"\\par\\smallskip\\footnotesize {_tex(note)}\n" for note in notes)
@@ -91,9 +93,9 @@ def as_latex(
 
 def _tex(text: str) -> str:
     """Return plain text on one line, with LaTeX's special characters escaped as in the cells."""
-    return "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in " ".join(text.split()))
+    return "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in flat(text))
 
 
 def comments(lines: Iterable[str]) -> list[str]:
     """Return lines as comments of LaTeX, which end where their lines do."""
-    return [f"% {' '.join(line.split())}" for line in lines]
+    return [f"% {flat(line)}" for line in lines]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from vltaxon import papers
 from vltaxon.metrics import heads
-from vltaxon.metrics.heads import Column, Metrics
+from vltaxon.metrics.heads import OPEN, Column, Metrics
 from vltaxon.papers import Cell
 from vltaxon.provenance import write_text
-from vltaxon.report.estimates import OPEN, Estimate, Scores
+from vltaxon.report.estimates import Estimate, Scores
 from vltaxon.report.forms import as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.report.tables import INTERVALS, meanings, written
 from vltaxon.tasks.scoring import PaperTableTask, Setting

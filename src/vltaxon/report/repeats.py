@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from vltaxon import schemas
+from vltaxon.metrics.heads import OPEN
 from vltaxon.metrics.uncertainty import wilson
 from vltaxon.provenance import read_parquet, write_text
-from vltaxon.report.estimates import OPEN
 from vltaxon.report.forms import as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.tasks.scoring import RepeatsTableTask
 from vltaxon.taxonomy import normalise

@@ -6,9 +6,9 @@ from itertools import product
 from statistics import mean, pstdev
 
 from vltaxon.metrics import heads
-from vltaxon.metrics.heads import Column
+from vltaxon.metrics.heads import OPEN, Column
 from vltaxon.provenance import write_text
-from vltaxon.report.estimates import OPEN, Estimate, Scores
+from vltaxon.report.estimates import Estimate, Scores
 from vltaxon.report.forms import as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.report.tables import INTERVALS, meanings
 from vltaxon.tasks.scoring import SweepTableTask, SweptSystem

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vltaxon.metrics import heads
-from vltaxon.metrics.heads import Column, Metric, Metrics
+from vltaxon.metrics.heads import OPEN, Column, Metric, Metrics
 from vltaxon.provenance import write_text
-from vltaxon.report.estimates import OPEN, Estimate, Scores
+from vltaxon.report.estimates import Estimate, Scores
 from vltaxon.report.forms import MARK, as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.tasks.scoring import MainTableTask
 

@@ -275,12 +275,8 @@ def check_prompts(
     tokens, opened = processor.tokenizer, chat.opens_reasoning(processor)
     plain, special = prepared.rows.with_format(None), chat.special_tokens(tokens)
     for said in plain.select_columns(["image_id", "text", "target"]).to_list():
-        if (token := special.search(f"{said['text']}\n{said['target']}")) is not None:
-            raise UserError(
-                f"the sample of {said['image_id']} holds {token.group()}, a special token of the model, "
-                "which it would not read as text. Take it out of the prompt, or of the name that it is "
-                "filled with"
-            )
+        text, what = f"{said['text']}\n{said['target']}", f"the sample of {said['image_id']}"
+        chat.refuse_special(special, text, what, "the model")
     kinds = plain.select_columns(["task", "form", "reasoned", "system"]).to_list()
     for place in {tuple(kind.values()): place for place, kind in enumerate(kinds)}.values():
         row = prepared.rows[place]

@@ -121,8 +121,8 @@ def _set_up(task: "TrainTask", drawn: Sequence[samples.Sample], world: int) -> _
     processor, base = checkpoint.load(model)
     guards.check_dtype(base, model.dtype)
     checkpoint.generate_as_told(base)
-    for system in {sample.system is not None for sample in drawn}:
-        chat.check_template(processor, model.checkpoint, system)
+    if any(sample.system is not None for sample in drawn):
+        chat.check_template(processor, model.checkpoint, system=True)
     rows = samples.dataset(drawn, ImageStore(task.images), model.pixels, model.min_pixels)
     measured = lengths.measure_lengths(drawn, rows, processor)
     context = getattr(base.config.get_text_config(), "max_position_embeddings", None)

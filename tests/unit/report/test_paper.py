@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from vltaxon.metrics import heads
+from vltaxon.metrics.heads import OPEN
 from vltaxon.papers import Cell, cells, files, papers
-from vltaxon.report.estimates import OPEN, Estimate, Scores
+from vltaxon.report.estimates import Estimate, Scores
 from vltaxon.report.paper import ABSENT, FIELDS, Compared, caption, column, compare, tabulate
 from vltaxon.tasks.scoring import PaperTableTask, Setting
 

@@ -1,6 +1,7 @@
 """Stage 1: ask for the leaf of each image, and read the answer and the lineage that is written with it."""
 
 from collections.abc import Container, Sequence
+from itertools import chain
 from pathlib import Path
 
 from vltaxon import parsing, prompts
@@ -42,9 +43,7 @@ def name_leaves(
     gold, only, worth, odd = None, list[str](), None, frozenset[str]()
     if task.names is not None:
         tree = Taxonomy.read(task.names)
-        odd = parsing.odd_names(
-            tree.ranks, {taxon for path in tree.lineages.values() for taxon in path if taxon}
-        )
+        odd = parsing.odd_names(tree.ranks, chain.from_iterable(tree.lineages.values()))
     if task.taxa is not None:
         gold = true_leaves(task.images, task.taxa, ids) if stage.condition == "gold" else None
         only = lineages(task.taxa, stage) if stage.constrained else []

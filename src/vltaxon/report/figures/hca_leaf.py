@@ -4,7 +4,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from vltaxon.report.estimates import OPEN, Estimate, Scores
+from vltaxon.metrics.heads import OPEN
+from vltaxon.report.estimates import Estimate, Scores
 from vltaxon.report.figures.labels import place_labels
 from vltaxon.report.figures.style import GREY, grid, look
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vltaxon.report.estimates import OPEN, Scores
+from vltaxon.metrics.heads import OPEN
+from vltaxon.report.estimates import Scores
 from vltaxon.report.figures.levels import draw_levels
 from vltaxon.report.figures.style import grid, legend
 

@@ -6,8 +6,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from vltaxon.metrics.heads import OPEN
 from vltaxon.provenance import atomic
-from vltaxon.report.estimates import OPEN, Scores
+from vltaxon.report.estimates import Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

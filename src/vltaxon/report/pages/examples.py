@@ -13,8 +13,8 @@ import polars as pl
 from vltaxon import schemas
 from vltaxon.data.images import ImageStore
 from vltaxon.metrics.database import reading
+from vltaxon.metrics.heads import OPEN
 from vltaxon.provenance import read_parquet
-from vltaxon.report.estimates import OPEN
 from vltaxon.report.sections import Content, Section, uri
 
 SECTION = Section(30, "Examples", "examples")
