@@ -7,6 +7,16 @@ from pathlib import Path
 
 import pytest
 
+# In a script: leave no room on its disk.
+FILL = """
+try:
+    with open("other", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+except OSError:
+    print("full")
+"""
+
 
 def on_small_disk(folder: Path, script: str, *arguments: str, size: str = "1m") -> tuple[int, str]:
     """Run a script of Python with a disk of that size as its working folder; exit status, and all it printed.

@@ -4,7 +4,6 @@ The slow test goes on for VLTAXON_FUZZ_SECONDS, 60 where not set.
 """
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.data import fuzz
 from vltaxon.config.files import read_yaml
 from vltaxon.config.load import load
 from vltaxon.errors import UserError
@@ -95,10 +95,6 @@ def test_nothing_but_words(check: Callable[..., None]) -> None:
 
 @pytest.mark.slow
 def test_nothing_but_words_for_long() -> None:
-    end = time.monotonic() + float(os.environ.get("VLTAXON_FUZZ_SECONDS", "60"))
-    rounds = 0
-    while time.monotonic() < end:
+    for _ in fuzz.rounds(f"rounds of {LONG.max_examples} examples for each of {len(CHECKS)} readers"):
         for check, strategy in CHECKS.items():
             LONG(given(strategy)(check))()
-        rounds += 1
-    print(f"{rounds} rounds of {LONG.max_examples} examples for each of {len(CHECKS)} readers")

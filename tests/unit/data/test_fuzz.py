@@ -9,10 +9,8 @@ import contextlib
 import gzip
 import io
 import json
-import os
 import tarfile
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.data import fuzz
 from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.archives import Archive, unpack
 from vltaxon.data.images import BrokenImage, decode
@@ -245,10 +244,6 @@ def test_nothing_but_words(check: Callable[..., None]) -> None:
 
 @pytest.mark.slow
 def test_nothing_but_words_for_long() -> None:
-    end = time.monotonic() + float(os.environ.get("VLTAXON_FUZZ_SECONDS", "60"))
-    rounds = 0
-    while time.monotonic() < end:
+    for _ in fuzz.rounds(f"rounds of {LONG.max_examples} examples for each of {len(CHECKS)} readers"):
         for check, strategies in CHECKS.items():
             LONG(given(*strategies)(check))()
-        rounds += 1
-    print(f"{rounds} rounds of {LONG.max_examples} examples for each of {len(CHECKS)} readers")

@@ -6,8 +6,6 @@ tests/unit/inference/test_endpoint_fuzz.py`.
 
 import json
 import math
-import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data import endpoint as fake
+from tests.data import fuzz
 from tests.unit.conftest import World, build
 from tests.unit.inference.test_server_engine import KEY, spec
 from vltaxon import parsing
@@ -145,9 +144,6 @@ def test_an_endpoint_may_answer_anything(small: World, server: fake.Endpoint) ->
 
 @pytest.mark.slow
 def test_an_endpoint_may_answer_anything_for_long(small: World, server: fake.Endpoint) -> None:
-    end, rounds = time.monotonic() + float(os.environ.get("VLTAXON_FUZZ_SECONDS", "60")), 0
-    while time.monotonic() < end:
+    for _ in fuzz.rounds(f"rounds of {LONG.max_examples} examples"):
         LONG(given(ANSWERS)(lambda answers: check(small, server, answers)))()
         server.asked.clear()
-        rounds += 1
-    print(f"{rounds} rounds of {LONG.max_examples} examples")

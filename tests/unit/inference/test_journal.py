@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.data.disk import on_small_disk
+from tests.data.disk import FILL, on_small_disk
 from tests.unit.conftest import PROMPTS, World
 from tests.unit.inference.tasks import asking, leaf_task
 from vltaxon import checkpoint
@@ -250,20 +250,14 @@ def test_two_jobs_at_once_see_what_the_other_has_answered(tmp_path: Path) -> Non
     assert (len(first.asked), len(second.asked)) == (20, 10) and len(files(tmp_path)) == 2
 
 
-FULL = """
+FULL = f"""
 from pathlib import Path
 from tests.unit.inference.test_journal import Echo, answers, over, questions
 from vltaxon.errors import UserError
 
 journal = over(Path("journal"), Echo())
 answers(journal, questions(5))
-try:
-    with open("other", "wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-except OSError:
-    print("full")
-try:
+{FILL}try:
     answers(journal, questions(300))
 except UserError as error:
     print("error:", error)

@@ -3,7 +3,6 @@
 The slow test goes on for VLTAXON_FUZZ_SECONDS, 60 where not set.
 """
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.data import fuzz
 from tests.unit.inference.test_journal import Echo, answers, files, over, questions
 from vltaxon.inference.journal import frames, statistics
 
@@ -82,9 +82,5 @@ def test_only_what_was_answered_comes_out() -> None:
 
 @pytest.mark.slow
 def test_only_what_was_answered_comes_out_for_long() -> None:
-    end = time.monotonic() + float(os.environ.get("VLTAXON_FUZZ_SECONDS", "60"))
-    rounds = 0
-    while time.monotonic() < end:
+    for _ in fuzz.rounds(f"rounds of {LONG.max_examples} damaged journals"):
         LONG(given(DAMAGE, NOTES)(check_journal))()
-        rounds += 1
-    print(f"{rounds} rounds of {LONG.max_examples} damaged journals")

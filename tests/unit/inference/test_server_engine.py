@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tests.data import endpoint as fake
-from tests.data.disk import on_small_disk
+from tests.data.disk import FILL, on_small_disk
 from tests.unit.conftest import PROMPTS, World
 from tests.unit.inference.tasks import answer_task, asking, leaf_task
 from vltaxon import provenance, schemas
@@ -445,18 +445,12 @@ def test_what_was_in_flight_when_a_job_was_killed_counts_at_most(
     assert len(server.asked) == 1, "nothing is asked that the ceiling may not bear"
 
 
-FULL = """
+FULL = f"""
 from pathlib import Path
 from vltaxon.config.models import Price
 from vltaxon.errors import UserError
 from vltaxon.inference.ledger import Ledger
-try:
-    with open("other", "wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-except OSError:
-    print("full")
-try:
+{FILL}try:
     with Ledger(Path("spent.jsonl"), Price(input=1, output=1), 10) as ledger:
         ledger.reserve(3)
         print("and it would be sent")
