@@ -106,3 +106,6 @@ rule why:
 rule calibrate:
     input:
         lambda wildcards: plan.questions.calibrations(),
+
+
+include: "workflow/rules/sources.smk"

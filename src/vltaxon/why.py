@@ -4,7 +4,6 @@ Snakemake's dry run knows all of this, but prints both versions of all values of
 for each job.
 """
 
-import ast
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from vltaxon.config.base import Closed, default_of, plain
+from vltaxon.plan.sources import literal
 
 _AROUND = 12  # letters shown around a change within a text
 _SHOWN = 50  # letters shown of a value
@@ -55,13 +55,21 @@ def planned(arguments: Sequence[str] = (), config: Mapping[str, Any] | None = No
 
 
 def why(dag: Any) -> str:
-    """Return a table of the jobs that a graph would run, counted by rule and reason, in a possible order."""
+    """Return a table of the jobs that a graph would run, counted by rule and reason, in a possible order.
+
+    Results whose jobs cannot be planned come last, with 0 jobs: what is not planned is not vouched for.
+    """
     lines: Counter[tuple[str, str]] = Counter()
     for job in (job for level in dag.toposorted() for job in level if dag.needrun(job)):
         if job.output:  # those without are targets
             reasons = list(_reasons(job, dag)) or [str(dag.reason(job))]
             more = f"; and {len(reasons) - _MOST} more" if len(reasons) > _MOST else ""
             lines[job.rule.name, "; ".join(reasons[:_MOST]) + more] += 1
+    for rule, files in _unplanned(dag).items():
+        lines[
+            rule,
+            f"cannot be planned, since what it reads is not there; {_listed(sorted(files))} stay as they are",
+        ] = 0
     if not lines:
         return "Nothing is to be done: all results are there, of this config and this code.\n"
     rows = [(rule, jobs, reason) for (rule, reason), jobs in lines.items()]
@@ -97,6 +105,21 @@ def _reasons(job: Any, dag: Any) -> Iterator[str]:
         yield f"after {', '.join(sorted(upstream))}"
 
 
+def _unplanned(dag: Any) -> dict[str, set[str]]:
+    """Return the results that are there but whose jobs cannot be planned, by rule.
+
+    Snakemake leaves such a job out, with what changed for it and before it.
+    """
+    found: dict[str, set[str]] = {}
+    for job in dag.jobs:
+        planned = {file for files in dag.dependencies[job].values() for file in files}
+        for file in (file for file in job.input if file not in planned):
+            for rule in dag.workflow.rules:
+                if rule.is_producer(file):
+                    found.setdefault(rule.name, set()).add(str(file))
+    return found
+
+
 def _listed(paths: Sequence[str]) -> str:
     return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
@@ -106,20 +129,12 @@ def _changes(params: Any, change: Any) -> Iterator[str]:
 
     Snakemake keeps the old values without their names.
     """
-    old = [_value(text) for text in sorted(change.only_old)]
+    old = [literal(text) for text in sorted(change.only_old)]
     for name, new in params.items():
         if repr(new) in change.only_new:
             was = max(old, key=lambda other: _likeness(other, new), default=None)
             differences = list(_differences("" if name == "shaping" else name, was, new, params.get("task")))
             yield from differences or [f"{name}: the same in another order"]
-
-
-def _value(text: str) -> object:
-    try:
-        value: object = ast.literal_eval(text)
-    except ValueError:  # it is no literal, and is shown as it is
-        return text
-    return value
 
 
 def _likeness(one: object, other: object) -> tuple[bool, int]:

@@ -210,8 +210,14 @@ class Bench:
                 (s, d): sharded(r, f"results/predictions/{s}/{d}/leaf") for (s, d), r in self.leaves.items()
             },
             leaf_systems=self.leaf_systems,
-            partition=put(parts, f"results/splits/{self.training}.parquet", schemas.PARTS),
-            training=self.training,
+            partition={self.training: put(parts, f"results/splits/{self.training}.parquet", schemas.PARTS)},
+            trained={
+                self.training: put(
+                    self.images.get(self.training, []),
+                    f"results/data/{self.training}/images.parquet",
+                    schemas.IMAGES,
+                )
+            },
         )
 
 

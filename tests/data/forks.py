@@ -45,6 +45,7 @@ def serve() -> None:
         folder, environment, output, arguments = json.loads(line)
         if (child := os.fork()) == 0:
             _become(folder, environment, output)
+            sys.argv[1:] = arguments
             cli.main(arguments)  # exits
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=statuses, flush=True)
 

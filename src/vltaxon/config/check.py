@@ -6,7 +6,7 @@ from vltaxon import prompts
 from vltaxon.config.base import RawFile
 from vltaxon.config.datasets import Dataset
 from vltaxon.config.engines import SPECS, engines_for
-from vltaxon.config.experiment import Config, System
+from vltaxon.config.experiment import NO_TRAINING, Config, System
 from vltaxon.config.files import ConfigFiles
 from vltaxon.config.models import ModelSpec
 from vltaxon.config.protocols import Stage
@@ -29,6 +29,8 @@ def check_all(top: Config, files: ConfigFiles) -> None:
     _check_names(top, files)
     _check_report(top, files)
     encoder = files.model(top.encoder, f"{where}: encoder")
+    if top.training is None and any(system.recipe is not None for system in top.systems.values()):
+        files.problems.append(f"{where}: {NO_TRAINING}")
     if encoder is not None and not encoder.encodes:
         files.problems.append(_wrong_engine(f"{where}: encoder", top.encoder, encoder, "encodes"))
     for name, system in top.systems.items():
@@ -43,7 +45,7 @@ def check_all(top: Config, files: ConfigFiles) -> None:
 def _check_datasets(top: Config, files: ConfigFiles) -> None:
     """Check that data sets have their wordings, share their raw files, and that one has training images."""
     raw: dict[str, tuple[RawFile, str]] = {}
-    for name in dict.fromkeys((*top.datasets, top.training.dataset)):
+    for name in dict.fromkeys((*top.datasets, *top.learnt)):
         dataset, at = files.dataset(name, f"{files.where}: datasets"), f"config/datasets/{name}.yaml"
         if dataset is None:
             continue
@@ -52,7 +54,7 @@ def _check_datasets(top: Config, files: ConfigFiles) -> None:
             count = len(wordings.variants)
             files.problems.append(f"{at}: variant: {dataset.variant} is out of range, there are {count}")
         files.problems += _unlike_files(dataset, at, raw)
-        if name == top.training.dataset and dataset.train is None:
+        if name in top.learnt and dataset.train is None:
             files.problems.append(
                 f"{files.where}: training.dataset: {name} has no train split, and a test split is never "
                 "trained on"
@@ -77,12 +79,16 @@ def _unlike_files(dataset: Dataset, where: str, known: dict[str, tuple[RawFile, 
 
 def _check_names(top: Config, files: ConfigFiles) -> None:
     """Check that what config.yaml names within itself is there."""
-    about, shown = top.report, top.shown if set(top.main) <= set(top.systems) else top.systems
+    report, shown = top.report, top.shown if set(top.main) <= set(top.systems) else top.systems
     named: list[tuple[str, str, Iterable[str]]] = [
-        ("report.dataset", about.dataset, top.datasets),
-        ("report.choices", about.choices, top.choices),
-        ("report.system", about.system, shown),
-        ("report.baseline", about.baseline, shown),
+        (f"report.{key}", name, known)
+        for key, name, known in (
+            ("dataset", report.dataset, top.datasets),
+            ("choices", report.choices, top.choices),
+            ("system", report.system, shown),
+            ("baseline", report.baseline, shown),
+        )
+        if name is not None
     ]
     named += [("main", name, top.systems) for name in top.main]
     for key, names in top.comparisons.items():
@@ -104,7 +110,7 @@ def _check_names(top: Config, files: ConfigFiles) -> None:
 def _check_report(top: Config, files: ConfigFiles) -> None:
     """Check that the systems of the headline answer questions."""
     for key, name in (("system", top.report.system), ("baseline", top.report.baseline)):
-        if name not in top.systems:
+        if name is None or name not in top.systems:
             continue
         called, at = top.systems[name].protocol, f"{files.where}: report.{key}"
         protocol = files.protocol(called, at)
@@ -125,7 +131,7 @@ def _check_repeats(top: Config, files: ConfigFiles) -> None:
 
 def _check_published(top: Config, files: ConfigFiles) -> None:
     """Check that published questions are asked where there are any."""
-    where, about = files.where, top.report
+    where, report = files.where, top.report
     have = [
         name
         for name in top.datasets
@@ -136,9 +142,11 @@ def _check_published(top: Config, files: ConfigFiles) -> None:
             f"{where}: choices: published, but no data set's file has `published`, the benchmark's "
             "annotations"
         )
-    elif about.choices == "published" and about.dataset in top.datasets and about.dataset not in have:
+        return
+    choices, about = report.choices or top.choices[0], report.dataset or top.datasets[0]
+    if choices == "published" and about in top.datasets and about not in have:
         files.problems.append(
-            f"{where}: report.choices: published, but config/datasets/{about.dataset}.yaml has no `published`"
+            f"{where}: report.choices: published, but config/datasets/{about}.yaml has no `published`"
         )
 
 
@@ -180,7 +188,7 @@ def _odd_wordings(key: str, system: System, top: Config, files: ConfigFiles) -> 
 
 def _check_settings(top: Config, files: ConfigFiles) -> None:
     """Check that settings of steps are for a kind, a recipe or a step that there is."""
-    for key in top.training.settings:
+    for key in top.settings:
         name, _, step = key.partition("/")
         if key in STEPS:
             continue

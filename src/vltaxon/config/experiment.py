@@ -10,6 +10,12 @@ from vltaxon.config.datasets import Dataset, Questions
 from vltaxon.config.engines import Spec
 from vltaxon.config.protocols import Prompt, Protocol
 from vltaxon.config.recipes import Recipe
+from vltaxon.errors import UserError
+
+NO_TRAINING = (
+    "training: is missing, and a system has a recipe: say what it learns from, as {dataset: NAME, partition: "
+    "{held_out: 12}}"
+)
 
 
 class Calibration(Closed):
@@ -104,13 +110,32 @@ class Training(Closed):
 
 
 class Report(Closed):
-    """What the report page is about."""
+    """What the report page is about; what is not said is chosen by `Experiment.about`."""
 
-    dataset: Name = Field(description="Data set of the headline and of the examples.")
+    dataset: Name | None = Field(
+        default=None, description="Data set of the headline and of the examples; the first where absent."
+    )
+    choices: Choices | None = Field(default=None, description="Of the headline; the first kind where absent.")
+    system: Name | None = Field(
+        default=None,
+        description="System that the headline is about; where absent the first that was trained, or the last "
+        "that answers questions.",
+    )
+    baseline: Name | None = Field(
+        default=None,
+        description="System that it is compared with; where absent the first that answers questions.",
+    )
+    examples: PositiveInt = Field(default=20, description="Images shown.")
+
+
+class AboutReport(Closed):
+    """What the report page is about, all of it said."""
+
+    dataset: Name
     choices: Choices = "similar"
-    system: Name = Field(description="System that the headline is about.")
-    baseline: Name = Field(description="System that it is compared with.")
-    examples: PositiveInt = Field(20, description="Images shown.")
+    system: Name
+    baseline: Name
+    examples: PositiveInt = 20
 
 
 class Demo(Closed):
@@ -130,9 +155,15 @@ class Config(Closed):
         min_length=1,
         description="Kinds of options; `published` are asked of the data sets that have them.",
     )
-    encoder: Name = Field(description="Model file (engine zero_shot) that mines the similar distractors.")
+    encoder: Name = Field(
+        "siglip_so400m",
+        description="Model file (engine zero_shot) that mines the similar distractors; the default is the "
+        "benchmark's own.",
+    )
     calibration: Calibration = Calibration()
-    training: Training
+    training: Training | None = Field(
+        None, description="What recipes learn from; only needed where a system has a recipe."
+    )
     systems: dict[Name, System] = Field(min_length=1)
     main: tuple[Name, ...] = Field(
         (),
@@ -164,7 +195,7 @@ class Config(Closed):
         "--resources gpu=N.",
     )
     bootstrap: PositiveInt = Field(1000, description="Resamples for the intervals.")
-    report: Report
+    report: Report = Report()
 
     @model_validator(mode="after")
     def _no_doubles(self) -> Self:
@@ -180,6 +211,16 @@ class Config(Closed):
         return self
 
     demo: Demo = Demo()
+
+    @property
+    def learnt(self) -> tuple[str, ...]:
+        """Return the data set that recipes learn from, or none."""
+        return () if self.training is None else (self.training.dataset,)
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Return the values of steps that the experiment replaces."""
+        return {} if self.training is None else self.training.settings
 
     @property
     def shown(self) -> dict[str, System]:
@@ -236,6 +277,34 @@ class Experiment(Closed):
     protocols: dict[str, Protocol]
     recipes: dict[str, Recipe]
     folders: Annotated[tuple[Path, ...], HOW] = (Path("config"),)  # where the small files are looked for
+
+    @property
+    def training(self) -> Training:
+        """Return what recipes learn from.
+
+        Raises:
+            UserError: the config does not say it.
+        """
+        if self.config.training is None:
+            raise UserError(NO_TRAINING)
+        return self.config.training
+
+    @property
+    def about(self) -> AboutReport:
+        """Return what the report is about, with what the config leaves open."""
+        report, config = self.config.report, self.config
+        shown = config.shown
+        answering = [
+            name for name in shown if self.protocols[shown[name].protocol].stage("answer") is not None
+        ] or list(shown)
+        trained = [name for name in answering if shown[name].recipe is not None]
+        return AboutReport(
+            dataset=report.dataset or config.datasets[0],
+            choices=report.choices or config.choices[0],
+            system=report.system or (trained or answering[::-1])[0],
+            baseline=report.baseline or answering[0],
+            examples=report.examples,
+        )
 
     def file(self, kind: str, name: str) -> Path:
         """Return the path of a small file, `config/{kind}/{name}.yaml` of the first folder that has it.

@@ -34,7 +34,7 @@ def load(
         read_yaml(path, problems)
     top = check(Config, data, where, problems)
     folders = [folder] if isinstance(folder, Path) else folder
-    small = ConfigFiles(folders, top.training.settings if top is not None else {}, where, problems)
+    small = ConfigFiles(folders, top.settings if top is not None else {}, where, problems)
     if top is not None:
         check_all(top, small)
     else:  # the files that it names are checked all the same, so that all errors come at once

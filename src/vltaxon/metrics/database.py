@@ -23,6 +23,7 @@ from vltaxon.taxonomy import normalise
 _USERS = pa.schema([("system", pa.string()), ("leaf_system", pa.string())])
 _KEYS = pa.schema([("name", pa.string()), ("key", pa.string())])
 _VIEWS = ("judged", "truth", "named")  # in the order in which they build on each other
+_EMPTY = {"splits": schemas.PARTS}  # what has no file may be: of answers, or of species trained on
 _IDS = ("system", "dataset", "choices", "image_id")
 
 
@@ -89,7 +90,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, sources: Sources, views:
         "questions": [parquet(p, dataset=d, choices=c) for (d, c), p in sources.questions.items()],
         "images": [parquet(p, dataset=d) for d, p in sources.images.items()],
         "taxa": [parquet(p, dataset=d) for d, p in sources.taxa.items()],
-        "splits": [parquet(sources.partition, dataset=sources.training)],
+        "splits": [parquet(p, dataset=d) for d, p in sources.partition.items()],
         "answers": [parquet(p, system=s, dataset=d, choices=c) for (s, d, c), p in sources.answers.items()],
         "leaves": [parquet(p, system=s, dataset=d) for (s, d), p in sources.leaves.items()],
     }
@@ -98,7 +99,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, sources: Sources, views:
             connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(selects)}")
         else:
             strings = [pa.field(column, pa.string()) for column in ("system", "dataset", "choices")]
-            nothing = pa.schema([*strings, *schemas.PREDICTIONS]).empty_table()
+            nothing = pa.schema([*strings, *_EMPTY.get(name, schemas.PREDICTIONS)]).empty_table()
             connection.from_arrow(nothing).create(name)
     users = {"system": list(sources.leaf_systems), "leaf_system": list(sources.leaf_systems.values())}
     connection.from_arrow(pa.table(users, schema=_USERS)).create("leaf_systems")

@@ -30,6 +30,7 @@ from vltaxon.metrics.database import (
     quoted,
 )
 from vltaxon.metrics.heads import OPEN, Metrics
+from vltaxon.metrics.learnt import Learnt
 from vltaxon.metrics.uncertainty import interval, mean_intervals, resampled
 from vltaxon.provenance import atomic, verify, write_parquet
 from vltaxon.provenance import facts as facts_of
@@ -82,14 +83,21 @@ def score(task: ScoreTask) -> None:
     metrics, sources = heads.read(task.metrics), task.sources
     verify(sources.every())
     frames: list[pl.DataFrame] = []
+    learnt = Learnt.read(sources)
+    copies: list[tuple[str, int]] = []
     with atomic(task.database) as part, connect(part) as connection:
         create_views(connection, sources, task.views)
         unions = create_metrics(connection, metrics)
         check_complete(connection, sources)
         tables = measure(connection, metrics, unions)
         for dataset in tqdm(sources.images, desc="scores", unit="data set"):
-            images, seen = _images(connection, tables, dataset)
-            for subset, rows in {"all": np.full(len(seen), True), "seen": seen, "unseen": ~seen}.items():
+            images, shown = _images(connection, tables, dataset)
+            subsets = {"all": np.full(len(shown), True)}
+            if learnt is not None:
+                seen = learnt.saw(shown)
+                subsets |= {"seen": seen, "unseen": ~seen}
+                copies += [(dataset, number)] if (number := learnt.copies(dataset, shown)) else []
+            for subset, rows in subsets.items():
                 if rows.any():
                     seed = (task.seed, zlib.crc32(dataset.encode()))
                     found = sorted(_scores(images.some(rows), metrics, task.bootstrap, seed), key=_place)
@@ -97,6 +105,8 @@ def score(task: ScoreTask) -> None:
         facts: dict[str, object] = {"rule": "score", "seed": task.seed, "bootstrap": task.bootstrap}
         if warnings := _warnings(sources):
             facts["warnings"] = warnings
+        if learnt is not None and copies:
+            facts["notes"] = [(dataset, learnt.told(number)) for dataset, number in copies]
         write_parquet(pl.concat(frames).to_arrow(), task.scores, schemas.SCORES, **facts)
         connection.execute(f"CREATE VIEW scores AS {parquet(task.scores)}")
     # of a shell that a user had open on the database before this one
@@ -157,28 +167,24 @@ def _frame(scores: list[_Score]) -> pl.DataFrame:
 
 def _images(
     connection: duckdb.DuckDBPyConnection, tables: Mapping[tuple[str, ...], str], dataset: str
-) -> tuple[_Images, NDArray[np.bool_]]:
-    """Return what was measured on a data set's images, by their ids, and which show a seen species."""
+) -> tuple[_Images, pl.DataFrame]:
+    """Return what was measured on a data set's images, by their ids, and the images: leaf and sha256."""
     connection.execute(f"SET VARIABLE dataset = {quoted(dataset)}")
     every = " UNION ".join(
         f"SELECT image_id FROM {table} WHERE dataset = getvariable('dataset')" for table in tables.values()
     )
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE rows_of AS
-        SELECT image_id, coalesce(part IN ('sft', 'grpo'), false) AS seen,
-            row_number() OVER (ORDER BY image_id) - 1 AS i
-        FROM images LEFT JOIN splits USING (dataset, leaf)
+        SELECT image_id, leaf, sha256, row_number() OVER (ORDER BY image_id) - 1 AS i FROM images
         WHERE dataset = getvariable('dataset') AND image_id IN ({every})
     """)
-    seen: NDArray[np.bool_] = (
-        connection.sql("SELECT seen FROM rows_of ORDER BY i").fetchnumpy()["seen"].astype(bool)
-    )
-    keys, values = _matrix(connection, tables.get(("value",)), dataset, len(seen))
+    shown: pl.DataFrame = connection.sql("SELECT leaf, sha256 FROM rows_of ORDER BY i").pl()
+    keys, values = _matrix(connection, tables.get(("value",)), dataset, len(shown))
     others: dict[_Key, tuple[Floats | Labels, ...]] = {}
     for columns, table in tables.items():
         if columns != ("value",):
-            others |= _others(connection, table, columns, dataset, len(seen))
-    return _Images(keys, values, others), seen
+            others |= _others(connection, table, columns, dataset, len(shown))
+    return _Images(keys, values, others), shown
 
 
 def _matrix(

@@ -224,7 +224,7 @@ class CostModel:
 
     def _own(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
         """Return stage 1 of the training images, for the samples of a step that are conditioned on it."""
-        model, data = self.models.vlm(model_name), self.config.training.dataset
+        model, data = self.models.vlm(model_name), self.experiment.training.dataset
         number, basis = self._part(step)
         leaf = next(sample for sample in step.samples if sample.task == "leaf")
         image, new = (
@@ -253,7 +253,7 @@ class CostModel:
 
     def _part(self, step: Step) -> tuple[float, str]:
         """Return the number of training images of a step's part of the species, and how it is known."""
-        data, parts = self.config.training.dataset, self.config.training.partition
+        data, parts = self.experiment.training.dataset, self.experiment.training.partition
         images, basis = self.images(data, "train")
         size = self.experiment.datasets[data].size
         held_out = parts.held_out / size.leaves if size is not None else 0.0
@@ -261,7 +261,7 @@ class CostModel:
         return images * (1 - held_out) * share, basis
 
     def _trained(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
-        model, data = self.models.vlm(model_name), self.config.training.dataset
+        model, data = self.models.vlm(model_name), self.experiment.training.dataset
         levels, (number, basis) = len(self.experiment.datasets[data].scored_levels), self._part(step)
         drawn = [(spec, number * _per_image(spec, levels)) for spec in step.samples]
         rollouts = step.epochs * step.rollouts

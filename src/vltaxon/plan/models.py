@@ -72,6 +72,10 @@ class Models:
         """Return every model of ours that generates, by name."""
         return {name: spec for name, spec in self._specs.items() if isinstance(spec, Vlm)}
 
+    def encoders(self) -> set[str]:
+        """Return the names of the dual encoders."""
+        return {name for name, spec in self._specs.items() if isinstance(spec, Clip)}
+
     def files(self, name: str) -> tuple[Path, ...]:
         """Return the local files of a model; none for one of a hub or behind a url."""
         return self._specs[self.base(name)].files()

@@ -17,6 +17,16 @@ class Wildcards(Protocol):
     def __getattr__(self, name: str) -> str: ...
 
 
+class Named:
+    """Wildcards of our own: the parts of a path, for a plan that is asked outside of rules."""
+
+    def __init__(self, **parts: str) -> None:
+        vars(self).update(parts)
+
+    def __getattr__(self, name: str) -> str:
+        raise AttributeError(name)
+
+
 def _signed(function: F) -> F:
     """Have a method know its signature, which Snakemake asks of it at every job."""
     function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # as PEP 362 has it

@@ -40,7 +40,7 @@ class QuestionsPlan:
         models: Models,
         answers: Callable[[str, str, str], tuple[Path, ...]],
     ) -> None:
-        self._config = experiment.config
+        self._experiment, self._config = experiment, experiment.config
         self._data = data
         self._models = models
         self._answers = answers
@@ -94,7 +94,7 @@ class QuestionsPlan:
         """Plan the parts of the species."""
         dataset = wildcards.dataset
         return PartitionTask(
-            partition=self._config.training.partition,
+            partition=self._experiment.training.partition,
             seed=self._config.seed,
             images=layout.fill(layout.IMAGES, dataset=dataset),
             taxa=layout.fill(layout.TAXA, dataset=dataset),

@@ -100,7 +100,7 @@ class ScoringPlan:
 
     def sources(self, scope: Scope) -> Sources:
         """Return the files to score, sorted: another order of systems scores nothing anew."""
-        training = self._config.training.dataset
+        learnt = self._config.learnt
         return Sources(
             questions=self.questions(scope),
             images={name: layout.fill(layout.IMAGES, dataset=name) for name in scope.datasets},
@@ -110,8 +110,8 @@ class ScoringPlan:
             leaf_systems={
                 name: self._prediction.leaf_systems[name] for name in sorted(self._with(scope, "leaf"))
             },
-            partition=layout.fill(layout.PARTS, dataset=training),
-            training=training,
+            partition={name: layout.fill(layout.PARTS, dataset=name) for name in learnt},
+            trained={name: layout.fill(layout.IMAGES, dataset=name) for name in learnt},
         )
 
     @planned
@@ -269,8 +269,12 @@ class ScoringPlan:
     @planned
     def report(self, wildcards: Wildcards) -> ReportTask:
         """Plan the report page."""
-        main, records, about = self.scopes[MAIN], self._training.trained(layout.RECORD), self._config.report
-        names = ("level_accuracy", "hca_leaf", "training")
+        main, records, about = (
+            self.scopes[MAIN],
+            self._training.trained(layout.RECORD),
+            self._experiment.about,
+        )
+        names, learnt = ("level_accuracy", "hca_leaf", "training"), self._config.training
         models = {system.model for system in self._config.shown.values()}
         pages = sorted(path.stem for path in (_PACKAGE / "report/pages").glob("[a-z]*.py"))
         return ReportTask(
@@ -281,7 +285,7 @@ class ScoringPlan:
             choices=self._config.choices,
             encoder=self._config.encoder,
             # without settings: the records have whole steps
-            training=self._config.training.model_copy(update={"settings": {}}),
+            training=None if learnt is None else learnt.model_copy(update={"settings": {}}),
             models={name: self._experiment.models[name] for name in sorted(models)},
             steps=tuple(records),
             bootstrap=self._config.bootstrap,

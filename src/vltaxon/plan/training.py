@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vltaxon import layout
-from vltaxon.config.experiment import Experiment
+from vltaxon.config.experiment import Experiment, Training
 from vltaxon.config.protocols import Stage
 from vltaxon.config.recipes import Recipe
 from vltaxon.config.steps import Samples, Step
@@ -19,7 +19,11 @@ class TrainingPlan:
 
     def __init__(self, experiment: Experiment, models: Models) -> None:
         self._experiment, self._models = experiment, models
-        self._config, self._learnt = experiment.config, experiment.config.training
+        self._config = experiment.config
+
+    @property
+    def _learnt(self) -> Training:
+        return self._experiment.training
 
     # -- steps and their files --
 

@@ -51,6 +51,18 @@ class Task(Closed):
                 files[name] = list(map(str, some)) if _several(field.annotation) else str(value)
         return files
 
+    def paths(self, mark: Mark) -> list[Path]:
+        """Return all files that it reads, or all that it writes.
+
+        Args:
+            mark: READS or WRITES.
+        """
+        found: list[Path] = []
+        for name, field in type(self).model_fields.items():
+            if mark.on(field) and (value := getattr(self, name)) is not None:
+                found += value if isinstance(value, tuple) else (value,)
+        return found
+
     @classmethod
     def of(cls, snakemake: Any) -> Self:
         """Return the task of a running job.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from vltaxon.code_versions import code_version
 from vltaxon.config.base import HOW, Closed
 from vltaxon.config.engines import Spec
-from vltaxon.config.experiment import Report, System, Training
+from vltaxon.config.experiment import AboutReport, System, Training
 from vltaxon.tasks.base import Read, ReadIfAny, ReadMany, Task, Write, WriteMany
 
 
@@ -20,14 +20,14 @@ class Sources(Closed):
     answers: dict[tuple[str, str, str], tuple[Path, ...]]  # (system, dataset, choices): shards
     leaves: dict[tuple[str, str], tuple[Path, ...]]  # (system whose own stage 1 ran, dataset): shards
     leaf_systems: dict[str, str]  # system with a stage 1: the system whose stage 1 it uses (often itself)
-    partition: Path
-    training: str  # data set of the partition
+    partition: dict[str, Path]  # data set that recipes learn from, if any
+    trained: dict[str, Path]  # its images
 
     def every(self) -> list[Path]:
         """Return all files."""
         shards = (file for files in (*self.answers.values(), *self.leaves.values()) for file in files)
-        tables = (self.questions, self.images, self.taxa)
-        return [self.partition, *(path for table in tables for path in table.values()), *shards]
+        tables = (self.partition, self.trained, self.questions, self.images, self.taxa)
+        return [*dict.fromkeys(path for table in tables for path in table.values()), *shards]
 
     def files(self) -> dict[str, str | list[str]]:
         """Return all files, as the named inputs of a rule."""
@@ -35,10 +35,9 @@ class Sources(Closed):
         listed = {
             name: sorted({file for files in groups for file in files}) for name, groups in shards.items()
         }
-        listed |= {name: list(getattr(self, name).values()) for name in ("images", "taxa", "questions")}
-        return {name: list(map(str, files)) for name, files in listed.items()} | {
-            "parts": str(self.partition)
-        }
+        tables = ("images", "taxa", "questions", "partition", "trained")
+        listed |= {name: list(getattr(self, name).values()) for name in tables}
+        return {name: list(map(str, files)) for name, files in listed.items()}
 
 
 class ScoreTask(Task):
@@ -195,12 +194,12 @@ class ReportTask(Task):
 
     module: ClassVar = "vltaxon.report.page"
     pages: Annotated[tuple[str, ...], HOW]  # modules of its sections, whose code counts
-    about: Report
+    about: AboutReport
     systems: dict[str, System]
     datasets: tuple[str, ...]
     choices: tuple[str, ...]
     encoder: str
-    training: Training
+    training: Training | None
     models: dict[str, Spec]
     steps: tuple[str, ...]  # what each training record is of
     bootstrap: int

@@ -176,7 +176,7 @@ def counted(cases: Sequence[Case]) -> dict[tuple[str, str, str], list[bool]]:
         ask_questions(AnswerTask(predictions=two, **asked, **common), engine, ids)
     sources = Sources(
         questions={("d", "similar"): paths["asked"]}, images={"d": paths["images"]}, taxa={"d": paths["taxa"]}, answers=answers,
-        leaves=leaves, leaf_systems={system: system for system, _ in leaves}, partition=paths["parts"], training="d",
+        leaves=leaves, leaf_systems={system: system for system, _ in leaves}, partition={"d": paths["parts"]}, trained={"d": paths["images"]},
     )  # fmt: skip
     score(score_task(sources, 1, 0, Path("scores.parquet"), Path("b.duckdb")))
     with duckdb.connect("b.duckdb", read_only=True) as connection:

@@ -419,8 +419,39 @@ def test_seen_and_unseen(bench: Bench) -> None:
         ("train_set", "seen"): (1, 2),
         ("train_set", "unseen"): (0.5, 2),
         ("other", "all"): (1, 4),
-        ("other", "unseen"): (1, 4),
+        ("other", "seen"): (1, 2),
+        ("other", "unseen"): (1, 2),
     }
+
+
+def test_what_training_showed_is_seen_in_any_data_set(bench: Bench) -> None:
+    """By another spelling of the name, or as the very photo; the photo is told of, too."""
+    bench.dataset("learnt", RANKS, SEVEN, {"i0": "S0"}, scored=range(2, 8))
+    [row] = bench.images["learnt"]
+    train = {"t0": ("S0", "one"), "t1": ("S1", "held")}
+    bench.images["learnt"] += [
+        row | {"image_id": image, "leaf": leaf, "sha256": digest, "split": "train"}
+        for image, (leaf, digest) in train.items()
+    ]
+    bench.parts = {"S0": "sft"} | {leaf: "held_out" for leaf in SEVEN if leaf != "S0"}
+    others = {"s\u00ad0.": (*SEVEN["S0"][:-1], "s\u00ad0."), "S1": SEVEN["S1"]}
+    images = {"name": "s\u00ad0.", "copy": "S1", "held": "S1", "none": "S1"}
+    digests = {"name": "a", "copy": "one", "held": "held", "none": "b"}
+    bench.dataset("other", RANKS, others, images, scored=range(2, 8), sha256=digests)
+    bench.answer("s", "learnt", "similar", {"i0": [T] * 6})
+    bench.answer("s", "other", "similar", {i: [i in ("name", "copy")] * 6 for i in images})
+    found = {(k[1], k[5]): (v["value"], v["n"]) for k, v in scored(bench).items() if k[3] == "hca"}
+    assert (found["other", "seen"], found["other", "unseen"]) == ((1, 2), (0, 2))
+    [(dataset, words)] = json.loads(facts(Path("results/metrics/scores.parquet"))["notes"])
+    assert (dataset, words.partition(" byte")[0]) == ("other", "1 of the test images are")
+
+
+def test_without_training_there_is_nothing_seen(bench: Bench) -> None:
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0"}, scored=range(2, 8))
+    bench.answer("s", "d", "similar", {"i": [T] * 6})
+    sources = bench.sources().model_copy(update={"partition": {}, "trained": {}})
+    score(score_task(sources, 10, 0, Path("scores.parquet"), Path("benchmark.duckdb")))
+    assert set(pq.read_table("scores.parquet")["subset"].to_pylist()) == {"all"}
 
 
 def drop(bench: Bench) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.data.builder import LABELS
 from tests.unit.report.conftest import DATABASE, HOSTILE, SCORES
 from tests.unit.report.test_usage import benchmark
-from vltaxon.config.experiment import Partition, Report, System, Training
+from vltaxon.config.experiment import AboutReport, Partition, System, Training
 from vltaxon.engines.zero_shot import Clip
 from vltaxon.metrics import heads
 from vltaxon.report import pages
@@ -56,7 +56,7 @@ class Reader(HTMLParser):
 def page_task(**values: Any) -> ReportTask:
     """The task of a page about the plants; `values` go in the place of nothing trained, drawn or set."""
     given: dict[str, Any] = {
-        "about": Report(dataset="demo_plants", system="vl_taxon", baseline="base"),
+        "about": AboutReport(dataset="demo_plants", system="vl_taxon", baseline="base"),
         "systems": {name: System(model="m", protocol="direct", label=label) for name, label in LABELS.items()},
         "pages": tuple(f"vltaxon.report.pages.{name}" for name in SECTIONS),
         "scores": SCORES, "database": DATABASE, "images": IMAGES, "benchmarks": Path("benchmarks"), "bootstrap": 50, "seed": 0,
@@ -179,12 +179,12 @@ def test_headline_says_what_the_numbers_say(gain: tuple[float, float, float], wo
         {("d", "similar", s, m, None, "all"): Estimate(v, v - 0.1, v + 0.1, 10) for s, m, v in keys}
     )
     labels = {"new": "New", "old": "Old"}
-    about = Report(dataset="d", system="new", baseline="old")
+    about = AboutReport(dataset="d", system="new", baseline="old")
     content = Content(page_task(about=about), scores, {}, labels)
     first, second = headline(content, gain)
     assert first.startswith("New gets the whole lineage right for 60.0 % [50.0, 70.0]") and words in first
     assert second == "Old gets the leaf right for 50.0 % [40.0, 60.0]."
-    absent = page_task(about=Report(dataset="d", system="old", baseline="absent"))
+    absent = page_task(about=AboutReport(dataset="d", system="old", baseline="absent"))
     assert headline(content._replace(task=absent), None) == []
 
 

@@ -27,6 +27,11 @@ def headline(content: Content, gain: tuple[float, float, float] | None) -> list[
     dataset, choices = about.dataset, about.choices
     hca = {s: content.scores.get(dataset, choices, s, HCA) for s in (about.system, about.baseline)}
     leaf = content.scores.get(dataset, choices, about.baseline, LEAF)
+    if about.system == about.baseline and (mine := hca[about.system]) is not None and leaf is not None:
+        return [
+            f"{labels[about.system]} gets the whole lineage right for {_percent(mine)} of the test images of "
+            f"{dataset} ({choices} choices), and the leaf for {_percent(leaf)}."
+        ]
     mine, other = hca[about.system], hca[about.baseline]
     if mine is None or other is None or leaf is None or gain is None:
         return []

@@ -14,7 +14,9 @@ def context(content: Content) -> dict[str, object]:
         "data sets": ", ".join(task.datasets),
         "choices": ", ".join(task.choices),
         "distractors mined by": task.encoder,
-        "trained on": task.training.model_dump(mode="json", exclude={"settings"}),
+        "trained on": None
+        if task.training is None
+        else task.training.model_dump(mode="json", exclude={"settings"}),
         "resamples of an interval": task.bootstrap,
         **{f"model {name}": shaping(model) for name, model in task.models.items()},
     }

@@ -1,0 +1,67 @@
+"""What recipes learn from, to tell test images of species that were seen in training, in any data set."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from vltaxon import schemas
+from vltaxon.partition import allowed_parts, training_images
+from vltaxon.provenance import read_frame
+from vltaxon.tasks.scoring import Sources
+from vltaxon.taxonomy import normalise
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The training images of a data set: keys of their leaves, and digests of their bytes."""
+
+    dataset: str
+    leaves: frozenset[str]
+    digests: frozenset[str]
+
+    @classmethod
+    def read(cls, sources: Sources) -> "Learnt | None":
+        """Return what recipes may learn from, None where nothing is trained."""
+        for name, parts in sources.partition.items():
+            images = sources.trained[name]
+            rows = training_images(images, parts, allowed_parts("all"))
+            digest = dict(read_frame(images, schemas.IMAGES, ["image_id", "sha256"]).iter_rows())
+            part_of = read_frame(parts, schemas.PARTS)
+            leaves = part_of.filter(pl.col("part").is_in(allowed_parts("all")))["leaf"]
+            digests = frozenset(digest[image] for image, _ in rows)
+            return cls(name, frozenset(map(normalise, leaves)), digests)
+        return None
+
+    def saw(self, images: pl.DataFrame) -> NDArray[np.bool_]:
+        """Return which test images show what training showed: a species by its name, or the very photo.
+
+        Args:
+            images: leaf and sha256 of test images.
+        """
+        known = images["leaf"].map_elements(lambda leaf: normalise(leaf) in self.leaves, pl.Boolean)
+        return (known | self._same(images)).to_numpy().astype(bool)
+
+    def copies(self, dataset: str, images: pl.DataFrame) -> int:
+        """Return how many test images are byte for byte training images of another data set.
+
+        Args:
+            dataset: of the images; within one, ingest takes copies out of the training split.
+            images: sha256 of test images.
+        """
+        return 0 if dataset == self.dataset else int(self._same(images).sum())
+
+    def told(self, number: int) -> str:
+        """Return in words that test images were trained on.
+
+        Args:
+            number: how many.
+        """
+        return (
+            f"{number} of the test images are byte for byte training images of {self.dataset}, which recipes "
+            "learn from; they count as seen"
+        )
+
+    def _same(self, images: pl.DataFrame) -> pl.Series:
+        return images["sha256"].is_in(sorted(self.digests)).fill_null(False)
