@@ -36,10 +36,11 @@ class Block:
         return f"{self.dataset}, {self.choices} choices, n = {self.images} images"
 
     def spared(self) -> "Block":
-        """Return the same without the columns that readers are spared where they are 0 for every row."""
+        """Return the same without what readers are spared: columns without a number, or of zeros alone."""
         cells = list(zip(*(estimates for _, estimates in self.rows), strict=True))
         some = [any(estimate is not None and estimate.value for estimate in column) for column in cells]
-        kept = [j for j, column in enumerate(self.columns) if some[j] or column.metric.zeros]
+        there = [any(estimate is not None for estimate in column) for column in cells]
+        kept = [j for j, column in enumerate(self.columns) if there[j] and (some[j] or column.metric.zeros)]
         rows = [(system, [estimates[j] for j in kept]) for system, estimates in self.rows]
         return replace(self, columns=[self.columns[j] for j in kept], rows=rows)
 
