@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return 130
@@ -37,9 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     new = commands.add_parser(
         "new",
         help="propose a data set and an experiment for a folder of photos",
-        description="Looks at a folder of photos: folders called like their species, a CSV, metadata.csv, or "
-        "an export of iNaturalist. Writes config/datasets/NAME.yaml, config/NAME.yaml and FOLDER/NAME.csv, "
-        "which are yours to change, and tells what it understood. Nothing is overwritten.",
+        description="Looks at a folder of photos: folders called like their species, a CSV, metadata.csv, an "
+        "export of iNaturalist. Tells what it understood, and writes three files that are yours to change: "
+        "config/datasets/NAME.yaml, config/NAME.yaml, FOLDER/NAME.vltaxon.csv. Nothing is overwritten.",
     )
     new.add_argument("name", type=_name, metavar="NAME", help="of the data set: a-z, 0-9, _ . and -")
     new.add_argument("folder", type=Path, metavar="FOLDER", help="of the photos")

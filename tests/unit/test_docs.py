@@ -92,8 +92,10 @@ def test_the_keys_of_the_config_are_described(model: type[BaseModel]) -> None:
 
 def test_the_smallest_experiment_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "config" / "README.md").read_text(), re.M | re.S)
-    load(yaml.safe_load(block), ROOT / "config")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "config" / "README.md").read_text(), re.M | re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        load(yaml.safe_load(block), ROOT / "config")
 
 
 def test_the_catalog_is_told_what_it_shows() -> None:

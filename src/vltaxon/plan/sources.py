@@ -5,7 +5,11 @@ and with it every change of the config before it: old numbers would pass for tho
 """
 
 import ast
+import io
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +19,7 @@ from vltaxon.tasks.data import UnpackTask
 from vltaxon.tasks.questions import LoadTaxonomyTask
 
 _BETWEEN = (UnpackTask, LoadTaxonomyTask)  # whose results are needed only where other jobs run
+_TELLING = {"plan", "usage", "journal"}  # targets that read no data
 _CODE = {"code", "version"}  # of what shapes a job: those of its function
 
 
@@ -23,6 +28,54 @@ class Record(NamedTuple):
 
     reads: frozenset[str]
     shaping: dict[str, Any]
+
+
+def check_sources(tasks: Iterable[Task], workflow: Any) -> None:
+    """Check the sources of a workflow, unless it is a job's or only tells something.
+
+    Args:
+        tasks: see `demand_sources`.
+        workflow: Snakemake's, with all its rules.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    if not workflow.is_main_process or _only_tells():
+        return
+
+    def made(path: Path) -> bool:
+        return any(maker.is_producer(str(path)) for maker in workflow.rules)
+
+    for note in demand_sources(tasks, made, _memory(workflow)):
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _only_tells() -> bool:
+    """Whether the targets of the command line, which Snakemake tells a workflow too late, need no data."""
+    from snakemake import cli
+
+    if not _TELLING & set(sys.argv):
+        return False
+    with redirect_stderr(io.StringIO()):  # Snakemake prints which profile it reads
+        return set(cli.parse_args(sys.argv[1:])[1].targets) <= _TELLING
+
+
+def _memory(workflow: Any) -> Callable[[Path], Record | None]:
+    """Return a function that tells what Snakemake recorded of a result."""
+    from snakemake.io import IOFile
+    from snakemake.persistence.db import DbPersistence
+    from snakemake.persistence.file import FilePersistence
+    from snakemake.settings.enums import PersistenceBackend
+
+    @cache
+    def memory() -> Any:
+        settings = workflow.workflow_settings
+        if settings.persistence_backend is PersistenceBackend.FILE:
+            return FilePersistence(nolock=True)
+        url = settings.persistence_backend_db_url
+        return DbPersistence(nolock=True, **({"db_url": url} if url else {}))
+
+    return lambda path: _read_record(memory().metadata(IOFile(str(path))))
 
 
 def demand_sources(
@@ -102,12 +155,8 @@ def _missing(path: Path, old: bool) -> str:
     return f"{path}: no such file ({there}){stale}. Put it there, or give its path in the config"
 
 
-def read_record(metadata: Any) -> Record | None:
-    """Return what Snakemake recorded of a result, None where it has none of ours.
-
-    Args:
-        metadata: its record of the file, or None.
-    """
+def _read_record(metadata: Any) -> Record | None:
+    """Return what Snakemake recorded of a result, None where it has nothing of ours."""
     if metadata is None or metadata.input is None or metadata.params is None:
         return None
     values = [literal(str(text)) for text in metadata.params]

@@ -24,7 +24,7 @@ from vltaxon.config.load import load
 from vltaxon.data.ingest import ingest
 from vltaxon.errors import UserError, listed
 from vltaxon.proposal.experiment import experiment_text
-from vltaxon.proposal.labels import Labels, read_labels
+from vltaxon.proposal.labels import TABLE, Labels, read_labels
 from vltaxon.provenance import facts, read_frame, write_text
 from vltaxon.seeded import draw_numbers
 from vltaxon.tasks.data import IngestTask
@@ -96,7 +96,7 @@ def propose(wish: Wish, config: Path = Path("config")) -> str:
             a tree.
     """
     folder = wish.folder
-    table = folder / f"{wish.name}.csv"
+    table = folder / f"{wish.name}{TABLE}"
     dataset_file, experiment_file = config / "datasets" / f"{wish.name}.yaml", config / f"{wish.name}.yaml"
     if not dataset_file.parent.is_dir():
         raise UserError(f"{dataset_file.parent}: no such folder; run this in the folder of the workflow")

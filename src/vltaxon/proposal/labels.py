@@ -16,6 +16,7 @@ from vltaxon.errors import UserError, listed
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 PHOTOS = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif"}
+TABLE = ".vltaxon.csv"  # how the tables end that are proposed, which are not read again
 SPLITS = {"train": "train", "training": "train", "test": "test", "val": "val", "valid": "val"}
 SPLITS |= {"validation": "val"}
 # What tables call the path of an image: ours, Hugging Face's `metadata.csv`, and what people write.
@@ -63,7 +64,7 @@ def read_labels(folder: Path, ranks: Sequence[str] | None) -> Labels:
             f"{folder}: has no photos ({', '.join(sorted(PHOTOS))})"
             + (f"; it has {_endings(other)}" if other else "")
         )
-    tables = sorted(path for path in folder.glob("*.csv"))
+    tables = sorted(path for path in folder.glob("*.csv") if not path.name.endswith(TABLE))
     if len(tables) > 1:
         raise UserError(
             f"{folder}: has several tables: {listed([path.name for path in tables])}; leave the one there "

@@ -165,7 +165,7 @@ def test_what_is_proposed_is_valid_and_says_what_was_understood(
 
 def test_nothing_is_overwritten(workflow: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw_photos(workflow / "photos")
-    for path in ("config/mine.yaml", "config/datasets/mine.yaml", "photos/mine.csv"):
+    for path in ("config/mine.yaml", "config/datasets/mine.yaml", "photos/mine.vltaxon.csv"):
         Path(path).write_text("mine")
         assert main(["new", "mine", "photos"]) == 1
         assert f"error: {path}: already there" in capsys.readouterr().err
@@ -179,9 +179,28 @@ def test_a_share_of_each_species_is_learnt_from(workflow: Path) -> None:
     experiment = load(Path("config/mine.yaml"))
     assert experiment.training.partition.held_out == 1
     assert set(experiment.config.systems) == {"zero_shot", "direct", "vl_taxon", "chance"}
-    rows = [line.split(",") for line in Path("photos/mine.csv").read_text().splitlines()[1:]]
+    rows = [line.split(",") for line in Path("photos/mine.vltaxon.csv").read_text().splitlines()[1:]]
     for species in SPECIES:
         assert sorted(row[-1] for row in rows if row[2] == species) == ["test", "test", "train", "train"]
+
+
+def test_another_is_proposed_for_the_same_photos(workflow: Path) -> None:
+    draw_photos(workflow / "photos")
+    for name in ("one", "two", "three"):
+        assert main(["new", name, "photos", "--ranks", "species"]) == 0
+        assert load(Path(f"config/{name}.yaml")).datasets[name].ranks == ("species",)
+
+
+def test_a_folder_that_may_not_be_written(workflow: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_photos(workflow / "photos")
+    (workflow / "photos").chmod(0o500)
+    try:
+        status = main(["new", "mine", "photos"])
+    finally:
+        (workflow / "photos").chmod(0o700)
+    said = capsys.readouterr()
+    assert status == 0 or "error: " in said.err  # root may write everywhere
+    assert "Traceback" not in said.err
 
 
 def test_a_table_of_ours_with_every_rank(workflow: Path) -> None:
@@ -192,7 +211,7 @@ def test_a_table_of_ours_with_every_rank(workflow: Path) -> None:
     dataset = load(Path("config/mine.yaml")).datasets["mine"]
     assert dataset.ranks == ("order", "family", "genus", "species")
     assert yaml.safe_load(Path("config/datasets/mine.yaml").read_text())["test"] == {
-        "table": "photos/mine.csv"
+        "table": "photos/mine.vltaxon.csv"
     }
 
 
