@@ -294,9 +294,9 @@ class Experiment(Closed):
         """Return what the report is about, with what the config leaves open."""
         report, config = self.config.report, self.config
         shown = config.shown
-        answering = [
-            name for name in shown if self.protocols[shown[name].protocol].stage("answer") is not None
-        ] or list(shown)
+        stages = {name: self.protocols[system.protocol].stage("answer") for name, system in shown.items()}
+        answering = [name for name, stage in stages.items() if stage is not None and stage.by != "chance"]
+        answering = answering or list(shown)
         trained = [name for name in answering if shown[name].recipe is not None]
         return AboutReport(
             dataset=report.dataset or config.datasets[0],
