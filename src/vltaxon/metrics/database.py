@@ -24,19 +24,22 @@ _USERS = pa.schema([("system", pa.string()), ("leaf_system", pa.string())])
 _KEYS = pa.schema([("name", pa.string()), ("key", pa.string())])
 _VIEWS = ("judged", "truth", "named")  # in the order in which they build on each other
 _IDS = ("system", "dataset", "choices", "image_id")
+READERS = "v1.1.0"  # the oldest DuckDB that opens the database, as others' programs bring theirs
 
 
 def connect(database: Path, read_only: bool = False) -> duckdb.DuckDBPyConnection:
     """Open a database with the threads of the job; DuckDB itself would take all cores.
 
+    It is written in the form of an old version, as DuckDB itself would write one that only the newest read.
+
     Args:
         database: the file; made where it is not there.
         read_only: whether others may read it at the same time.
     """
-    threads = os.environ.get("OMP_NUM_THREADS")
-    return duckdb.connect(
-        str(database), read_only, config={} if threads is None else {"threads": int(threads)}
-    )
+    config: dict[str, str] = {"storage_compatibility_version": READERS}
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        config["threads"] = threads
+    return duckdb.connect(str(database), read_only, config=config)
 
 
 @contextmanager
@@ -127,24 +130,28 @@ def create_metrics(connection: duckdb.DuckDBPyConnection, metrics: Metrics) -> d
     """
     connection.execute("CREATE SCHEMA metrics")
     selects: dict[tuple[str, ...], list[str]] = {}
+    viewed: list[str] = []  # the same of the views: DuckDB 1.4 mixes up what two queries of a view call alike
     for path in dict.fromkeys(metric.file for metric in metrics.values()):
         mine = [metric for metric in metrics.values() if metric.file == path]
         if mine[0].aggregate.columns:
-            select = _select(connection, path, mine)
-            connection.execute(f'CREATE VIEW metrics."{path.stem}" AS {heads.query(path)}')
-            selects.setdefault(mine[0].aggregate.columns, []).append(select)
-    unions = {columns: " UNION ALL BY NAME ".join(some) for columns, some in selects.items()}
-    if ("value",) in unions:
+            columns, query = _columns(connection, path, mine), heads.query(path)
+            connection.execute(f'CREATE VIEW metrics."{path.stem}" AS {query}')
+            selects.setdefault(mine[0].aggregate.columns, []).append(f"SELECT {columns} FROM ({query})")
+            if mine[0].aggregate.columns == ("value",):
+                viewed.append(f'SELECT {columns} FROM metrics."{path.stem}"')
+    if viewed:
         ids = ", ".join((*_IDS, "metric", "level"))
-        connection.execute(f"CREATE VIEW per_image AS SELECT {ids}, value FROM ({unions['value',]})")
-    return unions
+        connection.execute(
+            f"CREATE VIEW per_image AS SELECT {ids}, value FROM ({' UNION ALL BY NAME '.join(viewed)})"
+        )
+    return {columns: " UNION ALL BY NAME ".join(some) for columns, some in selects.items()}
 
 
-def _select(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence[Metric]) -> str:
-    """Return a SELECT with the columns that a file's metrics need; unnamed, the metric is the file's name."""
-    wanted, text = metrics[0].aggregate.columns, heads.query(path)
+def _columns(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence[Metric]) -> str:
+    """Return the columns to select for a file's metrics; unnamed, the metric is the file's name."""
+    wanted = metrics[0].aggregate.columns
     try:
-        there = connection.sql(text).columns
+        there = connection.sql(heads.query(path)).columns
     except duckdb.Error as error:
         raise UserError(f"{path}: {error}") from error
     lacking = [name for name in (*_IDS, *wanted) if name not in there]
@@ -157,7 +164,7 @@ def _select(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence
     known = {"metric": quoted(metrics[0].name), "level": "NULL::TINYINT"}
     ids = [f"{name}" if name in there else f"{known[name]} AS {name}" for name in ("metric", "level")]
     kept = [f"{name}::DOUBLE AS {name}" if name in ("value", "confidence") else name for name in wanted]
-    return f"SELECT {', '.join((*_IDS, *ids, *kept))} FROM ({text})"
+    return ", ".join((*_IDS, *ids, *kept))
 
 
 def check_complete(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -561,6 +562,67 @@ def test_database_answers_questions_of_its_own(bench: Bench) -> None:
             sql for (sql,) in connection.sql("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
         )
     assert str(bench.root) not in text
+
+
+READ = """
+import duckdb, json, sys
+connection = duckdb.connect(sys.argv[1], read_only=True)
+connection.execute(f"SET file_search_path = '{sys.argv[2]}'")  # as for a program that starts elsewhere
+tables = "SELECT table_schema, table_name FROM information_schema.tables ORDER BY ALL"
+found = {}
+for schema, name in connection.sql(tables).fetchall():
+    columns = ", ".join(f'"{name}"' for name in sorted(connection.sql(f'FROM {schema}."{name}"').columns))
+    found[f"{schema}.{name}"] = connection.sql(f'SELECT {columns} FROM {schema}."{name}" ORDER BY ALL').fetchall()
+print(duckdb.__version__, json.dumps(found, default=str))
+"""
+
+
+def test_the_database_is_written_for_readers_of_old_versions(bench: Bench) -> None:
+    """That they read it, the slow test below tries; these are the three things that kept them from it."""
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0"}, scored=range(2, 8))
+    bench.answer("s", "d", "similar", {"i": [T] * 6})
+    scored(bench)
+    head = Path("results/benchmark.duckdb").read_bytes()[8:20]
+    assert head[:4] == b"DUCK" and int.from_bytes(head[4:], "little") == 64, "64 is that of 0.10 to 1.1"
+    with duckdb.connect("results/benchmark.duckdb", read_only=True) as connection:
+        views = dict(
+            connection.sql("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall()
+        )
+    assert " WITH " not in views["per_image"], "DuckDB 1.4 mixes up tables that are called alike"
+    offset = r"\b(lag|lead)\([^()]*,"
+    assert not [name for name, sql in views.items() if re.search(offset, sql)], "lost when they are stored"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["1.1.0", "1.4.4"])
+def test_old_versions_read_the_same_in_the_database(bench: Bench, version: str) -> None:
+    """As R, DBeaver and shells have them, and from any folder."""
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0", "j": "S1"}, scored=range(2, 8))
+    bench.answer("s", "d", "similar", {"i": [F, T, T, T, T, T], "j": [T, T, "truncated", F, T, T]})
+    bench.name("s", "d", {"i": ("S0", SEVEN["S0"]), "j": ("S1", SEVEN["S1"])})
+    scored(bench)
+    got = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", "old",
+         f"duckdb=={version}"], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if got.returncode:
+        pytest.skip(f"DuckDB {version} cannot be had: {got.stderr.strip()}")
+    command = [
+        sys.executable,
+        "-S",
+        "-c",
+        READ,
+        str(bench.root / "results/benchmark.duckdb"),
+        str(bench.root),
+    ]
+    old = subprocess.run(
+        command, cwd="/", env={"PYTHONPATH": str(bench.root / "old")}, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert old.returncode == 0 and old.stdout.startswith(f"{version} "), old.stderr
+    ours = subprocess.run(
+        [command[0], *command[2:]], cwd="/", capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(old.stdout.partition(" ")[2]) == json.loads(ours.partition(" ")[2])
 
 
 def test_scores_have_the_schema_and_no_metric_is_silent(bench: Bench) -> None:
