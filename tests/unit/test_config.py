@@ -165,6 +165,25 @@ WRONG = [
     ),
     (
         "config.yaml",
+        "training.settings.grpo.batch_size",
+        2048,
+        [
+            "config/recipes/vl_taxon.yaml: steps.1: 420 samples make 1 optimiser step (batch_size 2048, epochs 1)",
+            "and warmup 0.03 gives the first a learning rate of 0",
+            "or set `warmup: 0`",
+        ],
+    ),
+    (
+        "config.yaml",
+        "training.partition.held_out",
+        71,
+        [
+            "config.yaml: training.partition: of the 72 species of config/datasets/demo_plants.yaml: size.leaves, "
+            "held_out 71 and sft_share 0.5 leave 0 for sft and 1 for grpo; each needs at least one"
+        ],
+    ),
+    (
+        "config.yaml",
         "training.partition.sft_share",
         float("nan"),
         ["training.partition.sft_share: Input should be a finite number (given: nan)"],

@@ -89,6 +89,20 @@ class Partition(Closed):
     held_out: int = Field(ge=0, description="Species never trained on.")
     sft_share: float = Field(0.5, gt=0, lt=1, description="Share of the others that goes to the sft part.")
 
+    def sft(self, rest: int) -> int:
+        """Return how many of the species that are not held out go to the sft part; grpo gets the others."""
+        return round(self.sft_share * max(rest, 0))
+
+    def lacks(self, rest: int) -> str | None:
+        """Return in words that sft or grpo gets no species, None where both get some."""
+        sft, others = self.sft(rest), max(rest, 0) - self.sft(rest)
+        if sft and others:
+            return None
+        return (
+            f"held_out {self.held_out} and sft_share {self.sft_share} leave {sft} for sft and {others} for "
+            "grpo; each needs at least one"
+        )
+
 
 class Training(Closed):
     """What recipes learn from."""

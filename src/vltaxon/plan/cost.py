@@ -263,7 +263,7 @@ class CostModel:
     def _trained(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
         model, data = self.models.vlm(model_name), self.config.training.dataset
         levels, (number, basis) = len(self.experiment.datasets[data].scored_levels), self._part(step)
-        drawn = [(spec, number * _per_image(spec, levels)) for spec in step.samples]
+        drawn = [(spec, number * spec.per_image(levels)) for spec in step.samples]
         rollouts = step.epochs * step.rollouts
         requests = rollouts * sum(number for _, number in drawn)
         image = requests * self.image_tokens(model, data)
@@ -314,11 +314,6 @@ class CostModel:
         models = [(name, self.models[name].licence) for name in names]
         terms = [(name, self.experiment.datasets[name].licence) for name in self.config.datasets]
         return terms + [(name, licence) for name, licence in models if licence != "none"]
-
-
-def _per_image(spec: Samples, levels: int) -> int:
-    several = spec.task == "answer" and spec.levels == "all" and spec.turns == "single"
-    return spec.repeat * (levels if several else 1)
 
 
 def _target_tokens(spec: Samples) -> int:
