@@ -22,7 +22,7 @@ from vltaxon.taxonomy import normalise
 
 _USERS = pa.schema([("system", pa.string()), ("leaf_system", pa.string())])
 _KEYS = pa.schema([("name", pa.string()), ("key", pa.string())])
-_VIEWS = ("judged", "truth", "named")  # in the order in which they build on each other
+_VIEWS = ("judged", "truth", "named", "unasked")  # in the order in which they build on each other
 _IDS = ("system", "dataset", "choices", "image_id")
 READERS = "v1.1.0"  # the oldest DuckDB that opens the database, as others' programs bring theirs
 
@@ -175,8 +175,15 @@ def check_complete(connection: duckdb.DuckDBPyConnection, sources: Sources) -> N
         sources: what should be there.
 
     Raises:
-        UserError: one line per system, data set and choices.
+        UserError: one line per system, data set and choices; or a test set has no question that counts.
     """
+    query = "SELECT DISTINCT dataset, choices FROM questions WHERE split = 'test' AND scored"
+    if nothing := [key for key in sources.questions if key not in connection.sql(query).fetchall()]:
+        raise UserError(
+            f"{', '.join(nothing[0])} choices: no test image has a question that counts, so there is nothing "
+            "to score. Add test images with taxa at its scored levels, name other `scored_levels` in "
+            f"config/datasets/{nothing[0][0]}.yaml, or take it out of `datasets`."
+        )
     pairs = [(s, d, c) for s, d, c in sources.answers]
     pairs += [(s, d, "leaf") for s in dict.fromkeys(sources.leaf_systems.values()) for d in sources.images]
     columns = map(list, zip(*pairs, strict=True))
@@ -215,6 +222,20 @@ def check_complete(connection: duckdb.DuckDBPyConnection, sources: Sources) -> N
             "Predictions and questions do not match; delete the prediction files named and run the workflow"
             " again:\n  " + "\n  ".join(lines)
         )
+
+
+def unasked(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, int, int]]:
+    """Return data set, choices, how many of its test images have no scored question, and of how many.
+
+    Args:
+        connection: of a database with the views that metrics read.
+    """
+    rows: list[tuple[str, str, int, int]] = connection.sql("""
+        WITH every AS (SELECT dataset, count(*) AS number FROM images WHERE split = 'test' GROUP BY ALL)
+        SELECT dataset, choices, count(*), any_value(number) FROM unasked JOIN every USING (dataset)
+        GROUP BY ALL ORDER BY ALL
+    """).fetchall()
+    return rows
 
 
 def measure(

@@ -28,6 +28,7 @@ from vltaxon.metrics.database import (
     measure,
     parquet,
     quoted,
+    unasked,
 )
 from vltaxon.metrics.heads import OPEN, Metrics
 from vltaxon.metrics.uncertainty import interval, mean_intervals, resampled
@@ -97,6 +98,8 @@ def score(task: ScoreTask) -> None:
         facts: dict[str, object] = {"rule": "score", "seed": task.seed, "bootstrap": task.bootstrap}
         if warnings := _warnings(sources):
             facts["warnings"] = warnings
+        if lacking := unasked(connection):
+            facts["unasked"] = lacking
         write_parquet(pl.concat(frames).to_arrow(), task.scores, schemas.SCORES, **facts)
         connection.execute(f"CREATE VIEW scores AS {parquet(task.scores)}")
     # of a shell that a user had open on the database before this one
