@@ -18,6 +18,8 @@ from vltaxon import layout
 from vltaxon.config.experiment import Experiment
 from vltaxon.config.models import GenerativeSpec
 from vltaxon.config.steps import Samples, Step
+from vltaxon.errors import UserError
+from vltaxon.partition import allowed_parts, training_images
 from vltaxon.plan.scopes import MAIN, Scope
 from vltaxon.plan.whole import Plan
 from vltaxon.provenance import read_parquet
@@ -254,11 +256,16 @@ class CostModel:
     def _part(self, step: Step) -> tuple[float, str]:
         """Return the number of training images of a step's part of the species, and how it is known."""
         data, parts = self.config.training.dataset, self.config.training.partition
-        images, basis = self.images(data, "train")
+        images, parted = (
+            self.root / layout.fill(table, dataset=data) for table in (layout.IMAGES, layout.PARTS)
+        )
+        if images.exists() and parted.exists():
+            return len(training_images(images, parted, allowed_parts(step.part))), "counted with their parts"
+        number, basis = self.images(data, "train")
         size = self.experiment.datasets[data].size
         held_out = parts.held_out / size.leaves if size is not None else 0.0
         share = {"all": 1.0, "sft": parts.sft_share, "grpo": 1 - parts.sft_share}[step.part]
-        return images * (1 - held_out) * share, basis
+        return number * (1 - held_out) * share, basis
 
     def _trained(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
         model, data = self.models.vlm(model_name), self.config.training.dataset
@@ -278,6 +285,11 @@ class CostModel:
         if model.speed is not None:
             seconds = step.seconds(prompt, new, model.speed) * self.models.gpus(model_name)
         done = (self.root / self.plan.training.adapter(model_name, recipe, name)).exists()
+        if basis == "counted with their parts" and not done:
+            try:
+                step.check_learns(round(sum(samples for _, samples in drawn)))
+            except UserError as error:
+                raise UserError(f"training {name} of {recipe}: {error}") from error
         basis = f"images {basis}; speed {model.speed.source if model.speed is not None else 'unknown'}"
         return Work(
             target,
