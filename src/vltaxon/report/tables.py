@@ -38,7 +38,7 @@ class Block:
         why = (
             "the benchmark's file asks none about them"
             if self.choices == "published"
-            else "at no scored level have they a taxon, and another to tell it from"
+            else "no scored level has a taxon for them and a second one to choose from"
         )
         return f"{self.lacking[0]} of {self.lacking[1]} images have no scored question: {why}." * any(
             self.lacking

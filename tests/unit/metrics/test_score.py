@@ -596,7 +596,10 @@ def test_images_without_a_scored_question_are_told(bench: Bench, tmp_path: Path)
         )
     )  # fmt: skip
     line = "4 of 12 images have no scored question: "
-    why = ["at no scored level have they a taxon", "the benchmark's file asks none about them"]
+    why = [
+        "no scored level has a taxon for them and a second one",
+        "the benchmark's file asks none about them",
+    ]
     text = made[1].read_text()
     assert f"## d, similar choices, n = 8 images\n\n{line}{why[0]}" in text and line + why[1] in text
     assert "## e, similar choices, n = 1 images\n\n|" in text
