@@ -26,11 +26,24 @@ CONFIG_FILE = (
     CONFIG if CONFIG.joinpath("config.yaml").exists() else OWN_CONFIG
 ) / "config.yaml"
 
+# Snakemake takes all words after --configfile for such files, and targets may be files that it can read as one.
+problems = [
+    f"{path}: is a result, no config; name targets before --configfile, which takes all words after it"
+    for path in workflow.config_settings.configfiles
+    if Path(path).is_relative_to(Path("results").absolute())
+]
 # Snakemake itself would follow aliases without end.
-problems: list[str] = []
-if CONFIG_FILE.exists() and read_yaml(CONFIG_FILE, problems) is None:
+if CONFIG_FILE.exists():
+    read_yaml(CONFIG_FILE, problems)
+if problems:
     print("error:", *problems, file=sys.stderr)
     sys.exit(1)
+
+
+# A config named on the command line stands alone, whatever the profile says or who calls; values (`--config seed=1`) change one.
+workflow.config_settings.replace_workflow_config = bool(
+    workflow.config_settings.configfiles
+)
 
 
 configfile: str(CONFIG_FILE)

@@ -77,7 +77,7 @@ def test_a_moving_name_that_nobody_can_tell(moving: Vlm) -> None:
 
 
 def test_the_adapter_of_a_moving_base_records_its_commit(moving: Vlm, world: World) -> None:
-    record = json.loads((train(world, moving, "a", step(batch_size=16)) / "record.json").read_text())
+    record = json.loads((train(world, moving, "a", step()) / "record.json").read_text())
     assert record["base"] == f"org/model@{COMMIT}"
 
 

@@ -138,6 +138,63 @@ WRONG = [
         ["systems.chance.modle: unknown key", 'Did you mean "model"?'],
     ),
     ("config.yaml", "systems.chance.label", "Base", ["labels of systems: Base stands twice"]),
+    (
+        "config.yaml",
+        "systems.chance.label",
+        " base",
+        ['config.yaml: labels of systems: "Base" and " base" differ by case or spaces alone'],
+    ),
+    ("config.yaml", "systems.chance.label", "", ["systems.chance.label: '' has nothing that can be seen"]),
+    ("config.yaml", "systems.chance.label", "\u200b ", ["'\\u200b ' has nothing that can be seen"]),
+    ("config.yaml", "systems.chance.label", "\x1b[2J", ["systems.chance.label", "a terminal, U+001B"]),
+    (
+        "config.yaml",
+        "systems.chance.label",
+        "base_again, run 0",
+        ["labels of systems: base_again, run 0 stands twice"],
+    ),
+    ("config.yaml", "systems.Chance", {"model": "chance"}, ['systems.Chance: "Chance" is no name']),
+    ("config.yaml", "systems.chance.word", " ", ["systems.chance.word: ' ' has nothing"]),
+    ("config.yaml", "seed", 2**32, ["config.yaml: seed: Input should be less than 4294967296"]),
+    ("config.yaml", "seed", float("inf"), ["config.yaml: seed: Input should be a finite number"]),
+    (
+        "config.yaml",
+        "training.settings.grpo.learning_rate",
+        float("inf"),
+        ["recipes/vl_taxon.yaml", "steps.1.learning_rate: Input should be a finite number (given: inf)"],
+    ),
+    (
+        "config.yaml",
+        "training.settings.grpo.batch_size",
+        2048,
+        [
+            "config/recipes/vl_taxon.yaml: steps.1: 420 samples make 1 optimiser step (batch_size 2048, epochs 1)",
+            "and warmup 0.03 gives the first a learning rate of 0",
+            "or set `warmup: 0`",
+        ],
+    ),
+    (
+        "config.yaml",
+        "training.partition.held_out",
+        71,
+        [
+            "config.yaml: training.partition: of the 72 species of config/datasets/demo_plants.yaml: size.leaves, "
+            "held_out 71 and sft_share 0.5 leave 0 for sft and 1 for grpo; each needs at least one"
+        ],
+    ),
+    (
+        "config.yaml",
+        "training.partition.sft_share",
+        float("nan"),
+        ["training.partition.sft_share: Input should be a finite number (given: nan)"],
+    ),
+    ("datasets/demo_plants.yaml", "ranks", ["", *"bcdefg"], ["ranks.0: '' has nothing that can be seen"]),
+    (
+        "datasets/demo_plants.yaml",
+        "ranks",
+        ["Genus", "genus ", *"abcde"],
+        ['demo_plants.yaml: ranks: "Genus" and "genus " differ by case or spaces alone'],
+    ),
     ("config.yaml", "datasets", ["demo_birds", "demo_birds"], ["datasets: demo_birds stands twice"]),
     ("config.yaml", "shards", 0, ["config.yaml: shards: Input should be greater than 0"]),
     (
@@ -154,7 +211,7 @@ WRONG = [
     ),
     ("datasets/demo_plants.yaml", "variant", 5, ["variant: 5 is out of range, there are 5"]),
     ("datasets/demo_plants.yaml", "source", "inat", ['Did you mean "inat21"?']),
-    ("datasets/demo_plants.yaml", "ranks", ["genus", "genus", *"abcde"], ["names a rank twice"]),
+    ("datasets/demo_plants.yaml", "ranks", ["genus", "genus", *"abcde"], ["ranks: genus stands twice"]),
     ("datasets/demo_plants.yaml", "test", {"archive": "x.tar.gz"}, ["annotations: inat21 needs"]),
     (
         "datasets/demo_birds.yaml",
@@ -381,6 +438,7 @@ WRONG_ENDPOINTS = [
         KEY,
         ["key: give the NAME of an environment variable (OPENAI_API_KEY), never the key itself"],
     ),
+    ("models/gpt_4o.yaml", "body", {"top_p": float("nan")}, ["body: cannot be sent as JSON"]),
     ("models/gpt_4o.yaml", "key", KEY.upper().replace("-", "_"), ["never the key itself"]),
     (
         "models/gpt_4o.yaml",
@@ -727,6 +785,20 @@ def test_settings_for_what_is_not_there(folder: Path, key: str, said: str) -> No
         ({"repeats": {"r": {"system": "bass"}}}, 'repeats.r.system: "bass" is not'),
         ({"repeats": {"r": {"system": "base", "times": 1}}}, "repeats.r.times"),
         ({"repeats": {"r": {"system": "chance"}}}, "repeats.r: protocol chance asks no model"),
+        (
+            {
+                "repeats": {"base": {"system": "base"}},
+                "systems": BASE | {"base.n1": BASE["base"]},
+                "main": [],
+            },
+            "systems: base.n1 is the name of one that repeats.base makes; call yours otherwise",
+        ),
+        (
+            {"sweeps": {"s": {"system": "base"}}, "systems": BASE | {"s.v4.r0": BASE["base"]}, "main": []},
+            "systems: s.v4.r0 is the name of one that sweeps.s makes",
+        ),
+        ({"sweeps": {"s": {"system": "base", "rotations": [1, 1]}}}, "sweeps.s.rotations: 1 stands twice"),
+        ({"comparisons": {"c": ["base", "base"]}}, "comparisons.c: base stands twice"),
     ],
 )
 def test_what_the_tables_and_sweeps_name_is_there(folder: Path, changes: dict[str, Any], said: str) -> None:

@@ -1,11 +1,15 @@
 """A path with spaces: of the repository, and of the Python that runs it."""
 
 import os
+import shutil
+import site
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.workflow.conftest import Run
+import pytest
+
+from tests.workflow.conftest import ROOT, Run
 
 
 def test_jobs_run_where_paths_have_spaces(tmp_path: Path) -> None:
@@ -21,6 +25,30 @@ def test_jobs_run_where_paths_have_spaces(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert (run.folder / "results/demo/raw/val.tar.gz").stat().st_size > 1000
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_demo_in_a_checkout_whose_path_has_spaces(finished: Run, tmp_path: Path) -> None:
+    """With the environment in it, as `make` has it; here it borrows the packages of the one that runs this."""
+    run = finished.copy(_made(tmp_path / "my papers (2)") / "it's here")
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, run.folder)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=run.folder, check=True)
+    [packages] = run.folder.glob(".venv/lib/python*/site-packages")
+    lines = [
+        str(run.folder / "src"),
+        *(f"import site; site.addsitedir({at!r})" for at in site.getsitepackages()),
+    ]
+    (packages / "all.pth").write_text("\n".join(lines) + "\n")
+    (run.folder / ".venv/.ready").touch()
+    for made in ("predictions/base", "metrics", "tables", "report"):
+        shutil.rmtree(run.folder / "results" / made)
+    done = subprocess.run(["make", "demo"], cwd=run.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "## demo_birds, random choices, n = " in done.stdout
+    tables = [folder / "results/tables/main.csv" for folder in (run.folder, finished.folder)]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    assert (run.folder / "results/report/index.html").stat().st_size > 10_000
 
 
 def _made(folder: Path) -> Path:

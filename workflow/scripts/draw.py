@@ -6,5 +6,8 @@ from vltaxon.tasks.questions import DrawTask
 if __name__ == "__main__":
     with job(snakemake):
         from vltaxon.questions import draw
+        from vltaxon.scored import demand_scored
 
-        draw(DrawTask.of(snakemake))
+        task = DrawTask.of(snakemake)
+        draw(task)
+        demand_scored(task.questions)

@@ -6,5 +6,8 @@ from vltaxon.tasks.questions import ImportTask
 if __name__ == "__main__":
     with job(snakemake):
         from vltaxon.exchange.import_published import import_published
+        from vltaxon.scored import demand_scored
 
-        import_published(ImportTask.of(snakemake))
+        task = ImportTask.of(snakemake)
+        import_published(task)
+        demand_scored(task.questions)

@@ -1,12 +1,14 @@
 """What every file of the config is made of: closed models, names, raw files, and marks of fields."""
 
 import re
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -20,8 +22,36 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from vltaxon.credentials import Variable, without_queries
+from vltaxon.errors import flat
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+NAME = r"^[a-z0-9][a-z0-9_.-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]
+
+
+def _seen(text: str) -> str:
+    if not any(letter.isprintable() and not letter.isspace() for letter in text):
+        raise ValueError(f"{text!r} has nothing that can be seen")
+    controls = {letter for letter in text if unicodedata.category(letter) == "Cc"}
+    if odd := sorted(controls - {"\t", "\n", "\r"}):
+        raise ValueError(f"{text!r} has a character that controls a terminal, U+{ord(odd[0]):04X}")
+    return text
+
+
+Shown = Annotated[str, AfterValidator(_seen)]  # what tables and prompts show
+
+
+def doubles(texts: Iterable[str]) -> list[str]:
+    """Return in words which texts stand twice, or differ by case and spaces alone, as readers do not see."""
+    known: dict[str, str] = {}
+    found = []
+    for text in texts:
+        key = flat(text).casefold()
+        if key in known:
+            told = f'"{known[key]}" and "{text}" differ by case or spaces alone'
+            found.append(f"{text} stands twice" if known[key] == text else told)
+        known.setdefault(key, text)
+    return list(dict.fromkeys(found))
+
 
 Choices = Literal["similar", "random", "published"]
 
@@ -49,9 +79,9 @@ HOW = Mark("HOW")
 
 
 class Closed(BaseModel):
-    """A frozen model that refuses unknown keys."""
+    """A frozen model that refuses unknown keys, and numbers that are infinite or none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def shaping(self) -> dict[str, Any]:
         """Return the fields that shape a result, as plain values.

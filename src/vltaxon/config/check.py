@@ -38,6 +38,7 @@ def check_all(top: Config, files: ConfigFiles) -> None:
     _check_wordings(top, files)
     _check_repeats(top, files)
     _check_settings(top, files)
+    _check_sizes(top, files)
     if "published" in top.choices:
         _check_published(top, files)
 
@@ -198,6 +199,34 @@ def _check_settings(top: Config, files: ConfigFiles) -> None:
                 f'{files.where}: training.settings: "{key}": {name} has no step '
                 f"{suggest(step, recipe.step_names)}"
             )
+
+
+def _check_sizes(top: Config, files: ConfigFiles) -> None:
+    """Check that species and steps are enough to learn from, where the data set's file says its size.
+
+    Where it does not, the jobs that count say the same before they train.
+    """
+    learnt, name = top.training.partition, top.training.dataset
+    data = files.dataset(name, f"{files.where}: training.dataset")
+    if data is None or data.size is None or data.train is None:
+        return
+    rest = data.size.leaves - learnt.held_out
+    if problem := learnt.lacks(rest):
+        files.problems.append(
+            f"{files.where}: training.partition: of the {data.size.leaves} species of "
+            f"config/datasets/{name}.yaml: size.leaves, {problem}"
+        )
+    elif (each := data.train.images_per_leaf) is not None:
+        sft = learnt.sft(rest)
+        species = {"sft": sft, "grpo": rest - sft, "all": rest}
+        for called in dict.fromkeys(one.recipe for one in top.systems.values() if one.recipe is not None):
+            recipe = files.recipe(called, f"{files.where}: systems")
+            for number, step in enumerate(recipe.steps if recipe else ()):
+                samples = sum(spec.per_image(len(data.scored_levels)) for spec in step.samples)
+                try:
+                    step.check_learns(species[step.part] * each * samples)
+                except UserError as error:
+                    files.problems.append(f"config/recipes/{called}.yaml: steps.{number}: {error}")
 
 
 def check_system(at: str, system: System, files: ConfigFiles) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, PositiveInt, StringConstraints, model_validator
 
 from vltaxon import prompts
-from vltaxon.config.base import HOW, Closed, Name, Raw, RawFile
+from vltaxon.config.base import HOW, Closed, Name, Raw, RawFile, Shown, doubles
 from vltaxon.errors import suggest
 from vltaxon.plugins import find_plugins
 
@@ -110,7 +110,7 @@ class RawDataset(Closed):
         le=1,
         description="Share of the chosen images that may be broken or absent; beyond it ingest stops.",
     )
-    ranks: tuple[str, ...] = Field(min_length=1, description="Names of the levels, root first.")
+    ranks: tuple[Shown, ...] = Field(min_length=1, description="Names of the levels, root first.")
     train: Split | None = Field(None, description="Images to learn from.")
     test: Split = Field(description="Images to be scored on.")
 
@@ -131,8 +131,8 @@ class RawDataset(Closed):
 
     @model_validator(mode="after")
     def _has_what_its_reader_needs(self) -> Self:
-        if len(set(self.ranks)) < len(self.ranks):
-            raise ValueError(f"ranks: {list(self.ranks)} names a rank twice")
+        if found := doubles(self.ranks):
+            raise ValueError(f"ranks: {', '.join(found)}")
         for split in self.splits.values():
             keys = [key for key in ("archive", "folder", "table") if getattr(split, key) is not None]
             if keys != [self.reader.TAKES]:
@@ -152,7 +152,7 @@ class Dataset(RawDataset):
     """A data set: where it comes from, its ranks, and how its questions are worded."""
 
     description: Annotated[str, HOW] = ""
-    word: str = Field(description="What the prompts call the organism: plant, animal, bird.")
+    word: Shown = Field(description="What the prompts call the organism: plant, animal, bird.")
     scored_levels: tuple[PositiveInt, ...] = Field(min_length=1, description="1-based levels that count.")
     questions: Name = Field(description="File of question wordings in config/questions.")
     variant: int = Field(0, ge=0, description="Which of the wordings is asked.")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from vltaxon.config.base import HOW, Choices, Closed, Name, Shards
+from vltaxon.config.base import HOW, Choices, Closed, Name, Shards, Shown, doubles
 from vltaxon.config.datasets import Dataset, Questions
 from vltaxon.config.engines import Spec
 from vltaxon.config.protocols import Prompt, Protocol
@@ -37,8 +37,8 @@ class System(Closed):
     model: Name
     recipe: Name | None = None
     protocol: Name
-    label: str | None = Field(None, description="Name in tables and figures.")
-    word: str | None = Field(
+    label: Shown | None = Field(None, description="Name in tables and figures.")
+    word: Shown | None = Field(
         None,
         description="What the prompts call the organism; where absent the recipe's word, then the data "
         "set's.",
@@ -95,6 +95,20 @@ class Partition(Closed):
     held_out: int = Field(ge=0, description="Species never trained on.")
     sft_share: float = Field(0.5, gt=0, lt=1, description="Share of the others that goes to the sft part.")
 
+    def sft(self, rest: int) -> int:
+        """Return how many of the species that are not held out go to the sft part; grpo gets the others."""
+        return round(self.sft_share * max(rest, 0))
+
+    def lacks(self, rest: int) -> str | None:
+        """Return in words that sft or grpo gets no species, None where both get some."""
+        sft, others = self.sft(rest), max(rest, 0) - self.sft(rest)
+        if sft and others:
+            return None
+        return (
+            f"held_out {self.held_out} and sft_share {self.sft_share} leave {sft} for sft and {others} for "
+            "grpo; each needs at least one"
+        )
+
 
 class Training(Closed):
     """What recipes learn from."""
@@ -148,7 +162,7 @@ class Demo(Closed):
 class Config(Closed):
     """config.yaml: the experiment."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     datasets: tuple[Name, ...] = Field(min_length=1)
     choices: tuple[Choices, ...] = Field(
         ("similar",),
@@ -199,16 +213,31 @@ class Config(Closed):
 
     @model_validator(mode="after")
     def _no_doubles(self) -> Self:
-        labels = [system.label or name for name, system in self.systems.items()]
+        made = {f"sweeps.{name}": self.swept(name) for name in self.sweeps if self._has(self.sweeps[name])}
+        made |= {
+            f"repeats.{name}": self.repeated(name) for name in self.repeats if self._has(self.repeats[name])
+        }
+        for key, systems in made.items():
+            if taken := sorted(systems.keys() & self.systems.keys()):
+                raise ValueError(
+                    f"systems: {taken[0]} is the name of one that {key} makes; call yours otherwise"
+                )
+        every = [*self.systems.items(), *(one for systems in made.values() for one in systems.items())]
         for key, names in (
             ("datasets", self.datasets),
             ("choices", self.choices),
             ("main", self.main),
-            ("labels of systems", labels),
+            *((f"comparisons.{name}", systems) for name, systems in self.comparisons.items()),
+            *((f"sweeps.{name}.variants", map(str, sweep.variants)) for name, sweep in self.sweeps.items()),
+            *((f"sweeps.{name}.rotations", map(str, sweep.rotations)) for name, sweep in self.sweeps.items()),
+            ("labels of systems", [system.label or name for name, system in every]),
         ):
-            if double := sorted({name for name in names if list(names).count(name) > 1}):
-                raise ValueError(f"{key}: {', '.join(double)} stands twice")
+            if found := doubles(names):
+                raise ValueError(f"{key}: {', '.join(found)}")
         return self
+
+    def _has(self, spec: Sweep | Repeats) -> bool:
+        return spec.system in self.systems
 
     demo: Demo = Demo()
 

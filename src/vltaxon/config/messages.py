@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from vltaxon.config.base import TAGS
+from vltaxon.config.base import NAME, TAGS
 from vltaxon.config.engines import Model
 from vltaxon.errors import suggest
 
@@ -27,12 +27,14 @@ def problems_of(error: ValidationError, model: type[BaseModel], where: str) -> l
         if item["type"] == "too_short" and item["loc"] in deeper:
             continue  # a list is too short only because its items were refused
         place = _place(schema, item["loc"])
-        keys = place.keys[model is Model :]  # a model file is all `spec`
+        keys = [key for key in place.keys[model is Model :] if key != "[key]"]  # a model file is all `spec`
         message, context = item["msg"].removeprefix("Value error, "), item.get("ctx", {})
         if item["type"] == "extra_forbidden":
             message = f"{place.foreign or 'unknown key'}; legal is {suggest(keys[-1], place.legal)}"
         elif item["type"] == "missing":
             message = "is missing"
+        elif context.get("pattern") == NAME:
+            message = f'"{item["input"]}" is no name: lower-case letters and digits, between them also . _ -'
         elif item["type"] == "literal_error":
             message = f'"{item["input"]}" is not {suggest(str(item["input"]), _words(context["expected"]))}'
         elif item["type"] == "union_tag_invalid":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from vltaxon.config.base import Closed, Name
+from vltaxon.config.base import Closed, Name, Shown
 from vltaxon.config.steps import Step, declared_in
 from vltaxon.plugins import find_plugins
 
@@ -28,7 +28,7 @@ class Recipe(Closed):
     """
 
     description: str
-    word: str | None = Field(
+    word: Shown | None = Field(
         None, description="What the prompts call the organism; the data set's word where absent."
     )
     based_on: Name | None = None

@@ -3,6 +3,7 @@
 Each objective is a file of `vltaxon/train/objectives`, with its own kind of step.
 """
 
+import math
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,11 @@ class Samples(Closed):
     )
     repeat: PositiveInt = 1
 
+    def per_image(self, levels: int) -> int:
+        """Return how many samples an image gives that has questions at so many levels."""
+        several = self.task == "answer" and self.levels == "all" and self.turns == "single"
+        return self.repeat * (levels if several else 1)
+
     @model_validator(mode="after")
     def _sound(self) -> Self:
         if self.task == "leaf" and self.condition not in ("none", "gold"):
@@ -161,6 +167,24 @@ class Step(Closed):
         """Whether samples are conditioned on what the adapter of the step before names."""
         return any(sample.condition in ("own", "mixed") for sample in self.samples)
 
+    def check_learns(self, samples: int) -> None:
+        """Check that two optimiser steps or more change the adapter: the first of a warm-up changes nothing.
+
+        Args:
+            samples: that are trained on, or more.
+
+        Raises:
+            UserError: there are fewer.
+        """
+        steps, idle = self.steps(samples), int(self.warmup > 0)
+        if steps - idle < 2:
+            first = f", and warmup {self.warmup} gives the first a learning rate of 0" if idle else ""
+            raise UserError(
+                f"{samples} samples make {steps} optimiser step{'s' * (steps != 1)} (batch_size "
+                f"{self.batch_size}, epochs {self.epochs:g}){first}; an adapter needs two that change it. "
+                f"Lower batch_size, raise epochs or `repeat`{', or set `warmup: 0`' if idle else ''}."
+            )
+
     # -- what an objective may override ----------------------------------------------------------------
 
     @property
@@ -177,6 +201,10 @@ class Step(Closed):
     def least_samples(self) -> int:
         """How many samples one optimiser step needs."""
         return 1
+
+    def steps(self, samples: int) -> int:
+        """Return how many optimiser steps a number of samples makes; the last of an epoch may lack some."""
+        return math.ceil(self.epochs * math.ceil(samples / self.batch_size))
 
     def accumulation(self, world: int) -> int:
         """Return the gradient accumulation steps on `world` devices: see `batches.accumulation`."""

@@ -1,5 +1,6 @@
 """Engine server: an OpenAI-compatible endpoint that is there, or vLLM, started by the job that asks it."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,6 +211,15 @@ class Endpoint(GenerativeSpec):
         if self.server is not None:  # as before there was the field
             asking.add("server")
         return self.model_dump(mode="json", include=asking)
+
+    @field_validator("body")
+    @classmethod
+    def _can_be_sent(cls, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(body, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"body: cannot be sent as JSON: {error}") from error
+        return body
 
     @field_validator("url")
     @classmethod

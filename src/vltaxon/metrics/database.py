@@ -22,22 +22,25 @@ from vltaxon.taxonomy import normalise
 
 _USERS = pa.schema([("system", pa.string()), ("leaf_system", pa.string())])
 _KEYS = pa.schema([("name", pa.string()), ("key", pa.string())])
-_VIEWS = ("judged", "truth", "named")  # in the order in which they build on each other
+_VIEWS = ("judged", "truth", "named", "unasked")  # in the order in which they build on each other
 _EMPTY = {"splits": schemas.PARTS}  # what has no file may be: of answers, or of species trained on
 _IDS = ("system", "dataset", "choices", "image_id")
+READERS = "v1.1.0"  # the oldest DuckDB that opens the database, as others' programs bring theirs
 
 
 def connect(database: Path, read_only: bool = False) -> duckdb.DuckDBPyConnection:
     """Open a database with the threads of the job; DuckDB itself would take all cores.
 
+    It is written in the form of an old version, as DuckDB itself would write one that only the newest read.
+
     Args:
         database: the file; made where it is not there.
         read_only: whether others may read it at the same time.
     """
-    threads = os.environ.get("OMP_NUM_THREADS")
-    return duckdb.connect(
-        str(database), read_only, config={} if threads is None else {"threads": int(threads)}
-    )
+    config: dict[str, str] = {"storage_compatibility_version": READERS}
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        config["threads"] = threads
+    return duckdb.connect(str(database), read_only, config=config)
 
 
 @contextmanager
@@ -128,24 +131,28 @@ def create_metrics(connection: duckdb.DuckDBPyConnection, metrics: Metrics) -> d
     """
     connection.execute("CREATE SCHEMA metrics")
     selects: dict[tuple[str, ...], list[str]] = {}
+    viewed: list[str] = []  # the same of the views: DuckDB 1.4 mixes up what two queries of a view call alike
     for path in dict.fromkeys(metric.file for metric in metrics.values()):
         mine = [metric for metric in metrics.values() if metric.file == path]
         if mine[0].aggregate.columns:
-            select = _select(connection, path, mine)
-            connection.execute(f'CREATE VIEW metrics."{path.stem}" AS {heads.query(path)}')
-            selects.setdefault(mine[0].aggregate.columns, []).append(select)
-    unions = {columns: " UNION ALL BY NAME ".join(some) for columns, some in selects.items()}
-    if ("value",) in unions:
+            columns, query = _columns(connection, path, mine), heads.query(path)
+            connection.execute(f'CREATE VIEW metrics."{path.stem}" AS {query}')
+            selects.setdefault(mine[0].aggregate.columns, []).append(f"SELECT {columns} FROM ({query})")
+            if mine[0].aggregate.columns == ("value",):
+                viewed.append(f'SELECT {columns} FROM metrics."{path.stem}"')
+    if viewed:
         ids = ", ".join((*_IDS, "metric", "level"))
-        connection.execute(f"CREATE VIEW per_image AS SELECT {ids}, value FROM ({unions['value',]})")
-    return unions
+        connection.execute(
+            f"CREATE VIEW per_image AS SELECT {ids}, value FROM ({' UNION ALL BY NAME '.join(viewed)})"
+        )
+    return {columns: " UNION ALL BY NAME ".join(some) for columns, some in selects.items()}
 
 
-def _select(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence[Metric]) -> str:
-    """Return a SELECT with the columns that a file's metrics need; unnamed, the metric is the file's name."""
-    wanted, text = metrics[0].aggregate.columns, heads.query(path)
+def _columns(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence[Metric]) -> str:
+    """Return the columns to select for a file's metrics; unnamed, the metric is the file's name."""
+    wanted = metrics[0].aggregate.columns
     try:
-        there = connection.sql(text).columns
+        there = connection.sql(heads.query(path)).columns
     except duckdb.Error as error:
         raise UserError(f"{path}: {error}") from error
     lacking = [name for name in (*_IDS, *wanted) if name not in there]
@@ -158,7 +165,7 @@ def _select(connection: duckdb.DuckDBPyConnection, path: Path, metrics: Sequence
     known = {"metric": quoted(metrics[0].name), "level": "NULL::TINYINT"}
     ids = [f"{name}" if name in there else f"{known[name]} AS {name}" for name in ("metric", "level")]
     kept = [f"{name}::DOUBLE AS {name}" if name in ("value", "confidence") else name for name in wanted]
-    return f"SELECT {', '.join((*_IDS, *ids, *kept))} FROM ({text})"
+    return ", ".join((*_IDS, *ids, *kept))
 
 
 def check_complete(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
@@ -169,8 +176,15 @@ def check_complete(connection: duckdb.DuckDBPyConnection, sources: Sources) -> N
         sources: what should be there.
 
     Raises:
-        UserError: one line per system, data set and choices.
+        UserError: one line per system, data set and choices; or a test set has no question that counts.
     """
+    query = "SELECT DISTINCT dataset, choices FROM questions WHERE split = 'test' AND scored"
+    if nothing := [key for key in sources.questions if key not in connection.sql(query).fetchall()]:
+        raise UserError(
+            f"{', '.join(nothing[0])} choices: no test image has a question that counts, so there is nothing "
+            "to score. Add test images with taxa at its scored levels, name other `scored_levels` in "
+            f"config/datasets/{nothing[0][0]}.yaml, or take it out of `datasets`."
+        )
     pairs = [(s, d, c) for s, d, c in sources.answers]
     pairs += [(s, d, "leaf") for s in dict.fromkeys(sources.leaf_systems.values()) for d in sources.images]
     columns = map(list, zip(*pairs, strict=True))
@@ -211,6 +225,20 @@ def check_complete(connection: duckdb.DuckDBPyConnection, sources: Sources) -> N
         )
 
 
+def unasked(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, int, int]]:
+    """Return data set, choices, how many of its test images have no scored question, and of how many.
+
+    Args:
+        connection: of a database with the views that metrics read.
+    """
+    rows: list[tuple[str, str, int, int]] = connection.sql("""
+        WITH every AS (SELECT dataset, count(*) AS number FROM images WHERE split = 'test' GROUP BY ALL)
+        SELECT dataset, choices, count(*), any_value(number) FROM unasked JOIN every USING (dataset)
+        GROUP BY ALL ORDER BY ALL
+    """).fetchall()
+    return rows
+
+
 def measure(
     connection: duckdb.DuckDBPyConnection, metrics: Metrics, unions: Mapping[tuple[str, ...], str]
 ) -> dict[tuple[str, ...], str]:
@@ -225,7 +253,7 @@ def measure(
         the temporary table with the rows, by the same columns; a row whose first column is null is left out.
 
     Raises:
-        UserError: a query gives a metric that no head names.
+        UserError: a query gives a metric that no head names, or a value that none can have.
     """
     for view in ("judged", "named"):
         connection.execute(f"CREATE TEMP TABLE {view} AS FROM main.{view}")
@@ -239,4 +267,16 @@ def measure(
             raise UserError(
                 f"The SQL of metrics gives {', '.join(odd)}, which no head names: `-- metric: {odd[0]}`"
             )
+        if columns == ("value",):
+            shares = ", ".join(quoted(name) for name, metric in metrics.items() if metric.share) or "''"
+            wrong = connection.sql(
+                f"SELECT metric, value FROM {table} WHERE NOT isfinite(value)"
+                f" OR (metric IN ({shares}) AND value NOT BETWEEN 0 AND 1) ORDER BY ALL LIMIT 1"
+            ).fetchall()
+            if wrong:
+                name, value = wrong[0]
+                raise UserError(
+                    f"{metrics[name].file}: {name} is {value} for an image; a share is from 0 to 1, and a "
+                    "count is finite (`-- unit: count`). Give NULL where an image has no value."
+                )
     return tables

@@ -28,6 +28,7 @@ from vltaxon.metrics.database import (
     measure,
     parquet,
     quoted,
+    unasked,
 )
 from vltaxon.metrics.heads import OPEN, Metrics
 from vltaxon.metrics.learnt import Learnt
@@ -107,6 +108,8 @@ def score(task: ScoreTask) -> None:
             facts["warnings"] = warnings
         if learnt is not None and copies:
             facts["notes"] = [(dataset, learnt.told(number)) for dataset, number in copies]
+        if lacking := unasked(connection):
+            facts["unasked"] = lacking
         write_parquet(pl.concat(frames).to_arrow(), task.scores, schemas.SCORES, **facts)
         connection.execute(f"CREATE VIEW scores AS {parquet(task.scores)}")
     # of a shell that a user had open on the database before this one

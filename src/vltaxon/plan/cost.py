@@ -18,6 +18,8 @@ from vltaxon import layout
 from vltaxon.config.experiment import Experiment
 from vltaxon.config.models import GenerativeSpec
 from vltaxon.config.steps import Samples, Step
+from vltaxon.errors import UserError
+from vltaxon.partition import allowed_parts, training_images
 from vltaxon.plan.scopes import MAIN, Scope
 from vltaxon.plan.whole import Plan
 from vltaxon.provenance import read_parquet
@@ -254,16 +256,21 @@ class CostModel:
     def _part(self, step: Step) -> tuple[float, str]:
         """Return the number of training images of a step's part of the species, and how it is known."""
         data, parts = self.experiment.training.dataset, self.experiment.training.partition
-        images, basis = self.images(data, "train")
+        images, parted = (
+            self.root / layout.fill(table, dataset=data) for table in (layout.IMAGES, layout.PARTS)
+        )
+        if images.exists() and parted.exists():
+            return len(training_images(images, parted, allowed_parts(step.part))), "counted with their parts"
+        number, basis = self.images(data, "train")
         size = self.experiment.datasets[data].size
         held_out = parts.held_out / size.leaves if size is not None else 0.0
         share = {"all": 1.0, "sft": parts.sft_share, "grpo": 1 - parts.sft_share}[step.part]
-        return images * (1 - held_out) * share, basis
+        return number * (1 - held_out) * share, basis
 
     def _trained(self, target: str, model_name: str, recipe: str, name: str, step: Step) -> Work:
         model, data = self.models.vlm(model_name), self.experiment.training.dataset
         levels, (number, basis) = len(self.experiment.datasets[data].scored_levels), self._part(step)
-        drawn = [(spec, number * _per_image(spec, levels)) for spec in step.samples]
+        drawn = [(spec, number * spec.per_image(levels)) for spec in step.samples]
         rollouts = step.epochs * step.rollouts
         requests = rollouts * sum(number for _, number in drawn)
         image = requests * self.image_tokens(model, data)
@@ -278,6 +285,11 @@ class CostModel:
         if model.speed is not None:
             seconds = step.seconds(prompt, new, model.speed) * self.models.gpus(model_name)
         done = (self.root / self.plan.training.adapter(model_name, recipe, name)).exists()
+        if basis == "counted with their parts" and not done:
+            try:
+                step.check_learns(round(sum(samples for _, samples in drawn)))
+            except UserError as error:
+                raise UserError(f"training {name} of {recipe}: {error}") from error
         basis = f"images {basis}; speed {model.speed.source if model.speed is not None else 'unknown'}"
         return Work(
             target,
@@ -314,11 +326,6 @@ class CostModel:
         models = [(name, self.models[name].licence) for name in names]
         terms = [(name, self.experiment.datasets[name].licence) for name in self.config.datasets]
         return terms + [(name, licence) for name, licence in models if licence != "none"]
-
-
-def _per_image(spec: Samples, levels: int) -> int:
-    several = spec.task == "answer" and spec.levels == "all" and spec.turns == "single"
-    return spec.repeat * (levels if several else 1)
 
 
 def _target_tokens(spec: Samples) -> int:

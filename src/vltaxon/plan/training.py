@@ -125,6 +125,7 @@ class TrainingPlan:
             seed=self._config.seed,
             device_batch_size=step.device_batch_size,
             checkpoint_minutes=step.checkpoint_minutes,
+            later=self._recipe(recipe).steps[self._recipe(recipe).step_names.index(name) + 1 :],
             processes=spec.processes,
             distributed=spec.distributed,
             accelerate=self._experiment.file("accelerate", spec.distributed),

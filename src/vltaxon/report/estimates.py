@@ -37,13 +37,27 @@ class Scores:
 
     found: Mapping[Key, Estimate]
     warnings: Sequence[Sequence[str]] = ()  # data set, choices, system, words
+    unasked: Sequence[tuple[str, str, int, int]] = ()  # data set, choices, images without question, images
+    notes: Sequence[Sequence[str]] = ()  # data set, words
 
     @classmethod
     def read(cls, path: Path) -> "Scores":
         """Read scores.parquet."""
         frame = pl.DataFrame(read_parquet(path, schemas.SCORES)).select(*_KEY, *Estimate._fields)
         found = {row[:6]: Estimate(*row[6:]) for row in frame.iter_rows()}
-        return cls(found, json.loads(facts(path).get("warnings", "[]")))
+        told = facts(path)
+        unasked = [(d, c, lost, of) for d, c, lost, of in json.loads(told.get("unasked", "[]"))]
+        warnings, notes = (json.loads(told.get(name, "[]")) for name in ("warnings", "notes"))
+        return cls(found, warnings, unasked, notes)
+
+    def lacking(self, dataset: str, choices: str) -> tuple[int, int]:
+        """Return how many test images have no scored question, and so count nowhere, and of how many.
+
+        Args:
+            dataset: whose images.
+            choices: of the questions.
+        """
+        return next((row[2:] for row in self.unasked if row[:2] == (dataset, choices)), (0, 0))
 
     def warned(self, dataset: str, choices: str) -> dict[str, list[str]]:
         """Return what is to be known of the answers of systems, in words; stage 1 goes with all choices.

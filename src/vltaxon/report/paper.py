@@ -197,7 +197,9 @@ def caption(table: str, compared: Sequence[Compared], scores: Scores, setting: S
     for role in _roles(compared):
         name = setting.datasets[role]
         images = scores.images(name)
-        described.append(f"{role}: {name}" + (f", n = {images} images" if images else ""))
+        lost, every = scores.lacking(name, setting.choices)
+        lacking = f" ({lost} of {every} have no scored question)" if lost else ""
+        described.append(f"{role}: {name}" + (f", n = {images} images{lacking}" if images else ""))
     shares = any(one.column.metric.share for one in compared)
     counts = any(not one.column.metric.share for one in compared)
     mine = {

@@ -20,7 +20,8 @@ INTERVALS = (
 class Block:
     """The rows of one data set and kind of options: (system, an estimate per column or None).
 
-    `warned`: what is to be known of the answers of systems, in words.
+    `warned`: what is to be known of the answers of systems, in words. `lacking`: how many test images have
+    no scored question, and of how many. `notes`: what is to be known of the images, in words.
     """
 
     dataset: str
@@ -29,6 +30,20 @@ class Block:
     images: int
     rows: Sequence[tuple[str, Sequence[Estimate | None]]]
     warned: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    lacking: tuple[int, int] = (0, 0)
+    notes: Sequence[str] = ()
+
+    @property
+    def note(self) -> str:
+        """Return the line below the heading: images that count nowhere, and what was noted; often empty."""
+        why = (
+            "the benchmark's file asks none about them"
+            if self.choices == "published"
+            else "no scored level has a taxon for them and a second one to choose from"
+        )
+        lost, every = self.lacking
+        lacking = [f"{lost} of {every} images have no scored question: {why}."] if lost else []
+        return " ".join([*lacking, *(f"{words}." for words in self.notes)])
 
     @property
     def title(self) -> str:
@@ -110,7 +125,9 @@ def blocks(scores: Scores, labels: Mapping[str, str], columns: Sequence[Column])
             ]
             images = scores.images(dataset, choices)
             kept, warned = [row for row in rows if any(row[1])], scores.warned(dataset, choices)
-            out.append(Block(dataset, choices, columns, images, kept, warned))
+            lacking = scores.lacking(dataset, choices)
+            notes = [words for of, words in scores.notes if of == dataset]
+            out.append(Block(dataset, choices, columns, images, kept, warned, lacking, notes))
     return out
 
 
@@ -187,6 +204,8 @@ def _line(
 ) -> dict[str, object]:
     head = {"dataset": block.dataset, "choices": block.choices, "system": system, "label": labels[system]}
     line: dict[str, object] = {**head, "images": block.images}
+    if any(block.lacking):
+        line["images_without_question"] = block.lacking[0]
     for column, estimate in zip(block.columns, estimates, strict=True):
         if estimate is not None:
             for ending, number in zip(("", "_low", "_high"), estimate, strict=False):
@@ -212,7 +231,8 @@ def _as_markdown(
         parts += [title] if title and group else []
         for block in group:
             table = as_markdown(_cells(block, labels), _header(block))
-            parts += [f"## {block.title}", table, *map(plain, block.warnings(labels))]
+            notes_above = [plain(block.note)] if block.note else []
+            parts += [f"## {block.title}", *notes_above, table, *map(plain, block.warnings(labels))]
     parts += ["# How to read this", "\n".join(f"- {line}" for line in notes)]
     return "\n\n".join(parts) + "\n"
 
@@ -224,7 +244,7 @@ def _as_latex(
     for kind, group in (("main", main), ("species", species)):
         for block in group:
             title, label = (
-                f"{block.title}. Percent, with 95 % intervals.",
+                " ".join(filter(None, (f"{block.title}.", block.note, "Percent, with 95 % intervals."))),
                 f"{kind}-{block.dataset}-{block.choices}",
             )
             table = as_latex(

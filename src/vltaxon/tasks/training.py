@@ -29,6 +29,7 @@ class TrainTask(Task):
     seed: int
     device_batch_size: Annotated[PositiveInt, HOW]
     checkpoint_minutes: Annotated[NonNegativeInt, HOW]
+    later: Annotated[tuple[AnyStep, ...], HOW] = ()  # steps of the recipe that go on from this one
     processes: Annotated[PositiveInt, HOW] = 1
     distributed: Annotated[Literal["ddp", "fsdp"], HOW] = "ddp"
     accelerate: Annotated[Path, HOW] = Path("config/accelerate/ddp.yaml")  # settings of `accelerate launch`

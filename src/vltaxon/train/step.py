@@ -6,8 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vltaxon import adapters, chat, checkpoint, provenance
-from vltaxon.partition import allowed_parts
+import pyarrow.compute as pc
+
+from vltaxon import adapters, chat, checkpoint, provenance, schemas
+from vltaxon.errors import UserError
+from vltaxon.partition import allowed_parts, training_images
 from vltaxon.prepared import Prepared
 from vltaxon.train import (
     adapter,
@@ -101,10 +104,23 @@ def _check(task: "TrainTask", world: int) -> None:
 
 
 def _draw(task: "TrainTask") -> list[samples.Sample]:
-    """Draw the samples of the step, and check that all of them may be trained on."""
+    """Draw the samples of the step, and check that all of them may be trained on, and are enough.
+
+    So are those of the steps after it, which would else be found wanting once this one is trained.
+    """
     drawn = samples.draw(task)
     guards.check_leaks(drawn, task.images, task.parts, allowed_parts(task.step.part))
     guards.check_enough(len(drawn), task.step.least_samples, task.step.part)
+    task.step.check_learns(len(drawn))
+    scored = (pc.field("split") == "train") & pc.field("scored")
+    levels = provenance.read_parquet(task.questions, schemas.QUESTIONS, ["level"], scored)["level"]
+    for later in task.later:
+        images = training_images(task.images, task.parts, allowed_parts(later.part))
+        each = sum(spec.per_image(len(levels.unique())) for spec in later.samples)
+        try:
+            later.check_learns(len(images) * each)
+        except UserError as error:
+            raise UserError(f"the {later.kind} step after this one: {error}") from error
     return drawn
 
 

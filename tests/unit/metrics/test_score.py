@@ -1,9 +1,11 @@
 """Metrics against rows computed by hand, and against plain Python on random predictions."""
 
 import contextlib
+import csv
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from vltaxon.metrics import heads
 from vltaxon.metrics.compare import difference
 from vltaxon.metrics.score import score
 from vltaxon.provenance import facts, write_parquet
+from vltaxon.report.tables import tabulate
+from vltaxon.tasks.scoring import MainTableTask
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 SEVEN = {f"S{i}": ("K", f"P{i}", f"C{i}", f"O{i}", f"F{i}", f"G{i}", f"S{i}") for i in range(5)}
@@ -592,6 +596,120 @@ def test_database_answers_questions_of_its_own(bench: Bench) -> None:
             sql for (sql,) in connection.sql("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
         )
     assert str(bench.root) not in text
+
+
+def test_images_without_a_scored_question_are_told(bench: Bench, tmp_path: Path) -> None:
+    """In the scores, the database and under the heading of every form of the table; others' n is as it was."""
+    lineages: dict[str, Lineage] = {"S0": ("A", "S0"), "S1": ("A", "S1"), "bare": ("A", None)}
+    shown = {f"i{k}": ("S0", "S1", "bare")[k % 3] for k in range(12)}
+    bench.dataset("d", ("class", "species"), lineages, shown, scored=(1, 2), choices=("similar", "published"))
+    bench.dataset("e", ("class", "species"), lineages, {"i": "S0"}, scored=(2,))
+    asked = [image for image, leaf in shown.items() if leaf != "bare"]
+    for choices in ("similar", "published"):
+        bench.answer("s", "d", choices, {image: [T] for image in asked})
+    bench.answer("s", "e", "similar", {"i": [T]})
+    found = scored(bench)
+    assert {row["n"] for key, row in found.items() if key[1] == "d"} == {8}
+    scores = Path("results/metrics/scores.parquet")
+    assert json.loads(facts(scores)["unasked"]) == [
+        ["d", "open_set", 4, 12],
+        ["d", "published", 4, 12],
+        ["d", "similar", 4, 12],
+    ]
+    with duckdb.connect("results/benchmark.duckdb", read_only=True) as connection:
+        query = "SELECT image_id FROM unasked WHERE choices = 'similar' ORDER BY ALL"
+        assert connection.sql(query).fetchall() == [("i11",), ("i2",), ("i5",), ("i8",)]
+    made = [tmp_path / f"t.{suffix}" for suffix in ("csv", "md", "tex")]
+    tabulate(
+        MainTableTask(
+            scope="main", labels={"s": "S"}, metrics=tuple(heads.files()), scores=scores, csv=made[0], md=made[1],
+            tex=made[2],
+        )
+    )  # fmt: skip
+    line = "4 of 12 images have no scored question: "
+    why = [
+        "no scored level has a taxon for them and a second one",
+        "the benchmark's file asks none about them",
+    ]
+    text = made[1].read_text()
+    assert f"## d, similar choices, n = 8 images\n\n{line}{why[0]}" in text and line + why[1] in text
+    assert "## e, similar choices, n = 1 images\n\n|" in text
+    assert made[2].read_text().count(line) == 2
+    counts = {
+        (row["dataset"], row["images"], row["images_without_question"])
+        for row in csv.DictReader(made[0].read_text().splitlines())
+    }
+    assert counts == {("d", "8", "4"), ("e", "1", "")}
+
+
+def test_a_test_set_without_a_question_that_counts_is_refused(bench: Bench) -> None:
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0"}, scored=range(2, 8))
+    bench.dataset("e", ("class", "species"), {"a": ("A", None), "b": ("A", "B")}, {"i": "a"}, scored=(1, 2))
+    bench.answer("s", "d", "similar", {"i": [T] * 6})
+    bench.answer("s", "e", "similar", {})
+    with pytest.raises(UserError, match="e, similar choices: no test image has a question that counts"):
+        scored(bench)
+
+
+READ = """
+import duckdb, json, sys
+connection = duckdb.connect(sys.argv[1], read_only=True)
+connection.execute(f"SET file_search_path = '{sys.argv[2]}'")  # as for a program that starts elsewhere
+tables = "SELECT table_schema, table_name FROM information_schema.tables ORDER BY ALL"
+found = {}
+for schema, name in connection.sql(tables).fetchall():
+    columns = ", ".join(f'"{name}"' for name in sorted(connection.sql(f'FROM {schema}."{name}"').columns))
+    found[f"{schema}.{name}"] = connection.sql(f'SELECT {columns} FROM {schema}."{name}" ORDER BY ALL').fetchall()
+print(duckdb.__version__, json.dumps(found, default=str))
+"""
+
+
+def test_the_database_is_written_for_readers_of_old_versions(bench: Bench) -> None:
+    """That they read it, the slow test below tries; these are the three things that kept them from it."""
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0"}, scored=range(2, 8))
+    bench.answer("s", "d", "similar", {"i": [T] * 6})
+    scored(bench)
+    head = Path("results/benchmark.duckdb").read_bytes()[8:20]
+    assert head[:4] == b"DUCK" and int.from_bytes(head[4:], "little") == 64, "64 is that of 0.10 to 1.1"
+    with duckdb.connect("results/benchmark.duckdb", read_only=True) as connection:
+        views = dict(
+            connection.sql("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall()
+        )
+    assert " WITH " not in views["per_image"], "DuckDB 1.4 mixes up tables that are called alike"
+    offset = r"\b(lag|lead)\([^()]*,"
+    assert not [name for name, sql in views.items() if re.search(offset, sql)], "lost when they are stored"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["1.1.0", "1.4.4"])
+def test_old_versions_read_the_same_in_the_database(bench: Bench, version: str) -> None:
+    """As R, DBeaver and shells have them, and from any folder."""
+    bench.dataset("d", RANKS, SEVEN, {"i": "S0", "j": "S1"}, scored=range(2, 8))
+    bench.answer("s", "d", "similar", {"i": [F, T, T, T, T, T], "j": [T, T, "truncated", F, T, T]})
+    bench.name("s", "d", {"i": ("S0", SEVEN["S0"]), "j": ("S1", SEVEN["S1"])})
+    scored(bench)
+    got = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", "old",
+         f"duckdb=={version}"], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if got.returncode:
+        pytest.skip(f"DuckDB {version} cannot be had: {got.stderr.strip()}")
+    command = [
+        sys.executable,
+        "-S",
+        "-c",
+        READ,
+        str(bench.root / "results/benchmark.duckdb"),
+        str(bench.root),
+    ]
+    old = subprocess.run(
+        command, cwd="/", env={"PYTHONPATH": str(bench.root / "old")}, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert old.returncode == 0 and old.stdout.startswith(f"{version} "), old.stderr
+    ours = subprocess.run(
+        [command[0], *command[2:]], cwd="/", capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(old.stdout.partition(" ")[2]) == json.loads(ours.partition(" ")[2])
 
 
 def test_scores_have_the_schema_and_no_metric_is_silent(bench: Bench) -> None:

@@ -1,17 +1,20 @@
 """The estimate of costs, held against counts by hand on the embedded default."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from vltaxon import schemas
+from tests.unit.conftest import build
+from vltaxon import layout, schemas
 from vltaxon.config.experiment import Experiment, System
 from vltaxon.config.load import load
 from vltaxon.config.models import Speed
 from vltaxon.engines.server import Endpoint
+from vltaxon.errors import UserError
 from vltaxon.plan.cost import Estimate, Work, estimate
 from vltaxon.plan.cost_text import describe
 from vltaxon.provenance import write_parquet
@@ -180,3 +183,19 @@ def test_the_papers_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert sft.requests == 3_771 * 10 * 6
     assert any("CUB_200_2011.tgz" in name and size == 1_150_585_339 for name, size in found.disk)
     assert all(work.seconds is not None for work in found.work), "every model says its speed"
+
+
+def test_steps_that_would_teach_nothing_are_refused_once_images_are_counted(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    """Four species of the world below are for SFT and two for GRPO, of four images each."""
+    world = build(tmp_path)
+    for name, target in (("images", layout.IMAGES), ("parts", layout.PARTS)):
+        file = tmp_path / layout.fill(target, dataset="demo_plants")
+        file.parent.mkdir(parents=True)
+        shutil.copy(world.tables[name], file)
+    said = (
+        "training 2-grpo of vl_taxon: 16 samples make 2 optimiser steps (batch_size 64, epochs 1), and warmup"
+    )
+    with pytest.raises(UserError, match=re.escape(said)):
+        estimate(experiment, tmp_path)

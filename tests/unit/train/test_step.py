@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.conftest import RIGHT_LETTERS, TEMPLATE, World, step, train
+from tests.unit.conftest import LETTERS, RIGHT_LETTERS, TEMPLATE, World, step, train
 from vltaxon import checkpoint, provenance, schemas
 from vltaxon.config.steps import Lora, Samples, Step
 from vltaxon.data.images import ImageStore
@@ -16,6 +16,7 @@ from vltaxon.inference.transformers_engine import TransformersEngine
 from vltaxon.train import adapter, guards
 from vltaxon.train.objectives.grpo import GrpoStep, trend
 from vltaxon.train.record import curve_of
+from vltaxon.train.step import train_step
 
 pytestmark = pytest.mark.numeric
 
@@ -87,6 +88,38 @@ def test_a_failed_step_leaves_no_adapter_and_can_start_again(world: World, vlm: 
     assert not (world.folder / "1-sft").exists()
     train(world, vlm, "1-sft", step())
     assert {p.name for p in (world.folder / "1-sft").iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    ("what", "later", "said"),
+    [
+        (
+            step("grpo", warmup=0.03),
+            (),
+            "8 samples make 2 optimiser steps (batch_size 16, epochs 1), and warmup 0.03 gives the first a "
+            "learning rate of 0; an adapter needs two that change it.",
+        ),
+        (step(epochs=0.4), (), "16 samples make 1 optimiser step (batch_size 8, epochs 0.4); an adapter"),
+        (step(), (step("grpo", warmup=0.5),), "the grpo step after this one: 8 samples make 2 optimiser"),
+    ],
+)
+def test_steps_that_would_teach_nothing_are_refused_before_a_model_is_loaded(
+    world: World, what: Step, later: tuple[Step, ...], said: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        train_step(world.task(what, later=later))
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("sft", 24), ("grpo", 20)])
+def test_steps_are_counted_as_the_trainer_has_them(
+    world: World, vlm: Vlm, lettered: Path, kind: str, batch: int
+) -> None:
+    """The last of an epoch lacks some samples: SFT takes it, GRPO does not."""
+    own = {"samples": (LETTERS if kind == "sft" else RIGHT_LETTERS,), "device_batch_size": 4}
+    what = step(kind, **own, batch_size=batch, epochs=1.5)
+    facts = record(train(world, vlm, "o", what, lettered if kind == "grpo" else None))
+    assert int(str(facts["samples"])) % (24 if kind == "sft" else 5)
+    assert facts["steps"] == what.steps(int(str(facts["samples"])))
 
 
 def test_several_turns_learn_every_answer_and_no_question(world: World, vlm: Vlm) -> None:

@@ -4,7 +4,7 @@
 -- group: main 70
 WITH pairs AS (
     SELECT system, dataset, choices, image_id, depth,
-        correct AND lag(correct, 1, false) OVER (PARTITION BY system, dataset, choices, image_id ORDER BY position) AS both_correct
+        correct AND coalesce(lag(correct) OVER (PARTITION BY system, dataset, choices, image_id ORDER BY position), false) AS both_correct
     FROM judged
 )
 SELECT system, dataset, choices, image_id, 'tor' AS metric, coalesce(sum(both_correct::INTEGER) / nullif(max(depth) - 1, 0), 0) AS value

@@ -1,5 +1,6 @@
 """Group-relative policy optimisation (DeepSeekMath, arXiv 2402.03300) by rewards, with TRL's GRPOTrainer."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -85,6 +86,10 @@ class GrpoStep(Step):
     def least_samples(self) -> int:
         """How many samples one optimiser step needs: a prompt for each group."""
         return self.batch_size // self.group_size
+
+    def steps(self, samples: int) -> int:
+        """Return how many optimiser steps a number of samples makes: TRL drops an incomplete one."""
+        return math.ceil(self.epochs * (samples // self.least_samples))
 
     def accumulation(self, world: int) -> int:
         """Return the gradient accumulation steps on `world` devices, of whole groups."""
