@@ -206,6 +206,8 @@ def _check_sizes(top: Config, files: ConfigFiles) -> None:
 
     Where it does not, the jobs that count say the same before they train.
     """
+    if top.training is None:
+        return
     learnt, name = top.training.partition, top.training.dataset
     data = files.dataset(name, f"{files.where}: training.dataset")
     if data is None or data.size is None or data.train is None:
