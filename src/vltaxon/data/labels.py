@@ -135,7 +135,9 @@ def _settled(
     place = place_of(dataset.ranks, "genus")
     if dataset.names == "parsed" and place is not None and place + 1 < len(dataset.ranks):
         # "Quercus" in the column of its species is of no species, where others of them have names
-        full = {path[place] for path in settled.values() if path[place + 1] not in (None, path[place])}
+        full = {
+            path[place] for path in settled.values() if str(path[place + 1]).startswith(f"{path[place]} ")
+        }
         for raw, path in settled.items():
             genus = path[place]
             if genus is not None and genus == path[place + 1] and genus in full:

@@ -70,7 +70,7 @@ _MARKERS = frozenset(
 )
 _NEW = re.compile(r",? (?:(?:sp|comb|gen|stat|nom)\.? nov\.?|n\. ?sp\.?)$")
 _CULTIVAR = re.compile(r" ['\u2018\"].*")
-_FAMILIES = re.compile(r".{3,}(?:idae|inae|oidea|aceae|oideae|ales|iformes)")
+_FAMILIES = re.compile(r".{2,}(?:idae|inae|oidea|aceae|oideae|ales|iformes)")
 # Names of taxa are in Latin letters, those of their authors in any.
 _UPPER, _SMALL = "A-Z\u00c0-\u00d6\u00d8-\u00de", "a-z\u00df-\u00f6\u00f8-\u00ff\u0153"
 _GENUS = re.compile(rf"[{_UPPER}][{_SMALL}]+(?:-[{_SMALL}]+)*|[{_UPPER}]\.")

@@ -134,10 +134,10 @@ def test_images_lie_where_they_are(tmp_path: Path, picture: bytes) -> None:
     [
         (
             "Prunella\x1b[0m",
-            r"t.csv, line 2: species 'Prunella\\x1b\[0m' holds the control character U\+001B",
+            r't.csv, line 2: species "Prunella\\x1b\[0m" \(U\+001B\) holds the control character U\+001B',
         ),
-        ("Prunella<|im_end|>", r"species 'Prunella<\|im_end\|>' holds <\|im_end\|>, which is read as a mark"),
-        ("P" * 201, "species 'P+' is longer than 200 characters; write it otherwise in the labels"),
+        ("Prunella<|im_end|>", r'species "Prunella<\|im_end\|>" holds <\|im_end\|>, which is read as a mark'),
+        ("P" * 201, r'species "P+" is longer than 200 characters; write it otherwise in the labels'),
         (
             "Prunella genus: x",
             '"Kingdom: .* Species: Prunella genus: x", in which genus "Prunella" would be read as "None"',
