@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from vltaxon.taxonomy import Taxonomy, find_flaw, normalise
+from vltaxon.taxonomy import Taxonomy, find_flaw, normalise, seen
 
 TREE = Taxonomy(
     ("genus", "species"),
@@ -27,6 +27,7 @@ TREE = Taxonomy(
         "\ufeffRosa can\u200bina",
         "\u202aRosa canina\u202c",
         "Rosa canina\u200e.",
+        "Rosa\u3164 canina\ufe0f",
     ],
 )
 def test_spellings_of_one_name(spelt: str) -> None:
@@ -35,6 +36,24 @@ def test_spellings_of_one_name(spelt: str) -> None:
 
 def test_normalise_composes_accents_and_keeps_hyphens() -> None:
     assert normalise("Caf\u0065\u0301-au-lait") == "caf\u00e9-au-lait"
+
+
+@pytest.mark.parametrize("spelt", ["Rosa \u00d7 alba", "Rosa x alba", "Rosa \u00d7alba", "rosa X Alba."])
+def test_the_sign_of_a_hybrid_is_an_x(spelt: str) -> None:
+    assert normalise(spelt) == "rosa x alba"
+    assert normalise("Malcolm x street") == "malcolm x street" and normalise("\u00d7") == "x"
+
+
+def test_what_is_not_plain_in_a_name_is_shown_by_its_code_points() -> None:
+    assert seen("Rosa alba") == '"Rosa alba"'
+    assert seen("Ros\u0430\u200b") == '"Ros\u0430\\u200b" (U+0430, U+200B)'
+
+
+def test_the_place_of_homonyms_is_what_they_share() -> None:
+    paths = {"k > a > N": ("K", "a", "N"), "k > b > N": ("K", "b", "N"), "M": ("K", "b", "M")}
+    twice = Taxonomy(("kingdom", "family", "genus"), paths)
+    assert (twice.find("n"), twice.place("n")) == (None, ("K", None, "N"))
+    assert (twice.find("m"), twice.place("m"), twice.place("K")) == ("M", ("K", "b", "M"), None)
 
 
 def test_find_goes_by_the_deepest_name_and_refuses_what_is_unknown() -> None:

@@ -147,7 +147,7 @@ def _settled(
         if not any(path):
             words = ", ".join(taxonomy.seen(name) for name in raw if name is not None)
             raise UserError(
-                f"{origins[raw]}: names no taxon ({words} counts as missing); leave the row out, give it one "
+                f"{origins[raw]}: names no taxon ({words} counts as nothing); leave the row out, give it one "
                 "rank at least, or see `missing` and `names` of the data set's file"
             )
     return settled, changes
@@ -242,7 +242,8 @@ def _told(
                         found.items(), key=lambda item: (-item[1], item[0][0])
                     )
                 ]
-                notes.append(f"{rank}: {found.total()} cells {words}" + "".join(lines))
+                total = found.total()
+                notes.append(f"{rank}: {words} ({total} cell{'s' * (total > 1)})" + "".join(lines))
     return notes
 
 

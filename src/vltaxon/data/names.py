@@ -104,11 +104,11 @@ class Change:
 
 
 WAYS: Mapping[str, str] = {  # in the order in which they are told
-    "missing": "name no taxon and count as missing",
-    "composed": "are composed of genus and epithet",
-    "authored": "are read without authors and doubts",
-    "cut": "are cut to their species",
-    "spelt": "are spelt as the first of their taxon is",
+    "missing": "names no taxon and is missing",
+    "composed": "composed of genus and epithet",
+    "authored": "read without authors and doubts",
+    "cut": "cut to its species",
+    "spelt": "spelt as the first of its taxon is",
 }
 
 
@@ -134,7 +134,7 @@ def tidy(name: str) -> str:
     """Return a name composed (NFC), with plain single spaces, and without characters that nobody sees."""
     if name.isascii() and "  " not in name:
         return name.strip()
-    return " ".join(_DROPPED.sub("", unicodedata.normalize("NFC", name)).split())
+    return " ".join(unicodedata.normalize("NFC", _DROPPED.sub("", name)).split())
 
 
 def place_of(ranks: Sequence[str], name: str) -> int | None:
@@ -288,7 +288,7 @@ def undecided(name: str, genus: str | None, lower: bool = False) -> bool:
         return lower or not below
     scientific = genus is not None and bool(words) and _same_genus(words[0], genus)
     doubted = name.endswith("?") or any(word.startswith("?") for word in words)
-    return scientific and (doubted or "/" in name or words[1:] == ["species"])
+    return scientific and (doubted or "/" in name or words[1:2] == ["species"])
 
 
 def _same_genus(word: str, genus: str) -> bool:

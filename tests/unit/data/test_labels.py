@@ -82,7 +82,7 @@ def test_the_first_spelling_of_a_taxon_is_shown_and_the_others_are_noted(second:
     assert found == {"Rosa canina": ("Plantae", "Rosa canina"), "Acer rubrum": ("Plantae", "Acer rubrum")}
     assert found.called[second, "Acer rubrum"] == "Acer rubrum"
     [note] = found.notes
-    assert note.startswith("kingdom: 2 cells are spelt as the first of their taxon is\n  2 x ")
+    assert note.startswith("kingdom: spelt as the first of its taxon is (2 cells)\n  2 x ")
     assert second.isascii() or "(U+" in note
 
 
@@ -115,10 +115,10 @@ def test_no_option_is_an_ancestor_a_descendant_or_a_synonym_of_another() -> None
         "Quercus"
     ]
     assert found.notes == [
-        'species: 3 cells name no taxon and count as missing\n  1 x "Quercus"\n  1 x "Quercus cf. robur"'
+        'species: names no taxon and is missing (3 cells)\n  1 x "Quercus"\n  1 x "Quercus cf. robur"'
         '\n  1 x "Quercus sp."',
-        'species: 1 cells are read without authors and doubts\n  1 x "Quercus robur L.": "Quercus robur"',
-        'species: 1 cells are cut to their species\n  1 x "Quercus robur subsp. robur": "Quercus robur"',
+        'species: read without authors and doubts (1 cell)\n  1 x "Quercus robur L.": "Quercus robur"',
+        'species: cut to its species (1 cell)\n  1 x "Quercus robur subsp. robur": "Quercus robur"',
     ]
 
 
@@ -186,8 +186,8 @@ def test_a_word_for_nothing_is_a_missing_rank(word: str) -> None:
         "Fagus": ("Fagales", "Fagus", None),
     }
     assert [note.partition("\n")[0] for note in found.notes] == [
-        "genus: 2 cells name no taxon and count as missing",
-        "species: 1 cells name no taxon and count as missing",
+        "genus: names no taxon and is missing (2 cells)",
+        "species: names no taxon and is missing (1 cell)",
     ]
 
 
@@ -198,7 +198,7 @@ def test_a_taxon_that_is_called_like_nothing_can_be_kept() -> None:
         "Aves": ("Aves", None, None),
     }
     with pytest.raises(
-        UserError, match=r'line 1: names no taxon \("NA", "-" counts as missing\); leave the row'
+        UserError, match=r'line 1: names no taxon \("NA", "-" counts as nothing\); leave the row'
     ):
         tree(rows(("NA", "-")), ("genus", "species"))
 
