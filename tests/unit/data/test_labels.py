@@ -1,5 +1,7 @@
 """Lineages of the sources: missing ranks, and taxa that form no tree."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from vltaxon.data.labels import Lineage, Tree, lineage
 from vltaxon.errors import UserError
 
 RANKS = ("order", "genus", "species")
+REFERENCE = Path(os.environ.get("VLTAXON_REFERENCE", Path(__file__).parents[4] / "shared" / "reference"))
 
 
 def tree(paths: list[tuple[str, Lineage]], ranks: tuple[str, ...] = RANKS, **how: Any) -> Tree:
@@ -277,3 +280,20 @@ def test_leaves_of_one_name_are_called_by_their_lineages() -> None:
 def test_homonyms_need_two_kingdoms() -> None:
     with pytest.raises(UserError, match=r'genus "Aa" has two lineages: P > Aa \(1\), and \? > Aa \(2\)'):
         tree([("1", ("P", "Aa", None)), ("2", (None, "Aa", "Aa x"))], ("kingdom", "genus", "species"))
+
+
+@pytest.mark.parametrize(
+    "name", ["CUB200", "Inat_plantae", "Inat_animal", "imagenet_animal", "imagenet_artifact", "Food"]
+)
+def test_no_name_of_the_published_taxonomies_changes(name: str) -> None:
+    path = REFERENCE / "taxonomies" / f"hierarchy_{name}.json"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    depth = max(map(len, found.values()))
+    ranks = ("kingdom", "phylum", "class", "order", "family", "genus", "species", *"abcdefg")
+    ranks = ranks[3:7] if name == "CUB200" else ranks[:depth]
+    paths = [(leaf, (*taxa, *(None,) * (depth - len(taxa)))) for leaf, taxa in found.items()]
+    known = tree(paths, ranks, homonyms="allow")  # "sports equipment" of the artifacts has two parents
+    assert set(known.values()) == {path for _, path in paths}
+    assert len(known.notes) == (name == "imagenet_artifact")
