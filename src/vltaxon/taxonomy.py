@@ -15,6 +15,8 @@ LONGEST = 200  # characters of a name
 MARK = re.compile(r"<[^<>\s]+>")  # <think>, <|im_end|>, <image>: our marks, and the tokenizers'
 _SPACES = re.compile(r"\s+")
 _REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # makes a text look like another
+# An accented letter, a sign of a hybrid or an apostrophe of UTF-8, read as Latin-1 or Windows-1252
+_MISREAD = re.compile("[\u00c2\u00c3][\u00a0-\u00bf]|\u00c3\u2014|\u00e2\u20ac[\u02dc\u201c\u201d\u2122]")
 # Not seen, though Unicode calls them no characters of format: joiners, fillers, selectors of variants.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -55,6 +57,10 @@ def find_flaw(name: str) -> str | None:
     for letter in name:
         if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or _REORDERING.match(letter):
             return f"holds the control character U+{ord(letter):04X}"
+    if "\ufffd" in name:
+        return "holds U+FFFD, which stands for a letter that was lost"
+    if (letters := _MISREAD.search(name)) is not None:
+        return f"holds {seen(letters.group())}, as UTF-8 does that was read as Latin-1"
     if (mark := MARK.search(name)) is not None:
         return f"holds {mark.group()}, which is read as a mark of a prompt or an answer"
     return None

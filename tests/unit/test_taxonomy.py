@@ -85,6 +85,10 @@ def test_labels_leave_missing_ranks_out() -> None:
         ("Rosa\u202eaninac", r"U\+202E"),
         ("Rosa\u2028canina", r"U\+2028"),
         ("Rosa \ud800", r"U\+D800"),
+        ("Ros\ufffd", r"U\+FFFD, which stands for a letter that was lost"),
+        ("Berosus R\u00c3\u00a9gimbart", r"\(U\+00C3, U\+00A9\), as UTF-8 does that was read as Latin-1"),
+        ("Rosa \u00c3\u2014 alba", "read as Latin-1"),
+        ("Anna\u00e2\u20ac\u2122s Hummingbird", "read as Latin-1"),
         ("Rosa <|im_end|>", r"holds <\|im_end\|>"),
         ("<image>", "holds <image>"),
         ("Rosa</think>", "holds </think>"),
@@ -96,7 +100,17 @@ def test_what_can_be_no_name(name: str, flaw: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Rosa canina", "x" * 200, "a < b > c", "\u0645\u06cc\u200c\u062e\u0648", "<3", "Caf\u0065\u0301"]
+    "name",
+    [
+        "Rosa canina",
+        "MA\u00c7\u00c3 \u00c2NGELO",
+        "\u00c3o",
+        "x" * 200,
+        "a < b > c",
+        "\u0645\u06cc\u200c\u062e\u0648",
+        "<3",
+        "Caf\u0065\u0301",
+    ],
 )
 def test_what_can_be_a_name(name: str) -> None:
     assert find_flaw(name) is None

@@ -147,6 +147,11 @@ class RawDataset(Closed):
     def _has_what_its_reader_needs(self) -> Self:
         if len(set(self.ranks)) < len(self.ranks):
             raise ValueError(f"ranks: {list(self.ranks)} names a rank twice")
+        if self.species == "binomial" and "genus" not in map(str.casefold, self.ranks):
+            ranks = list(self.ranks)
+            raise ValueError(
+                f"species: binomial puts the genus before an epithet, but no rank of {ranks} is genus"
+            )
         for split in self.splits.values():
             keys = [key for key in ("archive", "folder", "table") if getattr(split, key) is not None]
             if keys != [self.reader.TAKES]:

@@ -68,7 +68,10 @@ _MARKERS = frozenset(
         *("f.", "f", "fo.", "forma", "subf.", "nothof."),
     )
 )
+_PARTS = frozenset(("subg.", "subgen.", "sect.", "subsect.", "ser."))  # of a genus
 _NEW = re.compile(r",? (?:(?:sp|comb|gen|stat|nom)\.? nov\.?|n\. ?sp\.?)$")
+_LATIN = re.compile(r"(?:[aeio]|us|um|is|os|es|as|ns|or|er|ur|on|en|ar|ps|ys|x)$")
+_GENDER = re.compile(r"(?<=\w\w)(?:us|a|um)$")  # of an epithet, as in Ardea alba
 _CULTIVAR = re.compile(r" ['\u2018\"].*")
 _FAMILIES = re.compile(r".{2,}(?:idae|inae|oidea|aceae|oideae|ales|iformes)")
 # Names of taxa are in Latin letters, those of their authors in any.
@@ -149,8 +152,12 @@ class _Row:
         last = place_of(self.ranks, "species")
         self.species = len(self.ranks) - 1 if last is None else last
         self.parsed = dataset.names == "parsed"
-        self.written = path
-        self.taxa = list(path)
+        # "Lactuca_virosa_L." is read as with spaces, and is "Lactuca_virosa"
+        self.joined = [self.parsed and name is not None and "_" in name and " " not in name for name in path]
+        self.taxa = [
+            name.replace("_", " ") if name is not None and joined else name
+            for name, joined in zip(path, self.joined, strict=True)
+        ]
 
     def settle(self) -> "tuple[Lineage, list[Change]]":
         words = MISSING if self.dataset.missing is None else self.dataset.missing
@@ -173,12 +180,15 @@ class _Row:
             for place in range(self.species, len(self.taxa)):
                 if not self._uninomial(place):
                     self._read_binomial(place)
-        return tuple(self.taxa), self.changes
+        return tuple(self._joined(place, name) for place, name in enumerate(self.taxa)), self.changes
+
+    def _joined(self, place: int, name: str | None) -> str | None:
+        return name.replace(" ", "_") if name is not None and self.joined[place] else name
 
     def _change(self, place: int, way: str, taxon: str | None) -> None:
-        before = self.taxa[place]
-        if taxon != before:
-            self.changes.append(Change(place + 1, way, str(before), taxon))
+        if taxon != self.taxa[place]:
+            before, after = self._joined(place, self.taxa[place]), self._joined(place, taxon)
+            self.changes.append(Change(place + 1, way, str(before), after))
             self.taxa[place] = taxon
 
     def _uninomial(self, place: int) -> bool:
@@ -249,7 +259,7 @@ class _Row:
             read = read.of(genus)
         bare = read.whole if self._lower(place) else read.species
         if bare != read.whole and self._lower(place + 1) and self.taxa[place + 1] is None:
-            self.taxa[place + 1] = read.whole
+            self.taxa[place + 1], self.joined[place + 1] = read.whole, self.joined[place]
         self._change(place, "authored" if bare == read.whole else "cut", bare)
 
     def _lower(self, place: int) -> bool:
@@ -288,7 +298,7 @@ def undecided(name: str, genus: str | None, lower: bool = False) -> bool:
         return lower or not below
     scientific = genus is not None and bool(words) and _same_genus(words[0], genus)
     doubted = name.endswith("?") or any(word.startswith("?") for word in words)
-    return scientific and (doubted or "/" in name or words[1:2] == ["species"])
+    return scientific and (doubted or "/" in name or "|" in name or words[1:2] == ["species"])
 
 
 def _same_genus(word: str, genus: str) -> bool:
@@ -360,9 +370,9 @@ def read_binomial(name: str) -> Binomial | None:
             below, at, sure = [*below, word, following], at + 2, True
         elif word in _MARKERS and following is None and word not in ("f.", "f"):
             at, sure = at + 1, True
-        elif _is_epithet(word):
-            below, at = [*below, word], at + 1
-        elif _is_author(word):
+        elif _is_epithet(word) and _LATIN.search(word) and _LATIN.search(epithet):
+            below, at = [*below, word], at + 1  # "Canis lupus familiaris", but not "Red fox squirrel"
+        elif _is_author(word) or (authors and _DATED.search(text) is not None):
             authors, at = [*authors, word], at + 1
         else:
             return None
@@ -379,9 +389,12 @@ def read_uninomial(name: str) -> tuple[str, bool] | None:
     if len(words) < at + 2 or not _GENUS.fullmatch(words[at].removeprefix(_SIGN)) or words[at].endswith("."):
         return None
     authors = words[at + 1 :]
-    if not all(map(_is_author, authors)) or authors[0] in _JOINED:
+    parts = [place for place, word in enumerate(authors) if word in _PARTS]
+    if parts:  # "Centaurea L. subg. Jacea"
+        authors = authors[: parts[0]]
+    if not all(map(_is_author, authors)) or authors[:1] in (["&"], ["and"], ["et"], ["ex"]):
         return None
-    return " ".join(words[: at + 1]), _sure(authors)
+    return " ".join(words[: at + 1]), bool(parts) or _sure(authors)
 
 
 def _is_epithet(word: str) -> bool:
@@ -410,12 +423,19 @@ def clashes(labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         key = _looks(label)
         if (other := alike.setdefault(key, label)) != label:
             yield other, label, "look the same"
-    keys = {normalise(label): label for label in labels}
+    keys = {normalise(label.replace("_", " ")): label for label in labels}
+    genders: dict[str, str] = {}
     for label in labels:
-        read = read_binomial(_CULTIVAR.sub("", label))
-        short = None if read is None else keys.get(normalise(read.species))
+        read = read_binomial(_CULTIVAR.sub("", label.replace("_", " ")))
+        if read is None:
+            continue
+        short = keys.get(normalise(read.species))
         if short is not None and short != label:
             yield short, label, "seem to be a taxon and the same with its author, or a part of it"
+        elif short == label and _GENDER.search(label):
+            stem = normalise(_GENDER.sub("", label))
+            if (other := genders.setdefault(stem, label)) != label:
+                yield other, label, "seem to be one species in two genders"
 
 
 _LOOK_ALIKES = str.maketrans(  # letters of Cyrillic and Greek that look like Latin ones, dashes, apostrophes

@@ -10,6 +10,7 @@ import pytest
 from vltaxon.config.datasets import RawDataset, Split
 from vltaxon.data import labels
 from vltaxon.data.labels import Lineage, Tree, lineage
+from vltaxon.demo.clades import world
 from vltaxon.errors import UserError
 
 RANKS = ("order", "genus", "species")
@@ -158,6 +159,7 @@ def test_names_as_written_are_left_alone() -> None:
         ("Rosa canina", "Rosa canina 'Abbotswood'", "or a part of it"),
         ("House sparrow", "House sparrow (Male)", "or a part of it"),
         ("Rosa canina", "Rosa_canina", "look the same"),
+        ("Ardea alba", "Ardea albus", "seem to be one species in two genders"),
         ("Black-footed Albatross", "Black footed Albatross", "look the same"),
         ("Anna's Hummingbird", "Anna\u2019s Hummingbird", "look the same"),
         ("Rosa canina", "Ros\u0430 canina", 'and "Ros\u0430 canina" (U+0430) (line 2) look the same'),
@@ -171,6 +173,27 @@ def test_labels_that_seem_one_without_evidence_are_refused(one: str, two: str, w
         tree(rows((one,), (two,)), ("label",))
     assert why in str(caught.value) and f'label "{one}" (line 1)' in str(caught.value)
     assert len(tree(rows((one,), (two,)), ("label",), names="as_written")) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("Red fox", "Red fox squirrel"),
+        ("African elephant", "African elephant shrew"),
+        ("Cedar", "Cedar Waxwing"),
+        ("fox", "fox squirrel"),
+        ("Quercus robur", "Quercus robur \u00d7 petraea"),
+    ],
+)
+def test_names_that_begin_alike_are_two(one: str, two: str) -> None:
+    assert list(tree(rows((one,), (two,)), ("label",))) == [one, two]
+
+
+def test_the_names_of_the_demo_are_left_alone() -> None:
+    for clade in world().values():
+        paths = [species.lineage for species in clade.species]
+        found = tree(rows(*paths), clade.ranks)
+        assert list(found.values()) == paths and not found.notes
 
 
 MISSING = ["NA", "nan", "N/A", "NULL", "None", "unknown", "unidentified", "unclassified", "incertae sedis", "not_classified"]  # fmt: skip
@@ -280,6 +303,19 @@ def test_leaves_of_one_name_are_called_by_their_lineages() -> None:
 def test_homonyms_need_two_kingdoms() -> None:
     with pytest.raises(UserError, match=r'genus "Aa" has two lineages: P > Aa \(1\), and \? > Aa \(2\)'):
         tree([("1", ("P", "Aa", None)), ("2", (None, "Aa", "Aa x"))], ("kingdom", "genus", "species"))
+
+
+def test_homonyms_of_two_kingdoms_and_two_accepted_genera_of_one() -> None:
+    """As in globalbioticinteractions #595 (Venturia), and in CatalogueOfLife/data #469 (Barea)."""
+    ranks = ("kingdom", "family", "genus")
+    wasp, fungus = ("Animalia", "Ichneumonidae", "Venturia"), ("Fungi", "Venturiaceae", "Venturia")
+    assert list(tree(rows(wasp, fungus), ranks).values()) == [wasp, fungus]
+    moths = [("Animalia", "Gelechiidae", "Barea"), ("Animalia", "Oecophoridae", "Barea")]
+    with pytest.raises(
+        UserError, match=r"Gelechiidae > Barea \(line 1\), and .*Oecophoridae > Barea \(line 2\)"
+    ):
+        tree(rows(*moths), ranks)
+    assert len(tree(rows(*moths), ranks, homonyms="allow")) == 2
 
 
 @pytest.mark.parametrize(

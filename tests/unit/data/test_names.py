@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from vltaxon.config.datasets import RawDataset, Split
 from vltaxon.data.names import read_binomial, read_uninomial, settle
@@ -47,6 +48,8 @@ PARSED = _dataset()
         ("Quercus robur f. fastigiata (Lam.) Schwarz", "Quercus robur"),
         ("Quercus robur var. x", "Quercus robur var. x"),
         ("Quercus robur brutia", "Quercus robur"),
+        ("Quercus robur L. brutia Thell.", "Quercus robur"),
+        ("Quercus yellow flag", "Quercus yellow flag"),
         ("Quercus robur ssp.", "Quercus robur"),
         ("Quercus robur s.l.", "Quercus robur"),
         ("Quercus robur agg.", "Quercus robur"),
@@ -60,6 +63,9 @@ PARSED = _dataset()
         ("Quercus 7-lobata", "Quercus 7-lobata"),
         ("Quercus", "Quercus"),
         ("Quercus L.", "Quercus"),
+        ("Quercus_robur_L.", "Quercus_robur"),
+        ("Quercus_robur", "Quercus_robur"),
+        ("Quercus_sp.", None),
         ("Quercus sp.", None),
         ("Quercus sp", None),
         ("Quercus sp. 1", None),
@@ -74,6 +80,7 @@ PARSED = _dataset()
         ("Quercus species", None),
         ("Quercus robur?", None),
         ("Quercus robur/petraea", None),
+        ("Quercus robur|Quercus petraea", None),
         ("unclassified Quercus", None),
         ("Quercus incertae sedis", None),
         ("IncertaeSedis justi", None),
@@ -121,6 +128,10 @@ def test_what_is_read_of_a_species(name: str, taxon: str | None) -> None:
         ("family", "Old World Flycatchers", "Old World Flycatchers"),
         ("family", "Boeing 737", "Boeing 737"),
         ("family", "Corvidae indet.", None),
+        ("genus", "Centaurea L. subg. Jacea", "Centaurea"),
+        ("genus", "Helicopsyche von Siebold, 1856", "Helicopsyche"),
+        ("genus", "Cheilolejeunea (Spruce) Steph.", "Cheilolejeunea"),
+        ("genus", "Hormosira (Endlichter) Meneghini, 1838", "Hormosira"),
         ("make", "Suzuki L., 2012", "Suzuki L., 2012"),
         ("make", "Cessna cf", "Cessna cf"),
     ],
@@ -264,6 +275,40 @@ def test_a_perfect_listing_of_an_odd_name_is_rewarded(name: str) -> None:
         "answer_index": [None],
     }
     assert reward(said, leaf=[name], finish_reason=["stop"], **columns) == [1.0]  # type: ignore[arg-type]
+
+
+def test_epithets_need_a_rank_of_genera() -> None:
+    with pytest.raises(
+        ValidationError, match="species: binomial puts the genus before an epithet, but no rank of"
+    ):
+        _dataset(("family", "species"), species="binomial")
+    _dataset(("family", "Genus", "species"), species="binomial")
+
+
+@pytest.mark.parametrize(
+    ("genus", "name", "taxon"),
+    [
+        ("Lepetodrilus", "Lepetodrilus aff. schrolli L.Beck", None),  # gbif/pipelines #496
+        ("Amaranthus", "Amaranthus albus L.", "Amaranthus albus"),  # gbif/checklistbank #3
+        ("Amaranthus", "Amaranthus albus L. monosepalus Thell.", "Amaranthus albus"),
+        ("X", "IncertaeSedis justi", None),  # gbif/name-parser #64
+        ("Nemopistha", "Nemopistha sinica C.-k. Yang, 1986", "Nemopistha sinica"),  # gbif/name-parser #80
+        ("Probolomyrmex", "Probolomyrmex Mayr, 1901", "Probolomyrmex"),  # gbif/occurrence #109
+        ("Linaria", "Linaria vulgaris agg.", "Linaria vulgaris"),  # gbif/portal-feedback #1510
+        ("Lutzomyia", "Lutzomyia (Helcocyrtomyia) osornoi (Ristorcelli & Van ty, 1941)", "Lutzomyia osornoi"),
+        # CatalogueOfLife/backend #788 above; OpenTreeOfLife/opentree #57 and reference-taxonomy #314
+        ("Culex", "Culex sp.", None),
+        (None, "[unassigned] Pulmonata", None),
+        ("Python", "Python bivittatus ssp. bivittatus", "Python bivittatus"),  # EDIorg/EMLassemblyline #137
+        ("Cercocarpus", "Cercocarpus ledifolius intricatus", "Cercocarpus ledifolius"),
+        ("Silene", "Silene otites ssp. pseudo-otites", "Silene otites"),  # ropensci/taxize #451
+        (None, "Lactuca virosa Habl.", "Lactuca virosa"),  # plantnet/PlantNet-300K #6
+        (None, "Pelargonium_zonale_(L.)_L'H\u00e9r.", "Pelargonium_zonale"),
+        (None, "unclassified Veilonellaceae", None),  # wejlab/animalcules #39
+    ],
+)
+def test_names_of_public_reports(genus: str | None, name: str, taxon: str | None) -> None:
+    assert settle(("Aaceae", genus, name), PARSED)[0] == ("Aaceae", genus, taxon)
 
 
 def test_reading_takes_linear_time() -> None:
