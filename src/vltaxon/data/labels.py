@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vltaxon import taxonomy
-from vltaxon.data.names import WAYS, Change, clashes, lone, place_of, settle
+from vltaxon.data.names import WAYS, Change, clashes, lone, places, settle
 from vltaxon.errors import UserError, listed
 
 if TYPE_CHECKING:
@@ -132,17 +132,14 @@ def _settled(
             settled[path], changes[path] = settle(path, dataset)
         except UserError as error:
             raise UserError(f"{origin}: {error}") from error
-    place = place_of(dataset.ranks, "genus")
-    if dataset.names == "parsed" and place is not None and place + 1 < len(dataset.ranks):
+    genus, species = places(dataset.ranks)
+    if dataset.names == "parsed" and genus is not None and genus < species:
         # "Quercus" in the column of its species is of no species, where others of them have names
-        full = {
-            path[place] for path in settled.values() if str(path[place + 1]).startswith(f"{path[place]} ")
-        }
+        full = {path[genus] for path in settled.values() if str(path[species]).startswith(f"{path[genus]} ")}
         for raw, path in settled.items():
-            genus = path[place]
-            if genus is not None and genus == path[place + 1] and genus in full:
-                settled[raw] = (*path[: place + 1], None, *path[place + 2 :])
-                changes[raw].append(Change(place + 2, "missing", genus, None))
+            if (name := path[genus]) is not None and name == path[species] and name in full:
+                settled[raw] = (*path[:species], None, *path[species + 1 :])
+                changes[raw].append(Change(species + 1, "missing", name, None))
     for raw, path in settled.items():
         if not any(path):
             words = ", ".join(taxonomy.seen(name) for name in raw if name is not None)
@@ -155,17 +152,16 @@ def _settled(
 
 def _demand_species(settled: Mapping[Lineage, Lineage], dataset: "RawDataset") -> None:
     """Ask what the last rank is, if it may be epithets: "alba" of Rosa and of Tyto would be one label."""
-    genus, ranks = place_of(dataset.ranks, "genus"), dataset.ranks
-    last = place_of(ranks, "species") or len(ranks) - 1
-    if dataset.species is not None or genus is None or genus >= last:
+    genus, species = places(dataset.ranks)
+    if dataset.species is not None or genus is None or genus >= species:
         return
-    named = [(path[genus], name) for path in settled.values() if (name := path[last]) is not None]
+    named = [(path[genus], name) for path in settled.values() if (name := path[species]) is not None]
     if named and all(lone(name) for _, name in named) and any((g or "")[:1].isupper() for g, _ in named):
         some = listed(sorted({name for _, name in named}))
         raise UserError(
-            f"{ranks[last]}: all are single words in lower case ({some}). If they are epithets, write "
-            "`species: binomial` in the data set's file, and each is put behind its genus; if they are whole "
-            "names, `species: as_written`"
+            f"{dataset.ranks[species]}: all are single words in lower case ({some}). If they are epithets, "
+            "write `species: binomial` in the data set's file, and each is put behind its genus; if they are "
+            "whole names, `species: as_written`"
         )
 
 
@@ -174,12 +170,12 @@ def _demand_exclusive(paths: Mapping[Lineage, str], dataset: "RawDataset") -> No
     if dataset.names == "as_written":
         return
     for level, rank in enumerate(dataset.ranks):
-        places: dict[str, str] = {}
+        origins: dict[str, str] = {}
         for path, origin in paths.items():
             if (taxon := path[level]) is not None:
-                places.setdefault(taxon, origin)
-        for one, two, why in clashes(list(places)):
-            first, second = (f"{taxonomy.seen(name)} ({places[name]})" for name in (one, two))
+                origins.setdefault(taxon, origin)
+        for one, two, why in clashes(list(origins)):
+            first, second = (f"{taxonomy.seen(name)} ({origins[name]})" for name in (one, two))
             raise UserError(
                 f"{rank} {first} and {second} {why}; they would be options of one question. Write the taxon "
                 "in one way in the labels, or `names: as_written` in the data set's file if they are two taxa"

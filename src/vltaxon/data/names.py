@@ -140,47 +140,53 @@ def tidy(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", _DROPPED.sub("", name)).split())
 
 
-def place_of(ranks: Sequence[str], name: str) -> int | None:
-    """Return the place of a rank, whatever its case; None where there is none of the name."""
-    return next((place for place, rank in enumerate(ranks) if rank.casefold() == name), None)
+def places(ranks: Sequence[str]) -> tuple[int | None, int]:
+    """Return the places of the genus, None where there is none, and of the species: else the last rank."""
+    known = {rank.casefold(): place for place, rank in enumerate(ranks)}
+    return known.get("genus"), known.get("species", len(ranks) - 1)
 
 
 class _Row:
+    """The cells of a row, on the way to the taxa that they name."""
+
     def __init__(self, path: "Lineage", dataset: "RawDataset") -> None:
         self.ranks, self.dataset, self.changes = dataset.ranks, dataset, list[Change]()
-        self.genus = place_of(self.ranks, "genus")
-        last = place_of(self.ranks, "species")
-        self.species = len(self.ranks) - 1 if last is None else last
-        self.parsed = dataset.names == "parsed"
-        # "Lactuca_virosa_L." is read as with spaces, and is "Lactuca_virosa"
-        self.joined = [self.parsed and name is not None and "_" in name and " " not in name for name in path]
-        self.taxa = [
-            name.replace("_", " ") if name is not None and joined else name
-            for name, joined in zip(path, self.joined, strict=True)
-        ]
+        self.genus, self.species = places(dataset.ranks)
+        self.taxa = list(path)
+        self.joined = [False] * len(path)
 
     def settle(self) -> "tuple[Lineage, list[Change]]":
+        parsed = self.dataset.names == "parsed"
+        self._clear(parsed)
+        if parsed:
+            # "Lactuca_virosa_L." is read as with spaces, and is "Lactuca_virosa"
+            self.joined = [name is not None and "_" in name and " " not in name for name in self.taxa]
+            self.taxa = [
+                name.replace("_", " ") if name is not None and joined else name
+                for name, joined in zip(self.taxa, self.joined, strict=True)
+            ]
+            for place in filter(self._uninomial, range(len(self.taxa))):
+                self._read_uninomial(place)
+        if self.dataset.species == "binomial":
+            self._compose()
+        if parsed:
+            for place in range(self.species, len(self.taxa)):
+                if not self._uninomial(place):
+                    self._read_binomial(place)
+        return tuple(self._joined(place, name) for place, name in enumerate(self.taxa)), self.changes
+
+    def _clear(self, parsed: bool) -> None:
+        """Empty the cells that name no taxon, and take what nobody sees out of the others."""
         words = MISSING if self.dataset.missing is None else self.dataset.missing
         missing, placeholders = _missing(words)
         for place, name in enumerate(self.taxa):
             if name is None:
                 continue
-            key = normalise(name).replace("_", " ")
-            if not key or key in missing or (self.parsed and placeholders.search(key.strip("[]()"))):
+            key = normalise(name).replace("_", " ").strip()
+            if not key or key in missing or (parsed and placeholders.search(key.strip("[]()"))):
                 self._change(place, "missing", None)
-            elif self.parsed:
+            elif parsed:
                 self._change(place, "spelt", tidy(name))
-        if self.parsed:
-            for place in range(len(self.taxa)):
-                if self._uninomial(place):
-                    self._read_uninomial(place)
-        if self.dataset.species == "binomial":
-            self._compose()
-        if self.parsed:
-            for place in range(self.species, len(self.taxa)):
-                if not self._uninomial(place):
-                    self._read_binomial(place)
-        return tuple(self._joined(place, name) for place, name in enumerate(self.taxa)), self.changes
 
     def _joined(self, place: int, name: str | None) -> str | None:
         return name.replace(" ", "_") if name is not None and self.joined[place] else name
@@ -245,12 +251,9 @@ class _Row:
             return
         read = read_binomial(name)
         if read is None:
-            if (
-                genus is not None
-                and (alone := read_uninomial(name))
-                and normalise(alone[0]) == normalise(genus)
-            ):
-                self._change(place, "authored", alone[0])
+            alone, _ = read_uninomial(name) or ("", False)
+            if genus is not None and normalise(alone) == normalise(genus):
+                self._change(place, "authored", alone)
             return
         known = genus is not None and _same_genus(read.genus, genus)
         if not (known or read.sure):
@@ -311,6 +314,7 @@ class Binomial:
     """A scientific name of a species or of a taxon below it.
 
     Attributes:
+        genus: as written, `Q.` for one.
         head: genus with the sign of a hybrid genus, if it is one.
         epithet: of the species, with the sign of a hybrid, if it is one.
         below: what follows of ranks below, each behind its marker.
@@ -361,7 +365,7 @@ def read_binomial(name: str) -> Binomial | None:
     if not _is_epithet(words[at].removeprefix(_SIGN)):
         return None
     epithet, at = sign + words[at], at + 1
-    below, authors = list[str](), list[str]()
+    below, authors, dated = list[str](), list[str](), _DATED.search(text) is not None
     while at < len(words):
         word, following = words[at], words[at + 1] if at + 1 < len(words) else None
         if word in _OPEN - _MARKERS:
@@ -372,7 +376,7 @@ def read_binomial(name: str) -> Binomial | None:
             at, sure = at + 1, True
         elif _is_epithet(word) and _LATIN.search(word) and _LATIN.search(epithet):
             below, at = [*below, word], at + 1  # "Canis lupus familiaris", but not "Red fox squirrel"
-        elif _is_author(word) or (authors and _DATED.search(text) is not None):
+        elif _is_author(word) or (authors and dated):
             authors, at = [*authors, word], at + 1
         else:
             return None
@@ -392,7 +396,7 @@ def read_uninomial(name: str) -> tuple[str, bool] | None:
     parts = [place for place, word in enumerate(authors) if word in _PARTS]
     if parts:  # "Centaurea L. subg. Jacea"
         authors = authors[: parts[0]]
-    if not all(map(_is_author, authors)) or authors[:1] in (["&"], ["and"], ["et"], ["ex"]):
+    if not all(map(_is_author, authors)) or (authors and _JOINED.issuperset(authors)):
         return None
     return " ".join(words[: at + 1]), bool(parts) or _sure(authors)
 

@@ -182,6 +182,7 @@ def test_labels_that_seem_one_without_evidence_are_refused(one: str, two: str, w
         ("African elephant", "African elephant shrew"),
         ("Cedar", "Cedar Waxwing"),
         ("fox", "fox squirrel"),
+        ("a__b", "a b c"),
         ("Quercus robur", "Quercus robur \u00d7 petraea"),
     ],
 )

@@ -103,6 +103,7 @@ PARSED = _dataset()
         ("kite (bird of prey)", "kite (bird of prey)"),
         ("Fender stratocaster Squier 1962", "Fender stratocaster Squier 1962"),
         ("chair", "chair"),
+        ("a__b_", "a__b_"),
         ("\u767d\u3044 \u30d0\u30e9 \u82b1", "\u767d\u3044 \u30d0\u30e9 \u82b1"),
     ],
 )
