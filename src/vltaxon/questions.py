@@ -8,10 +8,11 @@ import numpy.typing as npt
 import polars as pl
 
 from vltaxon import schemas
+from vltaxon.errors import UserError
 from vltaxon.provenance import read_frame, write_frame
 from vltaxon.seeded import draw_numbers, stretch
 from vltaxon.tasks.questions import DrawTask
-from vltaxon.taxonomy import Taxonomy
+from vltaxon.taxonomy import Taxonomy, normalise, seen
 
 WRONG = 3  # distractors of a question
 
@@ -54,15 +55,27 @@ class Chosen:
 def levels(taxonomy: Taxonomy, leaves: Sequence[str] | pl.Series) -> Iterator[Level]:
     """Yield the levels of a taxonomy for images.
 
+    Homonyms of a level are one label, so that none is ever a wrong option of another.
+
     Args:
         taxonomy: of the data set.
         leaves: of the images; one without taxon at a level is not asked there.
+
+    Raises:
+        UserError: two labels of a level are one taxon in two spellings, of which one would be wrong.
     """
     column = pl.Series("leaf", leaves, pl.String)
     kinds = column.unique().sort()
     kind = column.cast(pl.Enum(kinds)).to_physical().to_numpy()
     for number, rank in enumerate(taxonomy.ranks, start=1):
         labels = taxonomy.labels(number)
+        spelt: dict[str, str] = {}
+        for label in labels:
+            if (other := spelt.setdefault(normalise(label), label)) != label:
+                raise UserError(
+                    f"{rank} {seen(other)} and {seen(label)} are one taxon, and cannot be options of one "
+                    "question; spell it in one way in the labels"
+                )
         index: dict[str | None, int] = {label: place for place, label in enumerate(labels)}
         places = [index.get(taxonomy.taxon(leaf, number), -1) for leaf in kinds]
         truth = np.array(places, dtype=np.int64)[kind]

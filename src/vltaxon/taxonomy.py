@@ -15,20 +15,37 @@ LONGEST = 200  # characters of a name
 MARK = re.compile(r"<[^<>\s]+>")  # <think>, <|im_end|>, <image>: our marks, and the tokenizers'
 _SPACES = re.compile(r"\s+")
 _REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # makes a text look like another
+# An accented letter, a sign of a hybrid or an apostrophe of UTF-8, read as Latin-1 or Windows-1252
+_MISREAD = re.compile("[\u00c2\u00c3][\u00a0-\u00bf]|\u00c3\u2014|\u00e2\u20ac[\u02dc\u201c\u201d\u2122]")
+# Not seen, though Unicode calls them no characters of format: joiners, fillers, selectors of variants.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 def normalise(name: str) -> str:
     """Return the key under which two spellings of a taxon are the same.
 
-    NFC, case-folded, without characters that only format (soft hyphens, zero-width ones, marks of direction),
-    single spaces, outer spaces and one final full stop dropped.
+    NFC, case-folded, without characters that are not seen (soft hyphens, zero-width ones, marks of
+    direction), single spaces, outer spaces and one final full stop dropped. The sign of a hybrid is an x.
     """
     if not name.isprintable():
         name = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
-    if len(name) <= 5 * LONGEST:  # a longer text is no name, and takes NFC a time that grows as its square
-        name = unicodedata.normalize("NFC", name)
+    if not name.isascii():
+        name = _UNSEEN.sub("", name).replace("\u00d7", " x ")
+        if (
+            len(name) <= 5 * LONGEST
+        ):  # a longer text is no name, and takes NFC a time that grows as its square
+            name = unicodedata.normalize("NFC", name)
     key = _SPACES.sub(" ", name.casefold()).strip()
     return key.removesuffix(".").rstrip()
+
+
+def seen(name: str) -> str:
+    """Return a name in quotes, with the code points of what is not plain in it, as `"Ros\u00e9" (U+00E9)`."""
+    odd = dict.fromkeys(f"U+{ord(letter):04X}" for letter in name if not " " <= letter <= "~")
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+    return f'"{shown}"' + (f" ({', '.join(odd)})" if odd else "")
 
 
 def find_flaw(name: str) -> str | None:
@@ -40,6 +57,10 @@ def find_flaw(name: str) -> str | None:
     for letter in name:
         if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or _REORDERING.match(letter):
             return f"holds the control character U+{ord(letter):04X}"
+    if "\ufffd" in name:
+        return "holds U+FFFD, which stands for a letter that was lost"
+    if (letters := _MISREAD.search(name)) is not None:
+        return f"holds {seen(letters.group())}, as UTF-8 does that was read as Latin-1"
     if (mark := MARK.search(name)) is not None:
         return f"holds {mark.group()}, which is read as a mark of a prompt or an answer"
     return None
@@ -89,13 +110,24 @@ class Taxonomy:
         return next(taxon for taxon in reversed(self.lineages[leaf]) if taxon is not None)
 
     @cached_property
-    def _by_key(self) -> dict[str, str | None]:
-        found: dict[str, str | None] = {}
+    def _by_key(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
         for leaf in self.lineages:
-            key = normalise(self.name(leaf))
-            found[key] = None if key in found else leaf  # a name shared by two leaves identifies neither
+            found.setdefault(normalise(self.name(leaf)), []).append(leaf)
         return found
 
     def find(self, name: str) -> str | None:
         """Return the leaf that a written name means, by `normalise`; None where unknown or ambiguous."""
-        return self._by_key.get(normalise(name))
+        leaves = self._by_key.get(normalise(name), [])
+        return leaves[0] if len(leaves) == 1 else None  # a name shared by two leaves identifies neither
+
+    def place(self, name: str) -> tuple[str | None, ...] | None:
+        """Return the taxa that a written name of a leaf tells, root first; None where it is no leaf's.
+
+        Of homonyms these are the taxa that they share: the name itself, and what is above both.
+        """
+        leaves = self._by_key.get(normalise(name))
+        if leaves is None:
+            return None
+        levels = zip(*(self.lineages[leaf] for leaf in leaves), strict=True)
+        return tuple(taxa[0] if len(set(taxa)) == 1 else None for taxa in levels)

@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import chisquare
 
 from vltaxon import schemas
+from vltaxon.errors import UserError
 from vltaxon.provenance import read_parquet, write_parquet
 from vltaxon.questions import Chosen, assemble, draw, drawn, levels
 from vltaxon.tasks.questions import DrawTask
@@ -167,3 +168,21 @@ def test_a_level_that_no_image_has() -> None:
     images = pl.DataFrame({"image_id": ["a"], "split": ["test"]})
     chosen = [(level, drawn(level, ["a"] if len(level.rows) else [], 0)) for level in levels(tree, ["s"])]
     assert assemble(images, chosen, [1, 2], 0, "drawn")["level"].to_list() == [2]
+
+
+def test_homonyms_are_one_label_and_no_options_of_each_other() -> None:
+    paths = {f"K > {f} > Aus": ("K", f, "Aus") for f in ("f", "g")} | {n: ("K", "f", n) for n in ("B", "C")}
+    images = pl.DataFrame({"image_id": list("abcd"), "split": ["test"] * 4})
+    level = list(levels(Taxonomy(("kingdom", "family", "genus"), paths), list(paths)))[-1]
+    assert level.labels == ["Aus", "B", "C"]
+    table = assemble(images, [(level, drawn(level, list("abcd"), 0))], [3], 0, "drawn")
+    for asked in table.to_dicts():
+        assert sorted(asked["options"]) == ["Aus", "B", "C"]
+    assert [q["options"][q["answer_index"]] for q in table.to_dicts()] == ["Aus", "Aus", "B", "C"]
+
+
+@pytest.mark.parametrize("other", ["Rosa alba.", "rosa Alba", "Rosa\u200b alba"])
+def test_two_spellings_of_a_taxon_are_no_options(other: str) -> None:
+    tree = Taxonomy(("species",), {"a": ("Rosa alba",), "b": (other,)})
+    with pytest.raises(UserError, match="are one taxon, and cannot be options of one question"):
+        list(levels(tree, ["a", "b"]))

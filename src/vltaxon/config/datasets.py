@@ -111,6 +111,20 @@ class RawDataset(Closed):
         description="Share of the chosen images that may be broken or absent; beyond it ingest stops.",
     )
     ranks: tuple[Shown, ...] = Field(min_length=1, description="Names of the levels, root first.")
+    names: Literal["parsed", "as_written"] = Field(
+        "parsed",
+        description="Whether scientific names are read down to their taxon (without authors, of the species, "
+        "`sp.` and `cf.` as missing), or are taken as written.",
+    )
+    missing: tuple[str, ...] | None = Field(
+        None, description="Words of cells that name no taxon, in place of those that docs/data.md lists."
+    )
+    species: Literal["binomial", "as_written"] | None = Field(
+        None, description="Whether an epithet alone, as the species, is put behind its genus."
+    )
+    homonyms: Literal["refuse", "allow"] = Field(
+        "refuse", description="Whether a name may be that of two taxa of a kingdom."
+    )
     train: Split | None = Field(None, description="Images to learn from.")
     test: Split = Field(description="Images to be scored on.")
 
@@ -133,6 +147,11 @@ class RawDataset(Closed):
     def _has_what_its_reader_needs(self) -> Self:
         if found := doubles(self.ranks):
             raise ValueError(f"ranks: {', '.join(found)}")
+        if self.species == "binomial" and "genus" not in map(str.casefold, self.ranks):
+            ranks = list(self.ranks)
+            raise ValueError(
+                f"species: binomial puts the genus before an epithet, but no rank of {ranks} is genus"
+            )
         for split in self.splits.values():
             keys = [key for key in ("archive", "folder", "table") if getattr(split, key) is not None]
             if keys != [self.reader.TAKES]:

@@ -40,6 +40,8 @@ def ingest(task: IngestTask) -> None:
         demand_unchanged(table)
     dataset, archives = task.dataset, located(task.dataset, task.archives)
     lineages, labelled = dataset.reader.read(dataset, archives)
+    for note in lineages.notes:
+        print(note)
     chosen = _chosen(dataset, labelled, task.seed)
     placed, lost = _placed(chosen, archives)
     measured, broken = _measured(placed, task.threads)
@@ -52,7 +54,8 @@ def ingest(task: IngestTask) -> None:
                 "archives"
             )
     facts = {"rule": "ingest", "source": dataset.source, "seed": task.seed}
-    write_parquet(taxa_table(lineages, dataset.ranks), task.taxa, schemas.TAXA, **facts)
+    notes = {"names": [note.partition("\n")[0] for note in lineages.notes]} if lineages.notes else {}
+    write_parquet(taxa_table(lineages, dataset.ranks), task.taxa, schemas.TAXA, **facts, **notes)
     write_frame(kept.sort("image_id"), task.images, schemas.IMAGES, **facts)
     rejected = pl.concat([lost, broken, leaked]).sort("archive", "member", maintain_order=True)
     write_frame(rejected, task.rejected, schemas.REJECTED, **facts)

@@ -1,11 +1,16 @@
 """What every source hands to `ingest`: leaves with their lineages, and labelled members of the archives."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vltaxon import taxonomy
-from vltaxon.errors import UserError
+from vltaxon.data.names import WAYS, Change, clashes, lone, places, settle
+from vltaxon.errors import UserError, listed
+
+if TYPE_CHECKING:
+    from vltaxon.config.datasets import RawDataset
 
 Lineage = tuple[str | None, ...]
 
@@ -44,47 +49,198 @@ def lineage(row: Mapping[str, object], ranks: Iterable[str], where: str, partial
     return tuple(taxa)
 
 
-def tree(lineages: Iterable[tuple[str, Lineage]], ranks: tuple[str, ...]) -> dict[str, Lineage]:
-    """Check that (origin, lineage) pairs form a tree, and return leaf -> lineage.
+class Tree(dict[str, Lineage]):
+    """Leaf -> lineage.
 
-    A leaf is called by its most specific taxon. Where two lineages end in one name (homonyms of two kingdoms;
-    a genus called like its species), these leaves are called by their whole lineages, joined by ` > `.
+    Attributes:
+        called: leaf of each lineage, as the source gave it.
+        notes: what was changed or told apart in the labels: a head line each, then the names in question.
+    """
+
+    def __init__(self, lineages: Mapping[str, Lineage], called: Mapping[Lineage, str], notes: Sequence[str]):
+        super().__init__(lineages)
+        self.called, self.notes = called, notes
+
+
+def tree(lineages: Iterable[tuple[str, Lineage]], dataset: "RawDataset") -> Tree:
+    """Read the names of (origin, lineage) pairs, and check that these form a tree.
+
+    Names are read as `names.settle` says, and spellings of one taxon (`taxonomy.normalise`) become the first
+    of them. A leaf is called by its most specific taxon. Where two lineages end in one name (homonyms; a
+    genus called like its species), these leaves are called by their whole lineages, joined by ` > `.
 
     Args:
         lineages: where each was read, for messages, and its taxa, root first.
-        ranks: names of the levels.
+        dataset: its ranks, and how its names are read.
 
     Raises:
-        UserError: a text can name no taxon, or a taxon has two parents or two spellings. The codes of
-            nomenclature let names recur in another kingdom only, so there they are two taxa.
+        UserError: a text can name no taxon, a row names none, species are epithets and nothing says so, two
+            labels of a level do not exclude each other, or a taxon has two parents. The codes of
+            nomenclature let names recur in another kingdom, so there they are two taxa; within one they are
+            where `homonyms: allow` says so.
     """
-    seen: dict[tuple[int, str], dict[Lineage, str]] = {}
+    rows = list(lineages)
+    origins: dict[Lineage, str] = {}
+    for origin, path in rows:
+        origins.setdefault(path, origin)
+    _demand_names(origins, dataset)
+    settled, changes = _settled(origins, dataset)
+    _demand_species(settled, dataset)
+    first: dict[tuple[int, str], str] = {}
     paths: dict[Lineage, str] = {}
-    for origin, path in lineages:
-        if path in paths:
-            continue
+    given: dict[Lineage, Lineage] = {}
+    for raw, path in settled.items():
+        shown = tuple(
+            None if taxon is None else first.setdefault((level, taxonomy.normalise(taxon)), taxon)
+            for level, taxon in enumerate(path)
+        )
+        for level, (before, after) in enumerate(zip(path, shown, strict=True), start=1):
+            if before is not None and before != after:
+                changes[raw].append(Change(level, "spelt", before, after))
+        given[raw] = shown
+        paths.setdefault(shown, origins[raw])
+    _demand_exclusive(paths, dataset)
+    homonyms = _demand_parents(paths, dataset)
+    names = {path: next(taxon for taxon in reversed(path) if taxon is not None) for path in paths}
+    count = Counter(names.values())
+    leaves = {path: name if count[name] == 1 else _written(path) for path, name in names.items()}
+    cells = Counter(path for _, path in rows)
+    return Tree(
+        {leaf: path for path, leaf in leaves.items()},
+        {raw: leaves[path] for raw, path in given.items()},
+        [*_told(changes, cells, dataset.ranks), *homonyms],
+    )
+
+
+def _demand_names(origins: Mapping[Lineage, str], dataset: "RawDataset") -> None:
+    """Refuse what can name no taxon; a cell in which nothing is seen is an empty one."""
+    for path, origin in origins.items():
+        for rank, taxon in zip(dataset.ranks, path, strict=True):
+            flaw = taxonomy.find_flaw(taxon) if taxon and taxonomy.normalise(taxon) else None
+            if taxon is not None and flaw is not None:
+                shown = taxonomy.seen(taxon[:60])
+                raise UserError(f"{origin}: {rank} {shown} {flaw}; write it otherwise in the labels")
+
+
+def _settled(
+    origins: Mapping[Lineage, str], dataset: "RawDataset"
+) -> tuple[dict[Lineage, Lineage], dict[Lineage, list[Change]]]:
+    """Return the taxa that each lineage names, and what was changed for it."""
+    settled, changes = dict[Lineage, Lineage](), dict[Lineage, list[Change]]()
+    for path, origin in origins.items():
+        try:
+            settled[path], changes[path] = settle(path, dataset)
+        except UserError as error:
+            raise UserError(f"{origin}: {error}") from error
+    genus, species = places(dataset.ranks)
+    if dataset.names == "parsed" and genus is not None and genus < species:
+        # "Quercus" in the column of its species is of no species, where others of them have names
+        full = {path[genus] for path in settled.values() if str(path[species]).startswith(f"{path[genus]} ")}
+        for raw, path in settled.items():
+            if (name := path[genus]) is not None and name == path[species] and name in full:
+                settled[raw] = (*path[:species], None, *path[species + 1 :])
+                changes[raw].append(Change(species + 1, "missing", name, None))
+    for raw, path in settled.items():
+        if not any(path):
+            words = ", ".join(taxonomy.seen(name) for name in raw if name is not None)
+            raise UserError(
+                f"{origins[raw]}: names no taxon ({words} counts as nothing); leave the row out, give it one "
+                "rank at least, or see `missing` and `names` of the data set's file"
+            )
+    return settled, changes
+
+
+def _demand_species(settled: Mapping[Lineage, Lineage], dataset: "RawDataset") -> None:
+    """Ask what the last rank is, if it may be epithets: "alba" of Rosa and of Tyto would be one label."""
+    genus, species = places(dataset.ranks)
+    if dataset.species is not None or genus is None or genus >= species:
+        return
+    named = [(path[genus], name) for path in settled.values() if (name := path[species]) is not None]
+    if named and all(lone(name) for _, name in named) and any((g or "")[:1].isupper() for g, _ in named):
+        some = listed(sorted({name for _, name in named}))
+        raise UserError(
+            f"{dataset.ranks[species]}: all are single words in lower case ({some}). If they are epithets, "
+            "write `species: binomial` in the data set's file, and each is put behind its genus; if they are "
+            "whole names, `species: as_written`"
+        )
+
+
+def _demand_exclusive(paths: Mapping[Lineage, str], dataset: "RawDataset") -> None:
+    """Refuse labels of a level of which one is the other, or a part of it: both would be options."""
+    if dataset.names == "as_written":
+        return
+    for level, rank in enumerate(dataset.ranks):
+        origins: dict[str, str] = {}
+        for path, origin in paths.items():
+            if (taxon := path[level]) is not None:
+                origins.setdefault(taxon, origin)
+        for one, two, why in clashes(list(origins)):
+            first, second = (f"{taxonomy.seen(name)} ({origins[name]})" for name in (one, two))
+            raise UserError(
+                f"{rank} {first} and {second} {why}; they would be options of one question. Write the taxon "
+                "in one way in the labels, or `names: as_written` in the data set's file if they are two taxa"
+            )
+
+
+def _demand_parents(paths: Mapping[Lineage, str], dataset: "RawDataset") -> list[str]:
+    """Refuse a taxon with two parents, unless it is two taxa; return notes of the homonyms of a kingdom."""
+    ranks = dataset.ranks
+    seen: dict[tuple[int, str], dict[Lineage, str]] = {}
+    homonyms: dict[tuple[int, str], list[Lineage]] = {}
+    for path, origin in paths.items():
         for level, taxon in enumerate(path, start=1):
             if taxon is None:
                 continue
-            if (flaw := taxonomy.find_flaw(taxon)) is not None:
-                raise UserError(
-                    f"{origin}: {ranks[level - 1]} {taxon[:60]!r} {flaw}; write it otherwise in the labels"
-                )
             known = seen.setdefault((level, taxonomy.normalise(taxon)), {})
             if path[:level] in known:
                 continue
             for other, first in known.items():
-                if not _in_two_kingdoms(other, path, ranks):
+                if _in_two_kingdoms(other, path, ranks):
+                    continue
+                apart = any(a != b and None not in (a, b) for a, b in zip(other, path[:level], strict=True))
+                if dataset.homonyms == "refuse" or not apart:
                     one, two = (_written(names) for names in (other, path[:level]))
+                    hint = "; give both the same ranks above" if not apart else ""
+                    if apart and lone(taxon):
+                        hint = "; if these are epithets, write `species: binomial` in the data set's file"
+                    elif apart:
+                        hint = "; if these are two taxa of one name, `homonyms: allow` tells them apart"
                     raise UserError(
-                        f'{ranks[level - 1]} "{taxon}" has two lineages: {one} ({first}), and {two} '
-                        f"({origin})"
+                        f"{ranks[level - 1]} {taxonomy.seen(taxon)} has two lineages: {one} ({first}), and "
+                        f"{two} ({origin}){hint}"
                     )
+                homonyms[level, taxon] = [*known, path[:level]]
             known[path[:level]] = origin
-        paths[path] = origin
-    names = {path: next(taxon for taxon in reversed(path) if taxon is not None) for path in paths}
-    count = Counter(names.values())
-    return {name if count[name] == 1 else _written(path): path for path, name in names.items()}
+    return [
+        f"{ranks[level - 1]}: {taxonomy.seen(name)} is the name of {len(found)} taxa, told apart by their "
+        "lineages" + "".join(f"\n  {_written(path)}" for path in found)
+        for (level, name), found in homonyms.items()
+    ]
+
+
+def _told(
+    changes: Mapping[Lineage, list[Change]], cells: Mapping[Lineage, int], ranks: Sequence[str]
+) -> list[str]:
+    """Say what was changed, by rank and way: how many cells, and of which spellings."""
+    counts: dict[tuple[int, str], Counter[tuple[str, str | None]]] = {}
+    for path, some in changes.items():
+        for change in some:
+            of = counts.setdefault((change.level, change.way), Counter())
+            of[change.written, change.taxon] += cells[path]
+    notes = []
+    for level, rank in enumerate(ranks, start=1):
+        for way, words in WAYS.items():
+            if found := counts.get((level, way)):
+                lines = [
+                    f"\n  {number} x {taxonomy.seen(written)}"
+                    + ("" if taxon is None else f": {taxonomy.seen(taxon)}")
+                    for (written, taxon), number in sorted(
+                        found.items(), key=lambda item: (-item[1], item[0][0])
+                    )
+                ]
+                total = found.total()
+                notes.append(f"{rank}: {words} ({total} cell{'s' * (total > 1)})" + "".join(lines))
+    return notes
 
 
 def _in_two_kingdoms(one: Lineage, other: Lineage, ranks: tuple[str, ...]) -> bool:

@@ -378,8 +378,12 @@ CSVS: list[tuple[str, bytes, str]] = [
     ("a cell of a megabyte", f"{HEAD}{'a' * 2**20},G,G x\n".encode(), "not readable as CSV.*field larger than field limit"),
     ("no path in a row", f"{HEAD},G,G x\n".encode(), "line 2: path is empty"),
     ("no taxon in a row", f"{HEAD}a.jpg,, \n".encode(), "line 2: names no taxon"),
-    ("two parents", f"{HEAD}a.jpg,G,x\nb.jpg,H,x\n".encode(), 'species "x" has two lineages: G > x .*line 2.*and H > x .*line 3'),
-    ("two spellings", f"{HEAD}a.jpg,Gg,Gg x\nb.jpg,GG,GG y\n".encode(), 'genus "GG" has two lineages: Gg .*and GG'),
+    ("two parents", f"{HEAD}a.jpg,G,X\nb.jpg,H,X\n".encode(), 'species "X" has two lineages: G > X .*line 2.*and H > X .*line 3'),
+    ("epithets", f"{HEAD}a.jpg,G,x\nb.jpg,H,x\n".encode(), r"species: all are single words in lower case \(x\)"),
+    ("two that look the same", f"{HEAD}a.jpg,Gg,Gg x\nb.jpg,Gg,Gg_x\n".encode(), 'species "Gg x" .*line 2.* and "Gg_x" .*line 3.* look the same'),
+    ("a species and its author", f"{HEAD}a.jpg,,Gg xx\nb.jpg,,Gg xx Smith\n".encode(), 'species "Gg xx" .*line 2.* and "Gg xx Smith" .*line 3'),
+    ("nothing but words for nothing", f"{HEAD}a.jpg,NA,unknown\n".encode(), r'line 2: names no taxon \("NA", "unknown" counts as nothing\)'),
+    ("a filler that nobody sees", f"{HEAD}a.jpg,G,\u3164\nb.jpg,\u200b,\u3164\n".encode(), "line 3: names no taxon"),
 ]  # fmt: skip
 
 

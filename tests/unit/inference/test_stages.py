@@ -212,6 +212,25 @@ def test_a_looked_up_taxon_that_is_no_option_is_a_wrong_answer(world: World, tmp
     ]
 
 
+def test_a_looked_up_homonym_tells_what_all_of_its_name_share(world: World, tmp_path: Path) -> None:
+    shared, other = lineage(0), lineage(7)
+    taxa = [shared[-1] if taxon == other[-1] else taxon for taxon in world.column("taxa", "taxon")]
+    world.rewrite("taxa", "taxon", taxa)
+    ids = images_of(world.tables["images"], 0, 1)
+    path = tmp_path / "leaf.parquet"
+    name(
+        world, Scripted(lambda request: (f"<think>x</think><answer>{shared[-1]}</answer>", "stop")), ids, path
+    )
+    look_up(world, ids, [path], tmp_path / "a.parquet")
+    found = {r["level"]: r for r in rows(tmp_path / "a.parquet") if r["image_id"] == "test/0_4"}
+    for level, (one, two) in enumerate(zip(shared[:-1], other[:-1], strict=True), start=1):
+        if level in found:
+            assert found[level]["answer"] == (one if one == two else None)
+    assert (found[4]["outcome"], found[4]["answer"]) == ("answered", shared[-1])
+    asked = provenance.read_parquet(world.tables["questions"], schemas.QUESTIONS).to_pylist()
+    assert found[4]["answer_index"] == {q["question_id"]: q for q in asked}["test/0_4:4"]["answer_index"]
+
+
 @pytest.fixture
 def vectors(world: World, tmp_path: Path) -> tuple[Path, Path]:
     """Embeddings of images and of taxa as displayed; an image is nearest to its own taxa."""

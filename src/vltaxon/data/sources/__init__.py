@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from vltaxon.config.datasets import RawDataset
-from vltaxon.data.labels import Labelled, Lineage
+from vltaxon.data.labels import Labelled, Tree
 
 if TYPE_CHECKING:
     from vltaxon.data.archives import Archive, Folder
@@ -36,7 +36,7 @@ class Reader(Protocol):
 
     def read(
         self, dataset: RawDataset, places: "Mapping[str, Archive | Folder]"
-    ) -> tuple[dict[str, Lineage], list[Labelled]]:
+    ) -> tuple[Tree, list[Labelled]]:
         """Read the labels of a data set's splits.
 
         Args:

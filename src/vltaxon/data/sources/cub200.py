@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from vltaxon.config.datasets import RawDataset
-from vltaxon.data.labels import Labelled, Lineage, lineage, tree
+from vltaxon.data.labels import Labelled, Lineage, Tree, lineage, tree
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
@@ -28,7 +28,7 @@ def tables(dataset: RawDataset) -> list[Path]:
     return [dataset.classes or Path(os.path.relpath(CLASSES))]
 
 
-def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[str, Lineage], list[Labelled]]:
+def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[Tree, list[Labelled]]:
     """Read the labels of a data set's splits.
 
     Args:
@@ -46,7 +46,7 @@ def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[s
     """
     known = _classes(dataset)
     lineages: list[tuple[str, Lineage]] = []
-    images: list[Labelled] = []
+    found: list[tuple[str, str, str]] = []  # split, class, file
     for split, archive in archives.items():
         names = _table(archive, "classes.txt")
         if absent := sorted(set(names.values()) - known.keys()):
@@ -60,11 +60,14 @@ def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[s
             if number not in trains or labels.get(number) not in names:
                 raise UserError(f"{archive.tar}: image {number} ({file}) has no class, or is in no split")
             if (trains[number] == "1") == (split == "train"):
-                leaf = str(known[names[labels[number]]][-1])
-                images.append(
-                    Labelled(f"cub200/{PurePosixPath(file).stem}", split, leaf, f"{_ROOT}/images/{file}")
-                )
-    return tree(lineages, dataset.ranks), images
+                found.append((split, names[labels[number]], file))
+    leaves = tree(lineages, dataset)
+    return leaves, [
+        Labelled(
+            f"cub200/{PurePosixPath(file).stem}", split, leaves.called[known[name]], f"{_ROOT}/images/{file}"
+        )
+        for split, name, file in found
+    ]
 
 
 def _classes(dataset: RawDataset) -> dict[str, Lineage]:

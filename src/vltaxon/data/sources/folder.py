@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vltaxon.config.datasets import RawDataset
-from vltaxon.data.labels import Labelled, Lineage, lineage, tree
+from vltaxon.data.labels import Labelled, Tree, lineage, tree
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
@@ -21,7 +21,7 @@ def tables(dataset: RawDataset) -> list[Path]:
     return [split.table for split in dataset.splits.values() if split.table is not None]
 
 
-def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage], list[Labelled]]:
+def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[Tree, list[Labelled]]:
     """Read the labels of a data set's splits.
 
     Args:
@@ -45,8 +45,7 @@ def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage]
         for table in dict.fromkeys(table_of.values())
         for where, row in rows(table, ("path", *dataset.ranks, *(("split",) if both else ())))
     ]
-    known = tree(((where, taxa) for where, _, _, taxa, _ in found), dataset.ranks)
-    leaves = {path: leaf for leaf, path in known.items()}
+    known = tree(((where, taxa) for where, _, _, taxa, _ in found), dataset)
     images: list[Labelled] = []
     for where, said, path, taxa, table in found:
         if said not in (("train", "test") if both else ("train", "test", "")):
@@ -55,5 +54,5 @@ def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage]
             raise UserError(f"{where}: path is empty")
         for split in splits:
             if table_of[split] == table and said in (split, ""):
-                images.append(Labelled(f"folder/{Path(path).as_posix()}", split, leaves[taxa], path))
+                images.append(Labelled(f"folder/{Path(path).as_posix()}", split, known.called[taxa], path))
     return known, images

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, StrictInt, StrictStr, TypeAdapter, Validati
 
 from vltaxon.config.base import local
 from vltaxon.config.datasets import RawDataset
-from vltaxon.data.labels import Labelled, Lineage, lineage, tree
+from vltaxon.data.labels import Labelled, Lineage, Tree, lineage, tree
 from vltaxon.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def tables(dataset: RawDataset) -> list[Path]:
     return [local(split.annotations) for split in dataset.splits.values() if split.annotations is not None]
 
 
-def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[str, Lineage], list[Labelled]]:
+def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[Tree, list[Labelled]]:
     """Read the labels of a data set's splits.
 
     Args:
@@ -103,7 +103,7 @@ def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[s
         UserError: annotations are missing or damaged, the kingdom is unknown, or the taxa form no tree.
     """
     lineages: list[tuple[str, Lineage]] = []
-    images: list[Labelled] = []
+    documents: list[tuple[str, Path, _Document, dict[int, Lineage]]] = []
     for split in archives:
         source = dataset.train if split == "train" else dataset.test
         path = local(source.annotations) if source is not None and source.annotations is not None else None
@@ -115,8 +115,15 @@ def read(dataset: RawDataset, archives: "Mapping[str, Archive]") -> tuple[dict[s
         document = _document(path)
         leaves = _leaves(dataset, document.categories, path)
         lineages += [(f"{path}, category {number}", taxa) for number, taxa in leaves.items()]
-        images += _labelled(document, {number: str(taxa[-1]) for number, taxa in leaves.items()}, split, path)
-    return tree(lineages, dataset.ranks), images
+        documents.append((split, path, document, leaves))
+    known = tree(lineages, dataset)
+    return known, [
+        image
+        for split, path, document, leaves in documents
+        for image in _labelled(
+            document, {number: known.called[taxa] for number, taxa in leaves.items()}, split, path
+        )
+    ]
 
 
 def _document(path: Path) -> _Document:
@@ -161,7 +168,7 @@ def _leaves(dataset: RawDataset, categories: list[_Category], path: Path) -> dic
     if dataset.kingdom is not None and dataset.kingdom not in kingdoms:
         raise UserError(f'{path}: kingdom "{dataset.kingdom}" is not {suggest(dataset.kingdom, kingdoms)}')
     leaves: dict[int, Lineage] = {}
-    names: dict[str | None, int] = {}
+    numbers: dict[Lineage, int] = {}
     for category in categories:
         if dataset.kingdom not in (None, category.get("kingdom")):
             continue
@@ -171,7 +178,7 @@ def _leaves(dataset: RawDataset, categories: list[_Category], path: Path) -> dic
         leaves[number] = taxa = lineage(
             category | {"species": name}, dataset.ranks, f"{path}: category {number}"
         )
-        if (other := names.setdefault(taxa[-1], number)) != number:
+        if (other := numbers.setdefault(taxa, number)) != number:
             raise UserError(f'{path}: categories {other} and {number} are both "{taxa[-1]}"')
     return leaves
 

@@ -9,24 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vltaxon.config.datasets import RawDataset
-from vltaxon.data.labels import Labelled, Lineage, lineage, tree
+from vltaxon.data.labels import Labelled, Lineage, Tree, lineage, tree
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
 TAKES = "folder"
 NEEDS: Mapping[str, str] = {"subset": "terra_incognita needs one, known or novel; no other source has any"}
 _IMAGES = {".jpg", ".jpeg", ".png"}
-_UNNAMED = {
-    "",
-    "-",
-    "na",
-    "n/a",
-    "nan",
-    "none",
-    "unknown",
-    "sp",
-    "sp.",
-}  # cells that name no taxon, lower-cased
 _NUMBER = re.compile(r"0*(\d+)(\.0)?")  # 7, 007, and 7.0 as pandas writes a column with a gap
 
 
@@ -45,7 +34,7 @@ def tables(dataset: RawDataset) -> list[Path]:
     return [_table(dataset)]
 
 
-def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage], list[Labelled]]:
+def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[Tree, list[Labelled]]:
     """Read the labels of the known or of the novel half.
 
     Args:
@@ -67,16 +56,15 @@ def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[dict[str, Lineage]
         found = _NUMBER.fullmatch(row["Folder"])
         if found is None or found[1] in taxa:
             raise UserError(f'{where}: Folder "{row["Folder"]}" is no number, or occurs twice')
-        cells = {key.lower(): "" if cell.lower() in _UNNAMED else cell for key, cell in row.items()}
+        cells = {key.lower(): cell for key, cell in row.items()}
         taxa[found[1]] = (where, lineage(cells, dataset.ranks, where, partial=True))
-    known = tree(taxa.values(), dataset.ranks)
-    leaves = {path: leaf for leaf, path in known.items()}
+    known = tree(taxa.values(), dataset)
     images: list[Labelled] = []
     folders = _folders(half)
     for number, files in folders.items():
         if number not in taxa:
             raise UserError(f"{table}: has no row for folder {half / number}")
-        leaf = leaves[taxa[number][1]]
+        leaf = known.called[taxa[number][1]]
         images += [
             Labelled(f"terra_incognita/{file}", "test", leaf, file) for file in files if "test" in splits
         ]

@@ -19,7 +19,7 @@ def answer_by_lookup(task: AnswerTask, ids: Sequence[str]) -> None:
     """Read each answer off the taxonomy, above the leaf that stage 1 named.
 
     A name that is no leaf of the taxonomy is `unparsed`. A taxon that is not among the options is an answer
-    without index: wrong.
+    without index: wrong. So is one that the name does not tell, as the family of homonyms of two families.
 
     Args:
         task: questions, taxonomy and tables of stage 1.
@@ -28,14 +28,14 @@ def answer_by_lookup(task: AnswerTask, ids: Sequence[str]) -> None:
     assert task.taxa is not None, "answers are looked up in the taxonomy"
     tables = listed(task.leaves)
     taxonomy, names = Taxonomy.read(task.taxa), read_leaves(tables, ids)
-    key, find = functools.cache(normalise), functools.cache(taxonomy.find)
+    key, place = functools.cache(normalise), functools.cache(taxonomy.place)
 
     def look_up(image_id: str, level: int, options: list[str]) -> tuple[str, str | None, int | None]:
         named = names[image_id]
-        leaf = find(named.answer) if named.answer is not None else None
-        if leaf is None:
+        lineage = place(named.answer) if named.answer is not None else None
+        if lineage is None:
             return named.outcome if named.answer is None else "unparsed", None, None
-        if (taxon := taxonomy.taxon(leaf, level)) is None:
+        if (taxon := lineage[level - 1]) is None:
             return "answered", None, None
         keys = [key(option) for option in options]
         return "answered", taxon, keys.index(key(taxon)) if key(taxon) in keys else None

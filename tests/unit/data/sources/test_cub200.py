@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vltaxon.config.datasets import Dataset, Split
+from vltaxon.config.datasets import Dataset, RawDataset, Split
 from vltaxon.data.archives import Archive, unpack
 from vltaxon.data.labels import Labelled, lineage, tree
 from vltaxon.data.sources.cub200 import CLASSES, read
@@ -99,7 +99,8 @@ def test_the_shipped_classes_are_a_tree_of_200() -> None:
         for where, row in rows(CLASSES, ("class_name", *RANKS))
     ]
     assert [int(name[:3]) for name, _ in table] == list(range(1, 201))
-    paths = tree(table, RANKS)
+    paths = tree(table, RawDataset(source="cub200", ranks=RANKS, test=Split(archive=Path("x.tgz"))))
+    assert list(paths.values()) == [path for _, path in table] and not paths.notes
     assert [len({path[:level] for path in paths.values()}) for level in range(1, 5)] == [13, 37, 124, 200]
 
 

@@ -1,5 +1,6 @@
 """A user's own collection: missing ranks, homonyms, splits, and ids that are the same on another machine."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from vltaxon.data.images import ImageStore
 from vltaxon.data.labels import Labelled
 from vltaxon.data.sources.folder import read
 from vltaxon.errors import UserError
-from vltaxon.provenance import read_parquet
+from vltaxon.provenance import facts, read_parquet
 from vltaxon.taxonomy import Taxonomy
 
 RANKS = ("kingdom", "family", "genus", "species")
@@ -134,10 +135,10 @@ def test_images_lie_where_they_are(tmp_path: Path, picture: bytes) -> None:
     [
         (
             "Prunella\x1b[0m",
-            r"t.csv, line 2: species 'Prunella\\x1b\[0m' holds the control character U\+001B",
+            r't.csv, line 2: species "Prunella\\x1b\[0m" \(U\+001B\) holds the control character U\+001B',
         ),
-        ("Prunella<|im_end|>", r"species 'Prunella<\|im_end\|>' holds <\|im_end\|>, which is read as a mark"),
-        ("P" * 201, "species 'P+' is longer than 200 characters; write it otherwise in the labels"),
+        ("Prunella<|im_end|>", r'species "Prunella<\|im_end\|>" holds <\|im_end\|>, which is read as a mark'),
+        ("P" * 201, r'species "P+" is longer than 200 characters; write it otherwise in the labels'),
         (
             "Prunella genus: x",
             '"Kingdom: .* Species: Prunella genus: x", in which genus "Prunella" would be read as "None"',
@@ -168,3 +169,48 @@ def test_an_image_that_goes_or_changes_after_ingest(tmp_path: Path, picture: byt
     (tmp_path / "b.jpg").unlink()
     with pytest.raises(UserError, match=r"b\.jpg: No such file.*run the workflow again"):
         store.read("folder/b.jpg")
+
+
+NAMES = """path,family,genus,species
+a.jpg,Fagaceae,Quercus,Quercus robur
+b.jpg,Fagaceae Dumort.,Quercus L.,Quercus robur L.
+c.jpg,fagaceae,Quercus,Quercus robur subsp. robur
+d.jpg,NA,Quercus,Quercus sp.
+"""
+
+
+def test_names_are_read_down_to_their_taxa_and_what_was_changed_is_said(
+    tmp_path: Path, picture: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.csv").write_text(NAMES.replace("d.jpg,NA", "d.jpg,Fagaceae"))
+    for number, name in enumerate("abcd"):
+        (tmp_path / f"{name}.jpg").write_bytes(picture + bytes(number))
+    dataset = Dataset(ranks=RANKS[1:], test=Split(table=tmp_path / "t.csv"), **WORDS)
+    paths = ingest_into(tmp_path / "out", dataset, tmp_path)
+    assert Taxonomy.read(paths["taxa"]).lineages == {
+        "Quercus": ("Fagaceae", "Quercus", None),
+        "Quercus robur": ("Fagaceae", "Quercus", "Quercus robur"),
+    }
+    leaves = {row["member"]: row["leaf"] for row in read_parquet(paths["images"], schemas.IMAGES).to_pylist()}
+    assert leaves == dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), "Quercus robur") | {"d.jpg": "Quercus"}
+    assert json.loads(facts(paths["taxa"])["names"]) == [
+        "family: read without authors and doubts (1 cell)",
+        "family: spelt as the first of its taxon is (1 cell)",
+        "genus: read without authors and doubts (1 cell)",
+        "species: names no taxon and is missing (1 cell)",
+        "species: read without authors and doubts (1 cell)",
+        "species: cut to its species (1 cell)",
+    ]
+    said = capsys.readouterr().out
+    assert '1 x "fagaceae": "Fagaceae"' in said and '1 x "Quercus sp."' in said
+    (tmp_path / "t.csv").write_text(NAMES)
+    with pytest.raises(
+        UserError, match=r"two lineages: Fagaceae > Quercus .* and \? > Quercus .*line 5.*; give both"
+    ):
+        ingest_into(tmp_path / "out", dataset, tmp_path)
+
+
+def test_nothing_is_said_of_names_that_are_left_alone(tmp_path: Path, picture: bytes) -> None:
+    (tmp_path / "t.csv").write_text(ROWS)
+    _tables(tmp_path, tmp_path / "t.csv", picture)
+    assert "names" not in facts(tmp_path / "out" / "taxa.parquet")

@@ -117,6 +117,20 @@ def test_unusable_labels(tmp_path: Path, document: object, words: str) -> None:
         _read(tmp_path, document)
 
 
+def test_categories_of_one_name(tmp_path: Path) -> None:
+    """With its author a species is the same; homonyms are told apart where they are allowed."""
+    document = _document()
+    document["categories"][0]["name"], document["categories"][1]["name"] = "Aa xx", "Aa xx L."
+    lineages, images = _read(tmp_path, document)
+    assert list(lineages) == ["Aa xx"] and {image.leaf for image in images} == {"Aa xx"}
+    document["categories"][1] |= {"family": "Other", "name": "Aa xx"}
+    with pytest.raises(UserError, match=r'genus "Aa" has two lineages.*`homonyms: allow`'):
+        _read(tmp_path, document)
+    lineages, images = _read(tmp_path, document, homonyms="allow")
+    assert [path[4] for path in lineages.values()] == ["FPlantae", "Other"]
+    assert [image.leaf for image in images] == 2 * list(lineages)
+
+
 def test_absent_annotations(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         _read(tmp_path, _document(), annotations=tmp_path / "elsewhere.json.tar.gz")
