@@ -36,9 +36,9 @@ _SAME = 2  # of 255: what a profile may differ by from sRGB, which each of its m
 _GREY = ("1", "L", "LA", "La")
 _UNREAD = {  # what is met among images, by a pattern of its first bytes
     rb"$": "is an empty file",
-    rb".{4}ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)": "is HEIC, for which pillow-heif must be installed "
-    "(pip install 'pillow-heif>=1.1')",
-    rb".{4}ftypavi[fs]": "is AVIF, which this build of Pillow does not read; save it as JPEG or PNG",
+    rb".{4}ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)": "is HEIC, damaged or without pillow-heif to "
+    "read it (pip install 'pillow-heif>=1.1')",
+    rb".{4}ftypavi[fs]": "is AVIF, damaged or not read by this build of Pillow; save it as JPEG or PNG",
     rb".{4}ftypcrx ": "is a camera's raw file; develop it to JPEG or TIFF",
     rb".{4}ftyp": "is a video",
     rb"\xff\x0a|\0\0\0\x0cJXL ": "is JPEG XL, which Pillow does not read; save it as JPEG or PNG",
@@ -111,9 +111,9 @@ def examine(data: bytes, bits: int | None = None) -> Look:
                         "use; save it with 8"
                     )
                 how = f"+{bits}bit"
-        converter = _to_srgb(profile, image.mode) if profile else None
+        converter, usable = _to_srgb(profile or b"", image.mode)
         how += "+srgb" if converter else ""
-        return Look(how, peak if bits is None else None, bool(profile) and converter is None)
+        return Look(how, peak if bits is None else None, bool(profile) and not usable)
 
 
 def decode(data: bytes, how: str = "") -> Image.Image:
@@ -138,7 +138,7 @@ def decode(data: bytes, how: str = "") -> Image.Image:
         if image.mode in ("I", "F"):
             raise ValueError(f"pixels of 32 bits (mode {image.mode}), of unknown range")
         profile = image.info.get("icc_profile")
-        converter = _to_srgb(profile, image.mode) if "+srgb" in how else None
+        converter = _to_srgb(profile or b"", image.mode)[0] if "+srgb" in how else None
         if image.mode.startswith("I;16"):
             used = re.search(r"\+(\d+)bit", how)
             lost = int(used[1]) - 8 if used else 8
@@ -214,30 +214,28 @@ def _peak(image: Image.Image) -> int:
 
 
 @functools.lru_cache(maxsize=32)
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return what converts an image with a profile of its colours to sRGB.
+def _to_srgb(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, bool]:
+    """Return what converts an image with a profile of its colours to sRGB, and whether that is known.
 
-    None where they are sRGB's already, or the profile is damaged or not for images of this mode: then the
-    values are taken as they are, as browsers do.
+    None where they are sRGB's already. If the profile is damaged, or not for images of this mode, the values
+    are taken as they are, as browsers do.
     """
-    space = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    grey, inks = mode in _GREY or mode.startswith("I;16"), mode == "CMYK"
+    fitting = {"RGB ": ("RGB", not inks), "GRAY": ("L", grey), "CMYK": ("CMYK", inks)}
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        taken = space[source.profile.xcolor_space]
+        taken, fits = fitting[source.profile.xcolor_space]
+        target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
         converter = ImageCms.ImageCmsTransform(source, target, taken, "RGB")
     except (ImageCms.PyCMSError, OSError, KeyError):
-        return None
-    grey, inks = mode in _GREY or mode.startswith("I;16"), mode == "CMYK"
-    if not {"RGB": not inks, "L": grey, "CMYK": inks}[taken]:
-        return None
-    if taken == "CMYK":
-        return converter
+        return None, False
+    if not fits or inks:
+        return converter if fits else None, fits
     steps = np.arange(0, 256, 15, dtype=np.uint8)
     cube = np.stack(np.meshgrid(*[steps] * 3, indexing="ij"), -1).reshape(1, -1, 3)
     tried = np.repeat(steps, 3).reshape(1, -1, 3) if taken == "L" else cube
     shown = np.asarray(converter.apply(Image.fromarray(tried).convert(taken))).astype(int)
-    return converter if np.abs(shown - tried).max() > _SAME else None
+    return converter if np.abs(shown - tried).max() > _SAME else None, True
 
 
 def fit(image: Image.Image, pixels: int, min_pixels: int) -> Image.Image:

@@ -154,13 +154,13 @@ class TransformersEngine:
             UserError: the processor has bounds of its own, beyond those that images are ingested by.
         """
         for job, group in zip(jobs, groups, strict=True):
+            width, height = group.image.size if group.image is not None else (0, 0)
             try:
                 self._maker(text=group.texts[:1], images=[[group.image]], return_tensors="pt")
             except ValueError as error:
                 raise UserError(
                     f"{job.image_id}: the image processor of {self._spec.checkpoint} refuses it "
-                    f"({group.image.width} x {group.image.height} as shown): {error}. Leave the image out of "
-                    "the data set"
+                    f"({width} x {height} as shown): {error}. Leave the image out of the data set"
                 ) from error
 
     def _adds_start(self, text: str) -> bool:
