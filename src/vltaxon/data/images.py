@@ -30,7 +30,7 @@ _MOST = 1 << 27  # pixels, of 8 bytes while they are decoded
 # times its width or height. Qwen's processors refuse 200; scaling a long image down to whole pixels can
 # double the ratio.
 _LONGEST = 100
-_STRIP = 1 << 22  # pixels converted at once
+_STRIP = 1 << 24  # pixels converted at once
 _HEX = 64  # digits of a SHA-256
 _SAME = 2  # of 255: what a profile may differ by from sRGB, which each of its makers rounds otherwise
 _GREY = ("1", "L", "LA", "La")
@@ -143,14 +143,15 @@ def decode(data: bytes, how: str = "") -> Image.Image:
             used = re.search(r"\+(\d+)bit", how)
             lost = int(used[1]) - 8 if used else 8
             image = Image.fromarray((np.asarray(image) >> lost).astype(np.uint8))
-        plain = Image.new("RGB", image.size)
-        rows = max(1, _STRIP // image.width)
-        for top in range(0, image.height, rows):  # not all at once, for several copies of it
-            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-            plain.paste(_rgb(strip, converter), (0, top))
+        if image.width * image.height <= _STRIP:
+            plain = _rgb(image, converter)
+        else:  # not all at once, for several copies of it
+            plain, rows = Image.new("RGB", image.size), max(1, _STRIP // image.width)
+            for top in range(0, image.height, rows):
+                strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+                plain.paste(_rgb(strip, converter), (0, top))
         # Pillow would write comments and other words of the file, of persons and places, into its copies.
-        if profile is not None and converter is None:
-            plain.info = {"icc_profile": profile}
+        plain.info = {"icc_profile": profile} if profile is not None and converter is None else {}
         return plain
 
 
