@@ -29,8 +29,9 @@ def load(
         UserError: with every problem found, one a line: file, key, what is wrong, what is allowed.
     """
     problems: list[str] = []
-    files = list(files)
-    where = str(config) if isinstance(config, Path) else " with ".join(map(str, files)) or "config.yaml"
+    files, here = list(files), Path.cwd()
+    named = [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in files]
+    where = str(config) if isinstance(config, Path) else " with ".join(named) or "config.yaml"
     data = read_yaml(config, problems) if isinstance(config, Path) else dict(config)
     for path in files:
         read_yaml(path, problems)
