@@ -5,7 +5,8 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isqrt
@@ -105,10 +106,10 @@ def examine(data: bytes, bits: int | None = None) -> Look:
             if bits is not None and peak >= 1 << bits:
                 raise BrokenImage(f"holds values beyond {bits} bits, which `bits` says it has ({peak:,})")
             if bits not in (None, 16):
-                if not image.mode.startswith("I;16"):
+                if image.mode == "LA":  # no order of bytes that Pillow knows
                     raise BrokenImage(
-                        f"has 16 bits for each colour, of which only the upper 8 can be read, and {bits} in "
-                        "use; save it with 8"
+                        "is grey with transparency in 16 bits, of which only the upper 8 can be read; save it "
+                        "without transparency"
                     )
                 how = f"+{bits}bit"
         converter, usable = _to_srgb(profile or b"", image.mode)
@@ -139,10 +140,9 @@ def decode(data: bytes, how: str = "") -> Image.Image:
             raise ValueError(f"pixels of 32 bits (mode {image.mode}), of unknown range")
         profile = image.info.get("icc_profile")
         converter = _to_srgb(profile or b"", image.mode)[0] if "+srgb" in how else None
-        if image.mode.startswith("I;16"):
-            used = re.search(r"\+(\d+)bit", how)
-            lost = int(used[1]) - 8 if used else 8
-            image = Image.fromarray((np.asarray(image) >> lost).astype(np.uint8))
+        used = re.search(r"\+(\d+)bit", how)
+        if used or image.mode.startswith("I;16"):
+            image = _of_eight_bits(image, data, int(used[1]) if used else 16)
         if image.width * image.height <= _STRIP:
             plain = _rgb(image, converter)
         else:  # not all at once, for several copies of it
@@ -203,6 +203,33 @@ def _raw_mode(image: Image.Image) -> str:
         return image.mode
     args = tiles[0].args
     return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _of_eight_bits(image: Image.Image, data: bytes, bits: int) -> Image.Image:
+    """Return an upright image of 16 bits, of which some are in use, scaled to 8.
+
+    Of colours Pillow gives the upper 8 bits; the lower ones it gives where it takes each value's bytes in the
+    other order.
+    """
+    values = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+    turned, other = _opened(data), {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    turned.tile = [  # type: ignore[attr-defined]  # of every file that Pillow opens
+        tile._replace(args=_each(tile.args, lambda raw: raw[:-1] + other[raw[-1]]))
+        for tile in turned.tile  # type: ignore[attr-defined]
+    ]
+    ImageOps.exif_transpose(turned, in_place=True)
+    whole = values.astype(np.uint16) << 8 | np.asarray(turned)
+    scaled = (whole >> (bits - 8)).astype(np.uint8)
+    if image.mode.endswith("A"):
+        scaled[..., -1] = values[..., -1]
+    return Image.fromarray(scaled)
+
+
+def _each(args: Any, change: Callable[[str], str]) -> Any:
+    """Return the arguments of a decoder with another raw mode: the first, or all that there is."""
+    return change(args) if isinstance(args, str) else (change(args[0]), *args[1:])
 
 
 def _peak(image: Image.Image) -> int:

@@ -34,8 +34,10 @@ def rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, Row]]:
 
     Raises:
         UserError: no such file, not readable as what its name says, a needed column is absent or stands
-            twice, or a row has more or fewer cells than the header.
+            twice, a row has more or fewer cells than the header, or a needed cell was once read in another
+            encoding.
     """
+    needed = tuple(needed)
     try:
         lines = _parquet(path) if path.suffix == ".parquet" else _csv(path)
         where, header = next(lines, ("", []))
@@ -52,7 +54,14 @@ def rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, Row]]:
                 raise UserError(
                     f"{where}: has {len(cells)} cells, but there are {len(header)} columns{quoted}"
                 )
-            yield where, dict(zip(header, cells, strict=True))
+            row = dict(zip(header, cells, strict=True))
+            for name in needed:
+                if not row[name].isascii() and (meant := _mangled(row[name])):
+                    raise UserError(
+                        f'{where}: {name} "{row[name]}" was "{meant}", before the table was read in another '
+                        "encoding and saved; make it anew from the original, in UTF-8"
+                    )
+            yield where, row
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; is the path right?") from error
 
@@ -71,6 +80,14 @@ def _hint(name: str, header: Sequence[str]) -> str:
     if not near:
         return ""
     return f'. Rename "{near[0]}" to "{name}": headings are read as they are written, capitals included'
+
+
+def _mangled(text: str) -> str:
+    """Return what a text was whose UTF-8 was taken for Windows's encoding, empty of any other."""
+    try:
+        return text.encode("cp1252").decode()
+    except UnicodeError:
+        return ""
 
 
 def _csv(path: Path) -> Iterator[tuple[str, list[str]]]:

@@ -7,6 +7,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from math import log
 from pathlib import Path
@@ -278,6 +279,61 @@ def test_values_of_16_bits_are_scaled_from_those_in_use(form: str, bits: int) ->
             BrokenImage, match=rf"beyond 8 bits, which `bits` says it has \({2**bits - 1:,}\)"
         ):
             examine(data, 8)
+
+
+def _coloured(values: NDArray[Any], form: str) -> bytes:
+    """Colours of 16 bits as PNG, TIFF or packed TIFF, which Pillow does not write."""
+    high, wide, bands = values.shape
+    if form == "PNG":
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        head = struct.pack(">IIBBBBB", wide, high, 16, {2: 4, 3: 2, 4: 6}[bands], 0, 0, 0)
+        chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+        parts = (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+            for name, body in chunks
+        )
+        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    data = values.astype("<u2").tobytes()
+    data = zlib.compress(data) if form == "packed" else data
+    start = 8 + 2 + 12 * 11 + 4
+    tags = [  # number, type, count, value; 274: turned by 180 degrees
+        *(
+            (256, 4, 1, wide),
+            (257, 4, 1, high),
+            (258, 3, 3, start),
+            (259, 4, 1, 8 if form == "packed" else 1),
+        ),
+        *((262, 4, 1, 2), (273, 4, 1, start + 6), (274, 4, 1, 3), (277, 4, 1, 3), (278, 4, 1, high)),
+        *((279, 4, 1, len(data)), (284, 4, 1, 1)),
+    ]
+    listed = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return (
+        b"II*\0\x08\0\0\0"
+        + struct.pack("<H", 11)
+        + listed
+        + bytes(4)
+        + struct.pack("<HHH", 16, 16, 16)
+        + data
+    )
+
+
+@pytest.mark.parametrize(("form", "bands"), [("PNG", 3), ("PNG", 4), ("PNG", 2), ("TIFF", 3), ("packed", 3)])
+def test_colours_of_16_bits_are_scaled_with_the_bits_that_pillow_leaves_out(form: str, bands: int) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (6, 8, bands))
+    values[0, 0] = 4095
+    if bands != 3:
+        values[..., -1] = 65_535
+    data = _coloured(values, form)
+    assert examine(data).peak == 4095
+    if bands == 2:
+        with pytest.raises(BrokenImage, match="grey with transparency in 16 bits.* save it without"):
+            examine(data, 12)
+        return
+    seen = examine(data, 12)
+    assert seen == Look("+12bit", None, False)
+    wanted = values[..., :3] if form == "PNG" else values[::-1, ::-1]
+    assert (np.asarray(decode(data, seen.how)) == wanted >> 4).all()
+    assert (np.asarray(decode(data)) == wanted >> 8).all(), "as Pillow gives it"
 
 
 def test_limits_say_what_is_too_much() -> None:

@@ -74,6 +74,8 @@ HEAD = "path,genus,species"
          'Line 2 reads "a.jpg,Käfer,G x" in CP1252, .* turn it by `iconv -f ENCODING -t UTF-8`'),
         (f"{HEAD}\na.jpg,Käfer,G x\n".encode("mac-roman"), '"a.jpg,Käfer,G x" in MACINTOSH'),
         (f"{HEAD}\na.jpg,甲虫,G x\n".encode("gbk"), '"a.jpg,甲虫,G x" in GB18030'),
+        (f"{HEAD}\na.jpg,Günther,G x\n".encode().decode("cp1252"),
+         'line 2: genus "GÃ¼nther" was "Günther", before the table was read in another encoding'),
         (f"{HEAD}\na.jpg,Jay, Blue,G x\n", 'line 2: has 4 cells, .*; a text with a comma stands in "quotes"'),
     ],
 )  # fmt: skip
@@ -82,3 +84,9 @@ def test_what_is_wrong_with_a_table_and_what_to_do(tmp_path: Path, data: str | b
     with pytest.raises(UserError, match=words) as caught:
         list(rows(tmp_path / "t.csv", ["path", "genus", "species"]))
     assert str(caught.value).startswith(f"{tmp_path}/t.csv")
+
+
+def test_letters_of_every_script_are_read_as_they_are(tmp_path: Path) -> None:
+    names = "Käfer Ödland Élan Ñandú Ørsted Łoś Çedi Ærø Ã Âme å ß ½ 甲虫 жук Elsinoë São"
+    (tmp_path / "t.csv").write_text(f"{HEAD},place\na.jpg,{names},G x,GÃ¼nther\n", encoding="utf-8")
+    assert [row["genus"] for _, row in rows(tmp_path / "t.csv", ["path", "genus", "species"])] == [names]
