@@ -106,10 +106,10 @@ def examine(data: bytes, bits: int | None = None) -> Look:
             if bits is not None and peak >= 1 << bits:
                 raise BrokenImage(f"holds values beyond {bits} bits, which `bits` says it has ({peak:,})")
             if bits not in (None, 16):
-                if image.mode == "LA":  # no order of bytes that Pillow knows
+                if raw.startswith("LA"):  # no order of bytes that Pillow knows
                     raise BrokenImage(
-                        "is grey with transparency in 16 bits, of which only the upper 8 can be read; save it "
-                        "without transparency"
+                        "is grey with transparency in 16 bits, of which the upper 8 alone can be read; save "
+                        "it without transparency"
                     )
                 how = f"+{bits}bit"
         converter, usable = _to_srgb(profile or b"", image.mode)

@@ -326,7 +326,7 @@ def test_colours_of_16_bits_are_scaled_with_the_bits_that_pillow_leaves_out(form
     data = _coloured(values, form)
     assert examine(data).peak == 4095
     if bands == 2:
-        with pytest.raises(BrokenImage, match="grey with transparency in 16 bits.* save it without"):
+        with pytest.raises(BrokenImage, match=r"grey with transparency in 16 bits.* save it without"):
             examine(data, 12)
         return
     seen = examine(data, 12)
