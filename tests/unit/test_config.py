@@ -70,6 +70,16 @@ def test_schema_is_in_sync() -> None:
     assert path.read_text() == json_schema(), "run: python -m vltaxon.config.load"
 
 
+def test_an_error_names_the_files_that_were_given(folder: Path) -> None:
+    """Those of the command line, as Snakemake merges them."""
+    mine = ROOT / "config" / "paper.yaml", folder / "mine.yaml"
+    mine[1].write_text("bootstraps: 3\n")
+    content = yaml.safe_load(mine[0].read_text()) | {"bootstraps": 3}
+    for files, named in (([mine[1]], str(mine[1])), (mine, f"config/paper.yaml with {mine[1]}")):
+        with pytest.raises(UserError, match=f"\n  {named}: bootstraps: unknown key"):
+            load(content, folder, files)
+
+
 def test_unknown_keys_are_refused_with_the_nearest_legal_name_in_all_files_at_once(folder: Path) -> None:
     edit(folder / "config.yaml", bootstraps=10)
     edit(folder / "datasets" / "demo_birds.yaml", scored_level=[1])

@@ -110,6 +110,11 @@ class RawDataset(Closed):
         le=1,
         description="Share of the chosen images that may be broken or absent; beyond it ingest stops.",
     )
+    bits: Literal[8, 10, 12, 14, 16] | None = Field(
+        None,
+        description="How many bits the values of its images have where they are written with 16, as those of "
+        "microscopes; asked for where none is high.",
+    )
     ranks: tuple[Shown, ...] = Field(min_length=1, description="Names of the levels, root first.")
     names: Literal["parsed", "as_written"] = Field(
         "parsed",

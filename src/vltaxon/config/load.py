@@ -22,13 +22,16 @@ def load(
     Args:
         config: content of config.yaml (as Snakemake merged it), or its path.
         folder: where the files beside it lie; of several the first that has a file wins.
-        files: the files that `config` was read from, to be checked for keys that stand twice.
+        files: the files that `config` was read from, which errors name, to be checked for keys that stand
+            twice.
 
     Raises:
         UserError: with every problem found, one a line: file, key, what is wrong, what is allowed.
     """
     problems: list[str] = []
-    where = str(config) if isinstance(config, Path) else "config.yaml"
+    files, here = list(files), Path.cwd()
+    named = [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in files]
+    where = str(config) if isinstance(config, Path) else " with ".join(named) or "config.yaml"
     data = read_yaml(config, problems) if isinstance(config, Path) else dict(config)
     for path in files:
         read_yaml(path, problems)

@@ -4,10 +4,11 @@ import os
 import posixpath
 import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from functools import cache, cached_property
+from pathlib import Path, PurePath
 from stat import S_ISREG
 from typing import IO, Protocol, Self
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from vltaxon import schemas
 from vltaxon.config.datasets import RawDataset
 from vltaxon.data.verified import demand_unchanged
-from vltaxon.errors import UserError
+from vltaxon.errors import UserError, listed
 from vltaxon.provenance import atomic, exhausted, read_frame, write_parquet
 from vltaxon.tasks.data import UnpackTask
 
@@ -39,7 +40,6 @@ class Archive:
 
     tar: Path
     index: Path
-    absent = "not in the archive"
 
     def __str__(self) -> str:
         return str(self.tar)
@@ -53,6 +53,10 @@ class Archive:
         """Return archive, offset and size of each member; the offset and size of an absent one are null."""
         asked = pl.DataFrame({"archive": self.tar.as_posix(), "member": members}, schema_overrides=_TEXTS)
         return asked.join(self.members, on="member", how="left", maintain_order="left").drop("member")
+
+    def absent(self, member: str) -> str:
+        """Return why there is no such member."""
+        return "not in the archive"
 
     def read(self, member: str) -> bytes:
         """Return the bytes of one member.
@@ -77,7 +81,6 @@ class Folder:
     """
 
     root: Path
-    absent = "no such file"
 
     def __str__(self) -> str:
         return str(self.root)
@@ -87,6 +90,38 @@ class Folder:
         files = [self.root / member for member in members]
         places = [(path.as_posix(), None if (size := _size(path)) is None else 0, size) for path in files]
         return pl.DataFrame(places, schema=_PLACE, orient="row")
+
+    def absent(self, member: str) -> str:
+        """Return why there is no such file, with what is there instead."""
+        path = self.root / member
+        there = _listing(path.parent)
+        if there is None:
+            top = next((folder for folder in path.parents if os.path.isdir(folder)), self.root)
+            inside = listed([name for name in _listing(top) or () if os.path.isdir(top / name)])
+            return f"no such file (the folder {path.parent} is not there; folders in {top}: {inside})"
+        if os.path.isdir(path):
+            return "no such file (it is a folder)"
+        plain = [unicodedata.normalize("NFC", name) for name in there]
+        alike: list[Callable[[str], str]] = [
+            lambda name: name,
+            str.casefold,
+            lambda name: PurePath(name).stem.casefold(),
+        ]
+        for written in alike:
+            wanted = written(unicodedata.normalize("NFC", path.name))
+            if found := [name for name, text in zip(there, plain, strict=True) if written(text) == wanted]:
+                how = ", in another Unicode form (NFC, NFD)" if written is alike[0] else ""
+                return f'no such file (there is "{found[0]}"{how})'
+        return f"no such file (its folder has {listed(there)})"
+
+
+@cache
+def _listing(folder: Path) -> list[str] | None:
+    """Return the names in a folder, None where there is none."""
+    try:
+        return sorted(os.fsencode(name).decode(errors="replace") for name in os.listdir(folder))
+    except (OSError, ValueError):
+        return None
 
 
 def _size(path: Path) -> int | None:

@@ -1,40 +1,44 @@
 """From a data set's archives to three tables: taxa, images, and what was rejected, with the reason."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from vltaxon import schemas
 from vltaxon.config.datasets import RawDataset
 from vltaxon.data.archives import Archive, Folder, located
-from vltaxon.data.images import BrokenImage, ImageStore, decode
+from vltaxon.data.images import BrokenImage, ImageStore, decode, examine
 from vltaxon.data.labels import Labelled
 from vltaxon.data.taxa import taxa_table
 from vltaxon.data.verified import demand_unchanged
-from vltaxon.errors import UserError
+from vltaxon.errors import UserError, listed
 from vltaxon.provenance import write_frame, write_parquet
 from vltaxon.seeded import draw_numbers
 from vltaxon.tasks.data import IngestTask
 
 _BATCH = 4096  # images whose futures are in memory at once
-_LOOKS = {"width": pl.Int32, "height": pl.Int32, "sha256": pl.String, "reason": pl.String}
+_LOOKS = {
+    **{"width": pl.Int32, "height": pl.Int32, "sha256": pl.String, "reason": pl.String},
+    **{"peak": pl.Int32, "unread": pl.Boolean},
+}
 
 
 def ingest(task: IngestTask) -> None:
     """Read a data set's labels, choose its images, look at each of these once, and write the three tables.
 
     `taxa` (schema `TAXA`) has a row without taxon for a missing rank; `images` (schema `IMAGES`) is ordered
-    by image_id, with width and height of the upright image; `rejected` (schema `REJECTED`) has members that
-    are absent, broken, or training images equal to a test image.
+    by image_id, with width and height of the upright image, and the digest of its bytes, followed by the
+    marks of `examine`; `rejected` (schema `REJECTED`) has members that are absent, broken, training images
+    equal to a test image, or test images equal to one another.
 
     Raises:
         UserError: the labels are wrong (see the sources), an id occurs twice, more than `max_rejected` of the
-            chosen images are absent or broken, or a split has no image left.
+            chosen images are absent or broken, images of 16 bits use fewer and it is not said how many, or a
+            split has no image left.
     """
     for table in task.tables:
         demand_unchanged(table)
@@ -44,9 +48,11 @@ def ingest(task: IngestTask) -> None:
         print(note)
     chosen = _chosen(dataset, labelled, task.seed)
     placed, lost = _placed(chosen, archives)
-    measured, broken = _measured(placed, task.threads)
+    measured, broken = _measured(placed, dataset.bits, task.threads)
     _demand_whole(pl.concat([lost, broken]), len(chosen), dataset.max_rejected)
-    kept, leaked = _unleaked(measured)
+    _demand_bits(measured)
+    kept, leaked = _unleaked(measured.drop("peak", "unread"))
+    kept, copies = _told_apart(kept)
     for split in archives:
         if not (kept["split"] == split).any():
             raise UserError(
@@ -57,7 +63,7 @@ def ingest(task: IngestTask) -> None:
     notes = {"names": [note.partition("\n")[0] for note in lineages.notes]} if lineages.notes else {}
     write_parquet(taxa_table(lineages, dataset.ranks), task.taxa, schemas.TAXA, **facts, **notes)
     write_frame(kept.sort("image_id"), task.images, schemas.IMAGES, **facts)
-    rejected = pl.concat([lost, broken, leaked]).sort("archive", "member", maintain_order=True)
+    rejected = pl.concat([lost, broken, leaked, copies]).sort("archive", "member", maintain_order=True)
     write_frame(rejected, task.rejected, schemas.REJECTED, **facts)
 
 
@@ -69,9 +75,12 @@ def _chosen(dataset: RawDataset, labelled: list[Labelled], seed: int) -> pl.Data
         numbers first.
     """
     ids = [image.image_id for image in labelled]
-    if len(set(ids)) < len(ids):
-        twice = sorted(name for name, number in pc.value_counts(pa.array(ids)).to_pylist() if number > 1)
-        raise UserError(f"{len(twice)} images have the id of another, as {twice[0]}")
+    if twice := sorted(name for name, number in Counter(ids).items() if number > 1):
+        both = [f"{one.leaf} ({one.split})" for one in labelled if one.image_id == twice[0]]
+        raise UserError(
+            f"{len(twice)} images are labelled more than once, as {twice[0]}: {listed(both)}; leave one "
+            "label of each"
+        )
     columns = {name: [getattr(image, name) for image in labelled] for name in ("split", "leaf", "member")}
     limits = {split: part.images_per_leaf or len(ids) for split, part in dataset.splits.items()}
     return (
@@ -91,24 +100,27 @@ def _placed(
     parts = []
     for split, archive in archives.items():
         mine = chosen.filter(pl.col("split") == split)
-        places = archive.find(mine["member"])
-        parts.append(mine.with_columns(*places.get_columns(), reason=pl.lit(archive.absent)))
+        parts.append(mine.with_columns(*archive.find(mine["member"]).get_columns()))
     placed = pl.concat(parts)
     absent = pl.col("offset").is_null()
-    lost = placed.filter(absent).select("archive", "member", "reason")
-    return placed.filter(~absent).drop("reason").sort("archive", "offset", maintain_order=True), lost
+    lost = placed.filter(absent)
+    reasons = [archives[split].absent(member) for split, member in lost.select("split", "member").rows()]
+    lost = lost.select("archive", "member", pl.Series("reason", reasons, pl.String))
+    return placed.filter(~absent).sort("archive", "offset", maintain_order=True), lost
 
 
-def _measured(placed: pl.DataFrame, threads: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Decode every image once; add width, height and digest, and leave out what is broken."""
+def _measured(placed: pl.DataFrame, bits: int | None, threads: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Decode every image once; add width, height, digest and `peak`, and leave out what is broken."""
     store = ImageStore(placed)
 
-    def look(image_id: str) -> tuple[int | None, int | None, str | None, str | None]:
+    def look(image_id: str) -> tuple[object, ...]:
         data = store.read(image_id)
         try:
-            return *decode(data).size, hashlib.sha256(data).hexdigest(), None
+            seen = examine(data, bits)
+            size = decode(data, seen.how).size
+            return *size, hashlib.sha256(data).hexdigest() + seen.how, None, seen.peak, seen.unread
         except BrokenImage as error:
-            return None, None, None, str(error)
+            return None, None, None, str(error), None, None
 
     ids, looks = placed["image_id"].to_list(), []
     bar = tqdm(total=len(ids), desc="ingest", unit=" images", mininterval=5)
@@ -119,6 +131,10 @@ def _measured(placed: pl.DataFrame, threads: int) -> tuple[pl.DataFrame, pl.Data
                 bar.update()
     measured = placed.with_columns(*pl.DataFrame(looks, schema=_LOOKS, orient="row").get_columns())
     broken = measured.filter(pl.col("reason").is_not_null()).select("archive", "member", "reason")
+    if converted := measured["sha256"].str.ends_with("+srgb").sum():
+        print(f"ingest: {converted:,} images are of another space of colours and are converted to sRGB")
+    if unread := measured["unread"].sum():
+        print(f"ingest: {unread:,} images have a profile of colours that cannot be used; read as sRGB")
     return measured.filter(pl.col("reason").is_null()).drop("reason"), broken
 
 
@@ -130,13 +146,15 @@ def _demand_whole(rejected: pl.DataFrame, chosen: int, limit: float) -> None:
     if len(rejected) <= limit * chosen:
         return
     in_archive = pl.format("{} of {}", "member", "archive")
+    reason = pl.col("reason").str.splitn(" (", 2).struct  # what is in brackets is of the one image
+    more = pl.format(" ({}", reason.field("field_1")).fill_null("")
     common = (
         rejected.select(
-            # Pillow gives the bytes that are missing in brackets
-            kind=pl.col("reason").str.split(" (").list.first(),
+            kind=reason.field("field_0"),
             name=pl.when(pl.col("archive").str.ends_with(pl.col("member")))
             .then("archive")
-            .otherwise(in_archive),
+            .otherwise(in_archive)
+            + more,
         )
         .group_by("kind")
         .agg(pl.len(), pl.col("name").head(2))
@@ -158,3 +176,47 @@ def _unleaked(measured: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     leaked = (pl.col("split") == "train") & pl.col("sha256").is_in(tested.implode())
     rows = measured.filter(leaked).select("archive", "member", reason=pl.lit("same bytes as a test image"))
     return measured.filter(~leaked), rows
+
+
+def _told_apart(kept: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Leave out test images whose bytes are another's: all where their leaves differ, else all but the first.
+
+    Of two labels of one picture one is wrong, nobody knows which; and a picture that is there twice would
+    count twice.
+    """
+    tests = kept.filter(pl.col("split") == "test").sort("image_id")
+    twice = tests.filter(tests["sha256"].is_duplicated())
+    if twice.is_empty():
+        return kept, kept.head(0).select("archive", "member", reason=pl.lit(""))
+    left = []
+    for same in twice.partition_by("sha256", maintain_order=True):
+        first, *others = same.rows(named=True)
+        if same["leaf"].n_unique() == 1:
+            left += [(one, f"same bytes as {first['member']}, which is kept") for one in others]
+            continue
+        for one in (first, *others):
+            other = next(row for row in (first, *others) if row["leaf"] != one["leaf"])
+            left.append(
+                (one, f"labelled {one['leaf']}, and {other['leaf']} in {other['member']} of the same bytes")
+            )
+    gone = pl.DataFrame(
+        [(one["archive"], one["member"], reason) for one, reason in left],
+        schema=["archive", "member", "reason"],
+        orient="row",
+    )
+    print(f"ingest: {len(gone):,} test images are left out, whose bytes are another test image's")
+    return kept.filter(~pl.col("image_id").is_in([one["image_id"] for one, _ in left])), gone
+
+
+def _demand_bits(measured: pl.DataFrame) -> None:
+    """Stop where no image of 16 bits has a high value: written with fewer bits, all would be nearly black."""
+    deep = measured.filter(pl.col("peak").is_not_null())
+    if deep.is_empty() or (highest := int(deep["peak"].max())) >= 1 << 14:  # type: ignore[arg-type]
+        return
+    likely = next(bits for bits in (8, 10, 12, 14) if highest < 1 << bits)
+    raise UserError(
+        f"{len(deep):,} images have values of 16 bits, and none of these is above {highest:,} of 65,535: "
+        f"they seem to have {likely} bits, and would be read nearly black "
+        f"({listed(deep['archive'].to_list())}). Say in the data set's file how many they have: `bits: "
+        f"{likely}`, or `bits: 16` if they are so dark"
+    )

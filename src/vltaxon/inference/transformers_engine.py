@@ -143,6 +143,25 @@ class TransformersEngine:
             return groups, shared_prefix.prepare(self._maker, groups, self._adds_start(groups[0].texts[0]))
         except NotShared as reason:
             return groups, reason
+        except ValueError:
+            self._check_each(jobs, groups)
+            raise
+
+    def _check_each(self, jobs: Sequence[Job], groups: Sequence[Group]) -> None:
+        """Name the image that the model's processor refuses, if it is one that it refuses.
+
+        Raises:
+            UserError: the processor has bounds of its own, beyond those that images are ingested by.
+        """
+        for job, group in zip(jobs, groups, strict=True):
+            width, height = group.image.size if group.image is not None else (0, 0)
+            try:
+                self._maker(text=group.texts[:1], images=[[group.image]], return_tensors="pt")
+            except ValueError as error:
+                raise UserError(
+                    f"{job.image_id}: the image processor of {self._spec.checkpoint} refuses it "
+                    f"({width} x {height} as shown): {error}. Leave the image out of the data set"
+                ) from error
 
     def _adds_start(self, text: str) -> bool:
         return chat.adds_start(self._processor.tokenizer, text)

@@ -237,15 +237,20 @@ IMAGES: list[tuple[str, bytes | Callable[[], bytes], str]] = [
     ("mirrored by EXIF", _saved(ImageOps.mirror(RED), "JPEG", exif=_exif(2)), FINE),
     ("EXIF of nonsense", _saved(RED, "JPEG", exif=_exif(77)), FINE),
     ("transparent PNG", _saved(Image.new("RGBA", (3, 3), (1, 2, 3, 0)), "PNG"), "read 3x3, 255,255,255"),
-    ("zero bytes", b"", NO_IMAGE),
-    ("a web page", b"<!doctype html><title>404 Not Found</title>", NO_IMAGE),
-    ("an SVG", b'<svg xmlns="http://www.w3.org/2000/svg"/>', NO_IMAGE),
+    ("zero bytes", b"", "rejected: is an empty file$"),
+    ("a web page", b"<!doctype html><title>404 Not Found</title>", "rejected: is a web page; download"),
+    ("an SVG", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "rejected: is an SVG"),
     (
         "PostScript, a program",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
-        NO_IMAGE,
+        "rejected: is PostScript",
     ),
-    ("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", NO_IMAGE),
+    (
+        "a Git LFS pointer",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "rejected: is a pointer of Git LFS; get the file itself by git lfs pull",
+    ),
+    ("text", b"not an image", NO_IMAGE),
 ]
 
 

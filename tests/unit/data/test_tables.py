@@ -49,3 +49,44 @@ def test_no_file(tmp_path: Path, name: str) -> None:
         (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=r"No such file|Is a directory"):
         list(rows(tmp_path / name, ["path"]))
+
+
+HEAD = "path,genus,species"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("path;genus;species\na.jpg;G;G x\n", "They are separated by semicolons; save the table with commas"),
+        ("path\tgenus\tspecies\na.jpg\tG\tG x\n", "They are separated by tabs; save"),
+        ("path,Genus,species\n", 'no column "genus".* Rename "Genus" to "genus": headings are read as they'),
+        ("Path,genus,species\n", 'Rename "Path" to "path"'),
+        *((f"{name},genus,species\n", f'no column "path".* Rename "{name}" to "path"')
+          for name in ("file_name", "filename", "image", "image_path", "File Name", "img", "photo", "filepath")),
+        ("name,genus,species\n", 'no column "path"; its columns are name, genus, species$'),
+        (b"PK\x03\x04\x14\0\x06\0", r"it is a workbook \(xlsx, ods\) or a zip; save the sheet as CSV, in UTF-8"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", r"it is a workbook \(xls\)"),
+        (b"\x1f\x8b\x08\0", "it is packed by gzip; unpack it"),
+        (b"PAR1\x15\4", "it is Parquet; let its name end in .parquet"),
+        (f"{HEAD}\n".encode("utf-16"), "it is UTF-16; save it in UTF-8, or turn it by `iconv -f UTF-16 -t UTF-8`"),
+        (f"{HEAD}\n".encode("utf-16-le"), "it is UTF-16"),
+        (f"{HEAD}\r\na.jpg,Käfer,G x\r\n".encode("cp1252"),
+         'Line 2 reads "a.jpg,Käfer,G x" in CP1252, .* turn it by `iconv -f ENCODING -t UTF-8`'),
+        (f"{HEAD}\na.jpg,Käfer,G x\n".encode("mac-roman"), '"a.jpg,Käfer,G x" in MACINTOSH'),
+        (f"{HEAD}\na.jpg,甲虫,G x\n".encode("gbk"), '"a.jpg,甲虫,G x" in GB18030'),
+        (f"{HEAD}\na.jpg,Günther,G x\n".encode().decode("cp1252"),
+         'line 2: genus "GÃ¼nther" was "Günther", before the table was read in another encoding'),
+        (f"{HEAD}\na.jpg,Jay, Blue,G x\n", 'line 2: has 4 cells, .*; a text with a comma stands in "quotes"'),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_table_and_what_to_do(tmp_path: Path, data: str | bytes, words: str) -> None:
+    (tmp_path / "t.csv").write_bytes(data if isinstance(data, bytes) else data.encode())
+    with pytest.raises(UserError, match=words) as caught:
+        list(rows(tmp_path / "t.csv", ["path", "genus", "species"]))
+    assert str(caught.value).startswith(f"{tmp_path}/t.csv")
+
+
+def test_letters_of_every_script_are_read_as_they_are(tmp_path: Path) -> None:
+    names = "Käfer Ödland Élan Ñandú Ørsted Łoś Çedi Ærø Ã Âme å ß ½ 甲虫 жук Elsinoë São"
+    (tmp_path / "t.csv").write_text(f"{HEAD},place\na.jpg,{names},G x,GÃ¼nther\n", encoding="utf-8")
+    assert [row["genus"] for _, row in rows(tmp_path / "t.csv", ["path", "genus", "species"])] == [names]

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from tests.unit.conftest import World
 from vltaxon import checkpoint, prompts
@@ -14,6 +16,8 @@ from vltaxon.engines.transformers import Vlm
 from vltaxon.errors import UserError
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.transformers_engine import TransformersEngine
+from vltaxon.provenance import read_parquet
+from vltaxon.schemas import IMAGES
 
 pytestmark = pytest.mark.numeric
 
@@ -194,3 +198,17 @@ def test_a_text_that_the_limit_would_cut_is_refused(world: World, vlm: Vlm) -> N
     assert dict(engine.generate(requests(world)[:1], Decoding(tokens, only=(text,))))[0].completion == text
     with pytest.raises(UserError, match=f"max_new_tokens is {tokens - 1}, too few for the {tokens} tokens"):
         list(engine.generate(requests(world), Decoding(tokens - 1, only=(text,))))
+
+
+def test_an_image_that_the_models_own_processor_refuses_is_named(world: World, vlm: Vlm) -> None:
+    """Such as 626:1, which was ingested before there was a limit."""
+    path = world.folder / "long.png"
+    Image.new("RGB", (2000, 4)).save(path)
+    rows = [{"image_id": "long", "archive": str(path), "offset": 0, "size": path.stat().st_size}]
+    store = ImageStore(
+        pa.concat_tables([read_parquet(world.tables["images"]), pa.Table.from_pylist(rows, IMAGES)])
+    )
+    asked = [*requests(world)[:2], Request("long", "Name it.", None)]
+    words = r"long: the image processor of .* refuses it \(1252 x 2 as shown\): .*ratio.*Leave the image out"
+    with pytest.raises(UserError, match=words):
+        answers(TransformersEngine(vlm, None, store), asked)

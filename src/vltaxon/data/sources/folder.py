@@ -1,10 +1,12 @@
 """A user's own collection: image files anywhere, and a table that names each with its taxa."""
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vltaxon.config.datasets import RawDataset
-from vltaxon.data.labels import Labelled, Tree, lineage, tree
+from vltaxon.data.labels import Labelled, Lineage, Tree, lineage, tree
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError
 
@@ -32,11 +34,13 @@ def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[Tree, list[Labelle
 
     Returns:
         Lineage of every leaf in the tables, and the images of the splits. An image is known by its path as
-        written, so that ids are the same on another machine as long as paths are relative.
+        written, so that ids are the same on another machine as long as paths are relative; where the tables
+        of two folders name different files alike, by its split too.
 
     Raises:
-        UserError: a table is not readable, a row names no path, no taxon or another split, one table serves
-            both splits without saying which row is whose, or a taxon has two parents.
+        UserError: a table is not readable, a row names no path, no taxon or another split, or something
+            that is no path, two rows name one file, one table serves both splits without saying which row is
+            whose, or a taxon has two parents.
     """
     table_of = {split: part.table for split, part in dataset.splits.items() if part.table}
     both = len(set(table_of.values())) < len(table_of)
@@ -46,13 +50,39 @@ def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[Tree, list[Labelle
         for where, row in rows(table, ("path", *dataset.ranks, *(("split",) if both else ())))
     ]
     known = tree(((where, taxa) for where, _, _, taxa, _ in found), dataset)
-    images: list[Labelled] = []
+    files: dict[str, tuple[str, Lineage]] = {}
+    tables_of: dict[str, set[Path]] = {}
     for where, said, path, taxa, table in found:
         if said not in (("train", "test") if both else ("train", "test", "")):
             raise UserError(f'{where}: split "{said}" is not one of train, test')
-        if not path:
-            raise UserError(f"{where}: path is empty")
+        _demand_path(path, table, where)
+        other, named = files.setdefault(os.path.normpath(table.parent / path), (where, taxa))
+        if other != where:
+            one, two = (" > ".join(name or "?" for name in names) for names in (named, taxa))
+            raise UserError(
+                f"{path} is labelled twice: {one} ({other}), and {two} ({where}); leave one row of each image"
+            )
+        tables_of.setdefault(Path(path).as_posix(), set()).add(table)
+    images: list[Labelled] = []
+    for _, said, path, taxa, table in found:
+        name = Path(path).as_posix()
         for split in splits:
             if table_of[split] == table and said in (split, ""):
-                images.append(Labelled(f"folder/{Path(path).as_posix()}", split, known.called[taxa], path))
+                image_id = f"folder/{name}" if len(tables_of[name]) == 1 else f"folder:{split}/{name}"
+                images.append(Labelled(image_id, split, known.called[taxa], path))
     return known, images
+
+
+def _demand_path(path: str, table: Path, where: str) -> None:
+    """Refuse what is no path, or one as Windows writes it."""
+    if not path:
+        raise UserError(f"{where}: path is empty")
+    if re.match(r"\w+://", path):
+        raise UserError(
+            f"{where}: path {path} is an address; download the images, and give the paths of the files"
+        )
+    if (re.match("[A-Za-z]:", path) or "\\" in path) and not os.path.exists(table.parent / path):
+        drive = ", relative to the table's folder" if re.match("[A-Za-z]:", path) else ""
+        raise UserError(
+            f"{where}: path {path} is written as on Windows; write / for \\{drive}, as in one/a.jpg"
+        )

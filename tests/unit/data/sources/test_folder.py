@@ -214,3 +214,27 @@ def test_nothing_is_said_of_names_that_are_left_alone(tmp_path: Path, picture: b
     (tmp_path / "t.csv").write_text(ROWS)
     _tables(tmp_path, tmp_path / "t.csv", picture)
     assert "names" not in facts(tmp_path / "out" / "taxa.parquet")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (
+            r"one\a.jpg",
+            r"line 2: path one\\a\.jpg is written as on Windows; write / for \\, as in one/a\.jpg",
+        ),
+        (r"C:\Users\me\a.jpg", r"is written as on Windows; write / for \\, relative to the table's folder"),
+        ("C:/Users/me/a.jpg", "is written as on Windows"),
+        ("https://example.org/a.jpg", "is an address; download the images, and give the paths of the files"),
+        ("s3://bucket/a.jpg", "is an address"),
+    ],
+)
+def test_a_path_that_is_none_here_is_said_with_its_line(tmp_path: Path, path: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        _read(tmp_path, test=f"path,species\n{path},A a\n", ranks=("species",))
+
+
+def test_a_backslash_may_be_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a\\b.jpg").write_bytes(b"")
+    _, images = _read(tmp_path, test="path,species\na\\b.jpg,A a\n", ranks=("species",))
+    assert [image.image_id for image in images] == ["folder/a\\b.jpg"]
