@@ -246,6 +246,8 @@ class _Row:
         if name is None:
             return
         genus = self._hint()
+        if genus is not None and normalise(name).startswith(f"{normalise(genus)} "):
+            name = name[:1].upper() + name[1:]  # "quercus robur L."
         if undecided(name, genus, self._lower(place)):
             self._change(place, "missing", None)
             return
@@ -261,6 +263,8 @@ class _Row:
         if known and genus is not None and read.genus.endswith("."):
             read = read.of(genus)
         bare = read.whole if self._lower(place) else read.species
+        if bare == name:
+            return
         if bare != read.whole and self._lower(place + 1) and self.taxa[place + 1] is None:
             self.taxa[place + 1], self.joined[place + 1] = read.whole, self.joined[place]
         self._change(place, "authored" if bare == read.whole else "cut", bare)
@@ -430,7 +434,7 @@ def clashes(labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     keys = {normalise(label.replace("_", " ")): label for label in labels}
     genders: dict[str, str] = {}
     for label in labels:
-        read = read_binomial(_CULTIVAR.sub("", label.replace("_", " ")))
+        read = read_binomial(_CULTIVAR.sub("", label[:1].upper() + label[1:].replace("_", " ")))
         if read is None:
             continue
         short = keys.get(normalise(read.species))

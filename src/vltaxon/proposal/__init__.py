@@ -5,12 +5,13 @@ What it tells is what `ingest` makes of them: it is run on the photos, into a fo
 
 import csv
 import io
-import json
 import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from vltaxon.config.base import Closed
 from vltaxon.config.datasets import RawDataset
 from vltaxon.config.load import load
 from vltaxon.data.ingest import ingest
+from vltaxon.data.names import settle
 from vltaxon.errors import UserError, listed
 from vltaxon.proposal.experiment import experiment_text
 from vltaxon.proposal.labels import TABLE, Labels, read_labels
-from vltaxon.provenance import facts, read_frame, write_text
+from vltaxon.provenance import read_frame, write_text
 from vltaxon.seeded import draw_numbers
 from vltaxon.tasks.data import IngestTask
 from vltaxon.taxonomy import Taxonomy, normalise
@@ -103,6 +105,7 @@ def propose(wish: Wish, config: Path = Path("config")) -> str:
     if there := [str(path) for path in (dataset_file, experiment_file, table) if path.exists()]:
         raise UserError(f"{', '.join(there)}: already there, and nothing is overwritten; choose another name")
     labels = read_labels(folder, wish.ranks)
+    _leave_out_unnamed(labels, _dataset(wish, labels, {"test": {"table": table}}))
     parts = _parted(labels, wish)
     write_text(table, _table_text(labels, parts))
     try:
@@ -111,9 +114,12 @@ def propose(wish: Wish, config: Path = Path("config")) -> str:
         write_text(dataset_file, text)
         write_text(experiment_file, experiment_text(wish, tree.trainable))
         load(experiment_file, config)
-    except BaseException:
+    except BaseException as error:
         for path in (table, dataset_file, experiment_file):
             path.unlink(missing_ok=True)
+        if isinstance(error, UserError):
+            keys = "a key of the data set's file is given as --set KEY=VALUE"
+            raise UserError(f"{error}\nNothing was written; {keys}") from error
         raise
     return _told(labels, tree, (table, dataset_file, experiment_file))
 
@@ -156,32 +162,49 @@ def _table_text(labels: Labels, parts: Sequence[str]) -> str:
     return text.getvalue()
 
 
+def _dataset(wish: Wish, labels: Labels, splits: Mapping[str, object]) -> RawDataset:
+    """Return the data set as `ingest` reads it, whatever of it cannot be used."""
+    given = {"source": "folder", "ranks": labels.ranks, "max_rejected": 1.0}
+    return RawDataset.model_validate(given | dict(splits) | wish.settings)
+
+
+def _leave_out_unnamed(labels: Labels, dataset: RawDataset) -> None:
+    """Leave out the photos whose labels name no taxon, as those of a folder `unknown`."""
+
+    @cache
+    def named(taxa: tuple[str | None, ...]) -> bool:
+        return any(settle(taxa, dataset)[0])
+
+    lines = [(row, tuple(taxon or None for taxon in row[2].values())) for row in labels.rows]
+    lost = sorted({" > ".join(filter(None, taxa)) or "nothing" for _, taxa in lines if not named(taxa)})
+    labels.rows = [row for row, taxa in lines if named(taxa)]
+    if lost:
+        number = len(lines) - len(labels.rows)
+        labels.left_out.append(f"{number} photos whose labels name no taxon: {listed(lost)}")
+
+
 def _ingested(wish: Wish, labels: Labels, table: Path, trained: bool) -> Ingested:
     """Run `ingest` on the photos, into a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as scratch:
         names = ("taxa", "images", "rejected")
         made = {name: Path(scratch) / f"{name}.parquet" for name in names}
         split = {"table": table}
-        dataset = RawDataset.model_validate(
-            {"source": "folder", "ranks": labels.ranks, "test": split, "max_rejected": 1.0}
-            | ({"train": split} if trained else {})
-            | wish.settings
+        dataset = _dataset(wish, labels, {"test": split} | ({"train": split} if trained else {}))
+        task = IngestTask(
+            dataset=dataset,
+            seed=0,
+            archives=Path(scratch),
+            threads=os.cpu_count() or 1,
+            tars=(),
+            indexes=(),
+            tables=(table,),
+            **made,
         )
-        ingest(
-            IngestTask(
-                dataset=dataset,
-                seed=0,
-                archives=Path(scratch),
-                threads=os.cpu_count() or 1,
-                tars=(),
-                indexes=(),
-                tables=(table,),
-                **made,
-            )
-        )
-        notes = json.loads(facts(made["taxa"]).get("names", "[]"))
+        said = io.StringIO()  # what was changed of names
+        with redirect_stdout(said):
+            ingest(task)
         images, rejected = (read_frame(made[name]) for name in ("images", "rejected"))
-        found = Ingested(Taxonomy.read(made["taxa"]), images, rejected, notes)
+        found = Ingested(Taxonomy.read(made["taxa"]), images, rejected, said.getvalue().splitlines())
     if not found.scored:
         raise UserError(
             f"{wish.folder}: every level has one label only ({', '.join(labels.ranks)}), so there is nothing "

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from vltaxon.data.names import MISSING, lone
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError, listed
+from vltaxon.taxonomy import normalise
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 PHOTOS = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif"}
@@ -23,7 +25,7 @@ SPLITS |= {"validation": "val"}
 _PATHS = ("path", "file_name", "filename", "file", "image", "image_path", "filepath", "photo")
 _NAMES = ("species", "scientific_name", "scientificname", "label", "class_name")
 _INAT21 = re.compile(r"\d{5}(_[A-Za-z-]+){7}")  # 00000_Animalia_..._Lumbricidae_Lumbricus_terrestris
-_BINOMIAL = re.compile(r"([A-Z][a-z-]+) (?:[x\u00d7] )?[a-z][a-z.-]+( \S+)*")
+_BINOMIAL = re.compile(r"([A-Za-z][a-z-]+) (?:[x\u00d7] )?[a-z][a-z.-]*( \S+)*")
 _NUMBERED = re.compile(r"\d+[._ -]+(?=\D)")  # 001.Black_footed_Albatross
 _FIRST_WORD = (
     "which look like scientific names: the genus is their first word (if they are not, say --ranks species)"
@@ -143,15 +145,12 @@ def _levels(
             taxa_of[names] = dict(zip(RANKS, (*parts[:6], " ".join(parts[5:7])), strict=True))
         return RANKS, taxa_of, "the names of folders, which are iNat21's: number and lineage"
     last = [names[-1] for names in paths.values()]
-    two = sum(_BINOMIAL.fullmatch(name) is not None for name in last) >= 0.9 * len(last)
+    two = _are_scientific(last)
     if ranks is None:
         ranks = _named_ranks(list(paths.values()), depth, two)
     if len(ranks) == depth + 1 and ranks[-2] == "genus" and two:
-        genus = {
-            names: (match := _BINOMIAL.match(one[-1])) and match.group(1) for names, one in paths.items()
-        }
         taxa_of = {
-            names: dict(zip(ranks, (*one[:-1], genus[names] or "", one[-1]), strict=True))
+            names: dict(zip(ranks, (*one[:-1], _genus(one[-1]), one[-1]), strict=True))
             for names, one in paths.items()
         }
         return (
@@ -167,21 +166,26 @@ def _levels(
     return tuple(ranks), taxa_of, "the names of folders"
 
 
+def _are_scientific(names: Sequence[str]) -> bool:
+    """Whether most names look like a genus and an epithet, not counting words for no name."""
+    some = [name for name in names if normalise(name) not in MISSING]
+    return sum(_BINOMIAL.fullmatch(name) is not None for name in some) > 0.75 * len(some)
+
+
+def _genus(name: str) -> str:
+    """Return the first word of a scientific name, empty where it is none."""
+    match = _BINOMIAL.match(name)
+    return match.group(1).capitalize() if match is not None else ""
+
+
 def _named_ranks(paths: Sequence[tuple[str, ...]], depth: int, two: bool) -> tuple[str, ...]:
     """Return what to call the levels of folders, by how the names of taxa end."""
+    genera = all(lone(path[-1]) or path[-1].startswith(f"{path[-2]} ") for path in paths if depth > 1)
     above: list[str] = []
     for level in range(depth - 1):
         names = [path[level] for path in paths]
-        rank = next(
-            (rank for rank, ends in _ENDINGS.items() if all(name.endswith(ends) for name in names)), None
-        )
-        if (
-            rank is None
-            and level == depth - 2
-            and two
-            and all(path[-1].startswith(path[-2]) for path in paths)
-        ):
-            rank = "genus"
+        ends = (rank for rank, ends in _ENDINGS.items() if all(name.endswith(ends) for name in names))
+        rank = "genus" if level == depth - 2 and genera else next(ends, None)
         above.append(rank or f"group {level + 1}")
     return (*above, "genus", "species") if two and "genus" not in above else (*above, "species")
 
@@ -195,6 +199,8 @@ def _of_table(table: Path, photos: Sequence[PurePosixPath], ranks: Sequence[str]
     if not lines:
         raise UserError(f"{table}: has no rows")
     columns = {name.strip().lower(): name for name in lines[0][1]}
+    if len(columns) == 1:  # says what separates the others, if anything does
+        list(rows(table, ("path",)))
     rank_of = _rank_columns(columns, ranks)
     named = next((columns[name] for name in _NAMES if name in columns), None)
     if not rank_of and named is None:
@@ -218,8 +224,7 @@ def _of_table(table: Path, photos: Sequence[PurePosixPath], ranks: Sequence[str]
             continue
         taxa = {rank: row[column] for rank, column in rank_of.items()}
         if "genus" not in rank_of and "genus" in labels.ranks:
-            match = _BINOMIAL.match(taxa["species"])
-            taxa["genus"] = match.group(1) if match else ""
+            taxa["genus"] = _genus(taxa["species"])
         part = SPLITS.get(row[split].lower(), row[split]) if split is not None else ""
         labels.rows.append((path, part, taxa))
         taken.add(path)
@@ -254,8 +259,7 @@ def _with_genus(
     if "genus" in ranks or "species" not in ranks:
         return ranks
     names = [row[rank_of["species"]] for _, row in lines if row[rank_of["species"]]]
-    two = sum(_BINOMIAL.fullmatch(name) is not None for name in names) >= 0.9 * max(1, len(names))
-    return (*ranks[:-1], "genus", "species") if two else ranks
+    return (*ranks[:-1], "genus", "species") if _are_scientific(names) else ranks
 
 
 def _finder(

@@ -31,14 +31,14 @@ def workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def photos(workflow: Path) -> Photos:
-    """Put a photo, each of another colour, at each path of a folder; text at paths of other endings."""
+    """Put a photo, each of another size, at each path of a folder; text at paths of other endings."""
     number = iter(range(1, 256))
 
     def put(*paths: str, **texts: str) -> Path:
         for path in paths:
             file = workflow / "photos" / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (40, 30), (next(number), 0, 0)).save(file)
+            Image.new("RGB", (40 + next(number), 30)).save(file)
         for name, text in texts.items():
             (workflow / "photos" / f"{name}.csv").write_text(text, encoding="utf-8")
         return workflow / "photos"
@@ -98,6 +98,30 @@ def test_folders_within_folders_are_ranks(photos: Photos) -> None:
         read(folder, "a,b")
 
 
+def test_photos_of_nothing_named_are_left_out_and_names_are_read(
+    photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("Quercus_robur", "quercus_robur_L.", "Quercus_sp", "Quercus_cf._petraea", "Fagus_sylvatica")
+    photos(*(f"{name}/1.jpg" for name in names), "unknown/1.jpg")
+    assert main(["new", "mine", "photos"]) == 0
+    said = capsys.readouterr().out
+    assert "Left out: 1 photos whose labels name no taxon: unknown." in said
+    assert "| genus | 2 | 0 |\n| species | 2 | 2 |" in said
+    assert '1 x "Quercus cf. petraea"' in said
+
+
+def test_epithets_are_asked_about_and_the_answer_can_be_given(
+    photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos("Rosa/alba/1.jpg", "Tyto/alba/1.jpg", "Tyto/capensis/1.jpg")
+    assert main(["new", "mine", "photos"]) == 1
+    said = capsys.readouterr().err
+    assert "species: binomial" in said and "--set KEY=VALUE" in said
+    assert main(["new", "mine", "photos", "--set", "species=binomial"]) == 0
+    assert load(Path("config/mine.yaml")).datasets["mine"].species == "binomial"
+    assert "| species | 3 | 0 |" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("header", "row", "ranks"),
     [
@@ -130,6 +154,7 @@ def test_tables(photos: Photos, header: str, row: str, ranks: tuple[str, ...]) -
         (("1.jpg",), {}, "its photos lie in no folders that name them, and it has no table"),
         (("a/1.jpg",), {"one": "path\n", "two": "path\n"}, "has several tables: one.csv, two.csv"),
         (("a/1.jpg",), {"t": "path,what\na/1.jpg,b\n"}, "no column of a rank"),
+        (("a/1.jpg",), {"t": "path;species\na/1.jpg;b\n"}, "separated by semicolons"),
         (("a/1.jpg",), {"t": "where,species\na/1.jpg,b\n"}, "no column with the path of a photo"),
         (("a/1.jpg",), {"t": "path,species\nb/1.jpg,b\n"}, "no photo has a label: 1 rows of t.csv whose"),
         (("a/1.jpg", "a/2.jpg"), {}, "every level has one label only"),
