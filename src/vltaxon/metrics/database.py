@@ -252,7 +252,7 @@ def measure(
         the temporary table with the rows, by the same columns; a row whose first column is null is left out.
 
     Raises:
-        UserError: a query gives a metric that no head names.
+        UserError: a query gives a metric that no head names, or a value that none can have.
     """
     for view in ("judged", "named"):
         connection.execute(f"CREATE TEMP TABLE {view} AS FROM main.{view}")
@@ -266,4 +266,16 @@ def measure(
             raise UserError(
                 f"The SQL of metrics gives {', '.join(odd)}, which no head names: `-- metric: {odd[0]}`"
             )
+        if columns == ("value",):
+            shares = ", ".join(quoted(name) for name, metric in metrics.items() if metric.share) or "''"
+            wrong = connection.sql(
+                f"SELECT metric, value FROM {table} WHERE NOT isfinite(value)"
+                f" OR (metric IN ({shares}) AND value NOT BETWEEN 0 AND 1) ORDER BY ALL LIMIT 1"
+            ).fetchall()
+            if wrong:
+                name, value = wrong[0]
+                raise UserError(
+                    f"{metrics[name].file}: {name} is {value} for an image; a share is from 0 to 1, and a "
+                    "count is finite (`-- unit: count`). Give NULL where an image has no value."
+                )
     return tables
