@@ -218,7 +218,10 @@ def _check_sizes(top: Config, files: ConfigFiles) -> None:
                 try:
                     step.check_learns(species[step.part] * each * samples)
                 except UserError as error:
-                    files.problems.append(f"config/recipes/{called}.yaml: steps.{number}: {error}")
+                    files.problems.append(
+                        f"config/recipes/{called}.yaml: steps.{number}: by the size in config/datasets/"
+                        f"{name}.yaml, {error}"
+                    )
 
 
 def check_system(at: str, system: System, files: ConfigFiles) -> None:
