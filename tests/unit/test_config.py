@@ -178,7 +178,8 @@ WRONG = [
         "training.settings.grpo.batch_size",
         2048,
         [
-            "config/recipes/vl_taxon.yaml: steps.1: 420 samples make 1 optimiser step (batch_size 2048, epochs 1)",
+            "config.yaml): steps.1: by the size in config/datasets/demo_plants.yaml, 420 "
+            "samples make 1 optimiser step (batch_size 2048, epochs 1)",
             "and warmup 0.03 gives the first a learning rate of 0",
             "or set `warmup: 0`",
         ],

@@ -391,3 +391,12 @@ def test_training_is_shown_once_whoever_serves_it(serving: Plan) -> None:
     top = serving.experiment.config.model_copy(update={"main": ("vl_taxon", "trained")})
     shown = Plan(serving.experiment.model_copy(update={"config": top})).training.trained("record.json")
     assert list(shown) == ["vl_taxon 1-sft", "vl_taxon 2-grpo"]
+
+
+def test_a_step_knows_those_after_it_which_do_not_shape_it(plan: Plan) -> None:
+    """So that a step too short for its data is found before days of the one before it."""
+    first, last = (
+        plan.training.train(SimpleNamespace(model="tiny_vlm", recipe="vl_taxon", step=step))
+        for step in ("1-sft", "2-grpo")
+    )
+    assert first.later == (last.step,) and last.later == () and "later" not in first.shaping()

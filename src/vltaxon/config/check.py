@@ -221,6 +221,7 @@ def _check_sizes(top: Config, files: ConfigFiles) -> None:
     elif (each := data.train.images_per_leaf) is not None:
         sft = learnt.sft(rest)
         species = {"sft": sft, "grpo": rest - sft, "all": rest}
+        settings = f" (with training.settings of {files.where})" if files.settings else ""
         for called in dict.fromkeys(one.recipe for one in top.systems.values() if one.recipe is not None):
             recipe = files.recipe(called, f"{files.where}: systems")
             for number, step in enumerate(recipe.steps if recipe else ()):
@@ -228,7 +229,10 @@ def _check_sizes(top: Config, files: ConfigFiles) -> None:
                 try:
                     step.check_learns(species[step.part] * each * samples)
                 except UserError as error:
-                    files.problems.append(f"config/recipes/{called}.yaml: steps.{number}: {error}")
+                    files.problems.append(
+                        f"config/recipes/{called}.yaml{settings}: steps.{number}: by the size in "
+                        f"config/datasets/{name}.yaml, {error}"
+                    )
 
 
 def check_system(at: str, system: System, files: ConfigFiles) -> None:
