@@ -16,15 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from tests.data import fuzz
+from tests.unit.data.test_images import profile_of
 from vltaxon.config.datasets import Dataset, Split
-from vltaxon.data.archives import Archive, unpack
-from vltaxon.data.images import BrokenImage, decode
+from vltaxon.data.archives import Archive, Folder, unpack
+from vltaxon.data.images import BrokenImage, decode, examine
 from vltaxon.data.sources import cub200, folder, inat21
 from vltaxon.errors import UserError
 
@@ -212,16 +214,34 @@ def _saved(form: str) -> bytes:
     return buffer.getvalue()
 
 
+def _deep(form: str) -> bytes:
+    """10 bits in 16, with a profile of other colours."""
+    buffer, values = io.BytesIO(), np.arange(24 * 16, dtype=np.uint16).reshape(16, 24)
+    Image.fromarray(values).save(buffer, form, icc_profile=profile_of((), 1.8, b"GRAY"))
+    return buffer.getvalue()
+
+
 PICTURES = [_saved(form) for form in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")]
+PICTURES += [_deep("PNG"), _deep("TIFF")]
 
 
-def check_image(data: bytes) -> None:
+def check_image(data: bytes, bits: int | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            assert decode(data).mode == "RGB"
-        except BrokenImage as error:
-            assert str(error)
+        for how in (lambda: "", lambda: examine(data, bits).how):
+            try:
+                assert decode(data, how()).mode == "RGB"
+            except BrokenImage as error:
+                assert str(error)
+
+
+def check_member(member: str) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        (Path(temporary) / "a.jpg").write_bytes(b"")
+        (Path(temporary) / "d").mkdir()
+        place = Folder(Path(temporary))
+        found = place.find([member])
+        assert found["size"].null_count() == 0 or place.absent(member).startswith("no such file (")
 
 
 PICTURE = st.sampled_from(PICTURES).flatmap(lambda data: damaged(data, st.integers(0, len(data))))
@@ -229,7 +249,10 @@ CHECKS: dict[Callable[..., None], tuple[st.SearchStrategy[Any], ...]] = {
     check_tar: (archives,),
     check_csv: (texts, st.booleans()),
     check_json: (documents(), st.sampled_from([None, "P"])),
-    check_image: (PICTURE,),
+    check_image: (PICTURE, st.sampled_from([None, 10, 12])),
+    check_member: (
+        st.one_of(st.text(max_size=8), st.sampled_from(["A.JPG", "a", "d", "d/x", "../a", "\0", "x" * 300])),
+    ),
 }
 QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None

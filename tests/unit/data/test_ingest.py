@@ -19,6 +19,8 @@ from vltaxon import schemas
 from vltaxon.config.datasets import Dataset, Split
 from vltaxon.data.archives import located, unpack
 from vltaxon.data.images import ImageStore
+from vltaxon.data.ingest import _chosen
+from vltaxon.data.labels import Labelled
 from vltaxon.demo.archives import write_cub200, write_cub_classes, write_inat21
 from vltaxon.demo.clades import BIRD_RANKS, SEVEN_RANKS, Clade, world
 from vltaxon.errors import UserError
@@ -211,3 +213,13 @@ def test_too_many_broken_images_stop_it(tmp_path: Path) -> None:
 
 def test_one_in_a_thousand_is_the_default() -> None:
     assert Dataset.model_fields["max_rejected"].default == 0.001
+
+
+def test_two_labels_of_one_id_are_named() -> None:
+    """Whichever source gives them; it was a TypeError."""
+    twice = [Labelled("a", split, leaf, "m") for split, leaf in (("train", "G x"), ("test", "G y"))]
+    dataset = _plants(Path("raw"))
+    with pytest.raises(
+        UserError, match=r"1 images are labelled more than once, as a: G x \(train\), G y \(test\)"
+    ):
+        _chosen(dataset, [*twice, Labelled("b", "test", "G y", "n")], 0)
