@@ -7,9 +7,9 @@ or the text has what only a scientific name has (a year behind a comma, an autho
 What has none is kept as it is written.
 
 The grammar is our own, since no library serves: gnparser's is the best there is, but its package for Python
-is a binary for x86 without a licence that frees no memory; taxon_parser has not been kept since 2018; GBIF's
-parser is asked over the net. And all of them read a vernacular name as a scientific one with an author: of
-"Black footed Albatross" gnparser makes "Black footed", of "Cedar Waxwing" "Cedar".
+is a binary for x86 without a licence that frees no memory, and it reads a vernacular name as a scientific one
+with an author ("Black footed", "Cedar"); taxon_parser has not been kept since 2018, and left authors on;
+GBIF's parser is asked over the net.
 """
 
 import re
