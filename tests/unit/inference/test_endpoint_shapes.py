@@ -332,6 +332,7 @@ def test_jobs_that_share_a_folder_for_images_see_their_own(world: World, tmp_pat
 
 def _recolour(world: World) -> None:
     """Make all images black."""
+    import hashlib
     import io
     import tarfile
 
@@ -343,6 +344,7 @@ def _recolour(world: World) -> None:
             Image.new("RGB", (row["width"], row["height"])).save(buffer, "JPEG")
             info, size = tarfile.TarInfo(row["member"]), buffer.tell()
             info.size, row["offset"], row["size"], row["archive"] = size, tar.offset + 512, size, str(archive)
+            row["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
             buffer.seek(0)
             tar.addfile(info, buffer)
     import pyarrow as pa
