@@ -12,6 +12,8 @@ from vltaxon.provenance import read_frame
 from vltaxon.tasks.scoring import Sources
 from vltaxon.taxonomy import normalise
 
+_HEX = 64  # digits of the digest of an image's bytes; marks of how it is read may follow
+
 
 @dataclass(frozen=True)
 class Learnt:
@@ -30,7 +32,7 @@ class Learnt:
             digest = dict(read_frame(images, schemas.IMAGES, ["image_id", "sha256"]).iter_rows())
             part_of = read_frame(parts, schemas.PARTS)
             leaves = part_of.filter(pl.col("part").is_in(allowed_parts("all")))["leaf"]
-            digests = frozenset(digest[image] for image, _ in rows)
+            digests = frozenset(digest[image][:_HEX] for image, _ in rows)
             return cls(name, frozenset(map(normalise, leaves)), digests)
         return None
 
@@ -64,4 +66,4 @@ class Learnt:
         )
 
     def _same(self, images: pl.DataFrame) -> pl.Series:
-        return images["sha256"].is_in(sorted(self.digests)).fill_null(False)
+        return images["sha256"].str.slice(0, _HEX).is_in(sorted(self.digests)).fill_null(False)
