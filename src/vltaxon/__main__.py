@@ -19,14 +19,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from vltaxon.proposal import Wish, propose
 
         print(propose(Wish(**vars(given) | {"settings": _settings(given.settings)})), end="")
-    except ValidationError as error:
-        print(f"error: {flat(error.errors()[0]['msg'])}", file=sys.stderr)
+    except ValidationError as error:  # of --train
+        first = error.errors()[0]
+        print(f"error: --{first['loc'][0]}: {flat(first['msg'])}", file=sys.stderr)
         return 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(
+            f"error: {error.filename}: {error.strerror}; the table of a folder of photos is written there. "
+            "Where that may not be, make a folder of your own with links to the photos",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)

@@ -12,7 +12,7 @@ from vltaxon.errors import UserError
 from vltaxon.provenance import read_frame, write_frame
 from vltaxon.seeded import draw_numbers, stretch
 from vltaxon.tasks.questions import DrawTask
-from vltaxon.taxonomy import Taxonomy, normalise, seen
+from vltaxon.taxonomy import Taxonomy, normalise, spell_out
 
 WRONG = 3  # distractors of a question
 
@@ -73,8 +73,8 @@ def levels(taxonomy: Taxonomy, leaves: Sequence[str] | pl.Series) -> Iterator[Le
         for label in labels:
             if (other := spelt.setdefault(normalise(label), label)) != label:
                 raise UserError(
-                    f"{rank} {seen(other)} and {seen(label)} are one taxon, and cannot be options of one "
-                    "question; spell it in one way in the labels"
+                    f"{rank} {spell_out(other)} and {spell_out(label)} are one taxon, and cannot be options "
+                    "of one question; spell it in one way in the labels"
                 )
         index: dict[str | None, int] = {label: place for place, label in enumerate(labels)}
         places = [index.get(taxonomy.taxon(leaf, number), -1) for leaf in kinds]

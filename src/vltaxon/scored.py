@@ -21,9 +21,9 @@ def demand_scored(questions: Path) -> None:
     Raises:
         UserError: it has none.
     """
-    found = read_frame(questions, schemas.QUESTIONS, ["level", "rank", "options", "answer_index", "scored"])
-    if found["scored"].any():
+    if read_frame(questions, schemas.QUESTIONS, ["scored"])["scored"].any():
         return
+    found = read_frame(questions, schemas.QUESTIONS, ["level", "rank", "options", "answer_index"])
     right = pl.col("options").list.get(pl.col("answer_index")).alias("label")
     labels = found.sort("level").select("level", "rank", right).unique(maintain_order=True)
     alone = labels.filter(pl.len().over("level") == 1).select(pl.format("{} {}", "rank", "label")).to_series()

@@ -41,7 +41,7 @@ def normalise(name: str) -> str:
     return key.removesuffix(".").rstrip()
 
 
-def seen(name: str) -> str:
+def spell_out(name: str) -> str:
     """Return a name in quotes, with the code points of what is not plain in it, as `"Ros\u00e9" (U+00E9)`."""
     odd = dict.fromkeys(f"U+{ord(letter):04X}" for letter in name if not " " <= letter <= "~")
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
@@ -60,7 +60,7 @@ def find_flaw(name: str) -> str | None:
     if "\ufffd" in name:
         return "holds U+FFFD, which stands for a letter that was lost"
     if (letters := _MISREAD.search(name)) is not None:
-        return f"holds {seen(letters.group())}, as UTF-8 does that was read as Latin-1"
+        return f"holds {spell_out(letters.group())}, as UTF-8 does that was read as Latin-1"
     if (mark := MARK.search(name)) is not None:
         return f"holds {mark.group()}, which is read as a mark of a prompt or an answer"
     return None

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from vltaxon.config.base import RawFile, local
 from vltaxon.config.datasets import Split
-from vltaxon.config.experiment import Experiment
-from vltaxon.config.files import KINDS, read_yaml
+from vltaxon.config.experiment import Config, Experiment
+from vltaxon.config.files import KINDS, check, read_yaml
 from vltaxon.config.load import json_schema, load
 from vltaxon.config.protocols import Protocol
 from vltaxon.errors import UserError
@@ -230,7 +231,12 @@ WRONG = [
         {"source": {"url": "http://x/a.tgz"}},
         ["test.archive: needs md5 or sha256"],
     ),
-    ("datasets/demo_birds.yaml", "test.archive", {"md5": MD5}, ["test.archive.source: is missing"]),
+    (
+        "datasets/demo_birds.yaml",
+        "test.archive",
+        {"md5": MD5},
+        ["test.archive.source: is missing; for example `source: {url: "],
+    ),
     (
         "datasets/demo_birds.yaml",
         "test.archive",
@@ -308,7 +314,12 @@ WRONG = [
         "published",
         ["training.choices", '"published" is not one of random, similar'],
     ),
-    ("datasets/demo_birds.yaml", "published", {"blob": "0" * 40}, ["published.annotations: is missing"]),
+    (
+        "datasets/demo_birds.yaml",
+        "published",
+        {"blob": "0" * 40},
+        ["published.annotations: is missing; for example `annotations: data/"],
+    ),
     (
         "datasets/demo_birds.yaml",
         "published",
@@ -908,3 +919,16 @@ def test_snakemake_itself_follows_no_bomb(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "error: config/config.yaml: not readable as YAML: more than 100,000 values" in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "model"), {"config": Config, **KINDS}.items())
+def test_every_required_key_has_an_example_that_its_error_shows(kind: str, model: type[BaseModel]) -> None:
+    schema = model.model_json_schema()
+    for name, part in {kind: schema, **schema.get("$defs", {})}.items():
+        for key in part.get("required", ()):
+            told = part["properties"][key]
+            assert told.keys() & {"examples", "const", "enum"} or name == "models", f"{name}: {key}"
+    problems: list[str] = []
+    check(model, {"spec": {"engine": "transformers"}} if kind == "models" else {}, "f.yaml", problems)
+    missing = [line for line in problems if "is missing" in line]
+    assert missing and all("; for example `" in line for line in missing)

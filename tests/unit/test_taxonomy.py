@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from vltaxon.taxonomy import Taxonomy, find_flaw, normalise, seen
+from vltaxon.taxonomy import Taxonomy, find_flaw, normalise, spell_out
 
 TREE = Taxonomy(
     ("genus", "species"),
@@ -45,8 +45,8 @@ def test_the_sign_of_a_hybrid_is_an_x(spelt: str) -> None:
 
 
 def test_what_is_not_plain_in_a_name_is_shown_by_its_code_points() -> None:
-    assert seen("Rosa alba") == '"Rosa alba"'
-    assert seen("Ros\u0430\u200b") == '"Ros\u0430\\u200b" (U+0430, U+200B)'
+    assert spell_out("Rosa alba") == '"Rosa alba"'
+    assert spell_out("Ros\u0430\u200b") == '"Ros\u0430\\u200b" (U+0430, U+200B)'
 
 
 def test_the_place_of_homonyms_is_what_they_share() -> None:

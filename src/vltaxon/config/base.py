@@ -164,7 +164,7 @@ class RawFile(Closed):
     It is downloaded, or linked where it is here already.
     """
 
-    source: Source
+    source: Source = Field(examples=[{"url": "https://example.org/val.tar.gz"}])
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$", to_lower=True)] | None = None
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)] | None = None
     bytes: PositiveInt | None = Field(

@@ -144,8 +144,8 @@ def _check_published(top: Config, files: ConfigFiles) -> None:
             "annotations"
         )
         return
-    choices, about = report.choices or top.choices[0], report.dataset or top.datasets[0]
-    if choices == "published" and about in top.datasets and about not in have:
+    about = report.dataset or top.datasets[0]
+    if report.choices == "published" and about in top.datasets and about not in have:
         files.problems.append(
             f"{where}: report.choices: published, but config/datasets/{about}.yaml has no `published`"
         )

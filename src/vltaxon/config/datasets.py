@@ -67,7 +67,10 @@ class Split(Closed):
 class Published(Closed):
     """The benchmark's own questions about a data set's test images."""
 
-    annotations: Path = Field(description="The benchmark's JSON lines, as downloaded.")
+    annotations: Path = Field(
+        description="The benchmark's JSON lines, as downloaded.",
+        examples=["data/published/inat21_plantae_with_similar_choice.jsonl"],
+    )
     blob: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")] | None = Field(
         None, description="Its git blob digest (git hash-object FILE), verified before use."
     )
@@ -84,16 +87,16 @@ class Published(Closed):
 class Size(Closed):
     """How large a data set is, for the estimate of costs before its images are read and counted."""
 
-    leaves: PositiveInt = Field(description="Leaves that it has.")
-    test: PositiveInt = Field(description="Test images, before any draw.")
-    pixels: PositiveInt = Field(description="Pixels of a typical image.")
+    leaves: PositiveInt = Field(description="Leaves that it has.", examples=[200])
+    test: PositiveInt = Field(description="Test images, before any draw.", examples=[2000])
+    pixels: PositiveInt = Field(description="Pixels of a typical image.", examples=[187500])
 
 
 class RawDataset(Closed):
     """The part of a data set's file that shapes its images and taxa."""
 
     source: Annotated[str, AfterValidator(_known)] = Field(
-        description="The reader of the raw data.", json_schema_extra=_list_readers
+        description="The reader of the raw data.", examples=["folder"], json_schema_extra=_list_readers
     )
     kingdom: str | None = Field(None, description="Keep this kingdom only (inat21).")
     classes: Path | None = Field(
@@ -115,7 +118,11 @@ class RawDataset(Closed):
         description="How many bits the values of its images have where they are written with 16, as those of "
         "microscopes; asked for where none is high.",
     )
-    ranks: tuple[Shown, ...] = Field(min_length=1, description="Names of the levels, root first.")
+    ranks: tuple[Shown, ...] = Field(
+        min_length=1,
+        description="Names of the levels, root first.",
+        examples=[["order", "family", "genus", "species"]],
+    )
     names: Literal["parsed", "as_written"] = Field(
         "parsed",
         description="Whether scientific names are read down to their taxon (without authors, of the species, "
@@ -131,7 +138,7 @@ class RawDataset(Closed):
         "refuse", description="Whether a name may be that of two taxa of a kingdom."
     )
     train: Split | None = Field(None, description="Images to learn from.")
-    test: Split = Field(description="Images to be scored on.")
+    test: Split = Field(description="Images to be scored on.", examples=[{"table": "photos/test.csv"}])
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -176,9 +183,13 @@ class Dataset(RawDataset):
     """A data set: where it comes from, its ranks, and how its questions are worded."""
 
     description: Annotated[str, HOW] = ""
-    word: Shown = Field(description="What the prompts call the organism: plant, animal, bird.")
-    scored_levels: tuple[PositiveInt, ...] = Field(min_length=1, description="1-based levels that count.")
-    questions: Name = Field(description="File of question wordings in config/questions.")
+    word: Shown = Field(
+        description="What the prompts call the organism: plant, animal, bird.", examples=["plant"]
+    )
+    scored_levels: tuple[PositiveInt, ...] = Field(
+        min_length=1, description="1-based levels that count.", examples=[[1, 2, 3, 4]]
+    )
+    questions: Name = Field(description="File of question wordings in config/questions.", examples=["inat21"])
     variant: int = Field(0, ge=0, description="Which of the wordings is asked.")
     published: Published | None = Field(
         None, description="The benchmark's own questions, where it has any about these images."
@@ -186,7 +197,9 @@ class Dataset(RawDataset):
     size: Annotated[Size | None, HOW] = Field(
         None, description="What is known of it before it is here, for `snakemake plan`."
     )
-    licence: Annotated[str, HOW] = Field(description="Terms of use of the images.")
+    licence: Annotated[str, HOW] = Field(
+        description="Terms of use of the images.", examples=["my own photographs"]
+    )
 
     @property
     def tested(self) -> int | None:
@@ -213,8 +226,8 @@ class Dataset(RawDataset):
 class Questions(Closed):
     """Wordings of the benchmark's question, by variant. Placeholders: word, rank."""
 
-    source: str
-    variants: tuple[str, ...] = Field(min_length=1)
+    source: str = Field(examples=["data/annotations of Tan et al. (2505.24840)"])
+    variants: tuple[str, ...] = Field(min_length=1, examples=[["What is the {rank} of the {word}?"]])
 
     @model_validator(mode="after")
     def _known_fields(self) -> Self:

@@ -34,9 +34,9 @@ class Calibration(Closed):
 class System(Closed):
     """A row of the table: model, adapter or none, protocol."""
 
-    model: Name
+    model: Name = Field(examples=["qwen2_5_vl_7b"])
     recipe: Name | None = None
-    protocol: Name
+    protocol: Name = Field(examples=["direct"])
     label: Shown | None = Field(None, description="Name in tables and figures.")
     word: Shown | None = Field(
         None,
@@ -63,7 +63,7 @@ class System(Closed):
 class Sweep(Closed):
     """A system asked in every combination of question wordings and rotations of the options."""
 
-    system: Name
+    system: Name = Field(examples=["base"])
     variants: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     rotations: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3), min_length=1)
 
@@ -71,7 +71,7 @@ class Sweep(Closed):
 class Repeats(Closed):
     """A system asked several times over, to see how many of its answers change from run to run."""
 
-    system: Name
+    system: Name = Field(examples=["base"])
     times: int = Field(3, ge=2)
 
 
@@ -92,7 +92,7 @@ class Tables(Closed):
 class Partition(Closed):
     """How species are parted."""
 
-    held_out: int = Field(ge=0, description="Species never trained on.")
+    held_out: int = Field(ge=0, description="Species never trained on.", examples=[12])
     sft_share: float = Field(0.5, gt=0, lt=1, description="Share of the others that goes to the sft part.")
 
     def sft(self, rest: int) -> int:
@@ -113,9 +113,9 @@ class Partition(Closed):
 class Training(Closed):
     """What recipes learn from."""
 
-    dataset: Name
+    dataset: Name = Field(examples=["demo_plants"])
     choices: Literal["similar", "random"] = "similar"
-    partition: Partition
+    partition: Partition = Field(examples=[{"held_out": 12}])
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="Values of steps that this experiment replaces, by kind of step (sft), by recipe, or by "
@@ -129,7 +129,9 @@ class Report(Closed):
     dataset: Name | None = Field(
         default=None, description="Data set of the headline and of the examples; the first where absent."
     )
-    choices: Choices | None = Field(default=None, description="Of the headline; the first kind where absent.")
+    choices: Choices | None = Field(
+        default=None, description="Of the headline; similar, or the first kind, where absent."
+    )
     system: Name | None = Field(
         default=None,
         description="System that the headline is about; where absent the first that was trained, or the last "
@@ -146,10 +148,10 @@ class AboutReport(Closed):
     """What the report page is about, all of it said."""
 
     dataset: Name
-    choices: Choices = "similar"
+    choices: Choices
     system: Name
     baseline: Name
-    examples: PositiveInt = 20
+    examples: PositiveInt
 
 
 class Demo(Closed):
@@ -163,7 +165,7 @@ class Config(Closed):
     """config.yaml: the experiment."""
 
     seed: int = Field(0, ge=0, lt=2**32)
-    datasets: tuple[Name, ...] = Field(min_length=1)
+    datasets: tuple[Name, ...] = Field(min_length=1, examples=[["demo_plants"]])
     choices: tuple[Choices, ...] = Field(
         ("similar",),
         min_length=1,
@@ -178,7 +180,9 @@ class Config(Closed):
     training: Training | None = Field(
         None, description="What recipes learn from; only needed where a system has a recipe."
     )
-    systems: dict[Name, System] = Field(min_length=1)
+    systems: dict[Name, System] = Field(
+        min_length=1, examples=[{"base": {"model": "qwen2_5_vl_7b", "protocol": "direct"}}]
+    )
     main: tuple[Name, ...] = Field(
         (),
         description="Systems of the main table, figures and report, in their order; all where empty. The "
@@ -327,9 +331,13 @@ class Experiment(Closed):
         answering = [name for name, stage in stages.items() if stage is not None and stage.by != "chance"]
         answering = answering or list(shown)
         trained = [name for name in answering if shown[name].recipe is not None]
+        dataset = report.dataset or config.datasets[0]
+        published = self.datasets[dataset].published is not None
+        kinds = [kind for kind in config.choices if kind != "published" or published] or ["similar"]
+        kinds = ["similar"] if "similar" in kinds else kinds
         return AboutReport(
-            dataset=report.dataset or config.datasets[0],
-            choices=report.choices or config.choices[0],
+            dataset=dataset,
+            choices=report.choices or kinds[0],
             system=report.system or (trained or answering[::-1])[0],
             baseline=report.baseline or answering[0],
             examples=report.examples,

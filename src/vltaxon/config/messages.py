@@ -1,8 +1,10 @@
 """Errors of the config in words: file, key, what is wrong, and the nearest legal name."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from vltaxon.config.base import NAME, TAGS
@@ -32,7 +34,7 @@ def problems_of(error: ValidationError, model: type[BaseModel], where: str) -> l
         if item["type"] == "extra_forbidden":
             message = f"{place.foreign or 'unknown key'}; legal is {suggest(keys[-1], place.legal)}"
         elif item["type"] == "missing":
-            message = "is missing"
+            message = "is missing" + place.example
         elif context.get("pattern") == NAME:
             message = f'"{item["input"]}" is no name: lower-case letters and digits, between them also . _ -'
         elif item["type"] == "literal_error":
@@ -64,11 +66,13 @@ class _Place(NamedTuple):
         keys: the keys that lead to it, as the file has them.
         legal: keys that are allowed beside the last one.
         foreign: of which other kinds of object the last one is a key, in words; empty where of none.
+        example: of the last key and a value, in words; empty where there is none.
     """
 
     keys: list[str]
     legal: list[str]
     foreign: str
+    example: str
 
 
 def _place(schema: Node, loc: tuple[int | str, ...]) -> _Place:
@@ -95,7 +99,11 @@ def _place(schema: Node, loc: tuple[int | str, ...]) -> _Place:
             node = node["properties"][part]
         elif "patternProperties" in node:
             node = next(iter(node["patternProperties"].values()))
-    return _Place(keys, legal, foreign)
+    example = ""
+    for value in node.get("examples", ())[:1]:
+        shown = yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+        example = f"; for example `{keys[-1]}: {shown}`"
+    return _Place(keys, legal, foreign, example)
 
 
 def _keys(node: Node, schema: Node) -> list[str]:

@@ -22,17 +22,21 @@ MEMORY_MB = 2000  # main memory of a job without a model of ours
 class Speed(Closed):
     """What one device does with a model, for the estimate of costs before any answer was timed."""
 
-    prompt: PositiveFloat = Field(description="Prompt tokens a second, image tokens among them.")
-    new: PositiveFloat = Field(description="New tokens a second, all requests of a batch together.")
-    train: PositiveFloat = Field(description="Tokens a second, forward and backward.")
-    source: str = Field(description="Where the figures come from.")
+    prompt: PositiveFloat = Field(
+        description="Prompt tokens a second, image tokens among them.", examples=[8000]
+    )
+    new: PositiveFloat = Field(
+        description="New tokens a second, all requests of a batch together.", examples=[1200]
+    )
+    train: PositiveFloat = Field(description="Tokens a second, forward and backward.", examples=[4000])
+    source: str = Field(description="Where the figures come from.", examples=["benchmarks/gpu.py"])
 
 
 class Price(Closed):
     """What an endpoint bills for a million tokens, in any one currency."""
 
-    input: NonNegativeFloat = Field(description="Prompt tokens, image tokens among them.")
-    output: NonNegativeFloat = Field(description="Completion tokens.")
+    input: NonNegativeFloat = Field(description="Prompt tokens, image tokens among them.", examples=[2.5])
+    output: NonNegativeFloat = Field(description="Completion tokens.", examples=[10])
     cached: NonNegativeFloat | None = Field(
         None, description="Prompt tokens found in a cache; as input where absent."
     )
@@ -49,7 +53,7 @@ class ModelSpec(Closed):
 
     engine: str
     description: Annotated[str, HOW] = ""
-    licence: Annotated[str, HOW]
+    licence: Annotated[str, HOW] = Field(examples=["Apache-2.0"])
 
     @property
     def serves(self) -> str | None:
@@ -116,7 +120,8 @@ class GenerativeSpec(ModelSpec):
     answers: ClassVar[frozenset[str]] = frozenset({"model", "lookup"})
 
     pixels: PositiveInt = Field(
-        description="Pixel budget: larger images are scaled down to it, once, for every use."
+        description="Pixel budget: larger images are scaled down to it, once, for every use.",
+        examples=[200704],
     )
     min_pixels: PositiveInt = Field(3136, description="Smaller images are scaled up to it.")
     max_new_tokens: PositiveInt | None = Field(

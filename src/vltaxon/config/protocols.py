@@ -12,9 +12,11 @@ from vltaxon.parsing import Form
 class Prompt(Closed):
     """A template of config/prompts. Placeholders: word, rank, ranks, question, options, leaf."""
 
-    source: Annotated[str, HOW] = Field(description="Where the text comes from.")
+    source: Annotated[str, HOW] = Field(
+        description="Where the text comes from.", examples=["our own wording"]
+    )
     system: str | None = None
-    text: str
+    text: str = Field(examples=["What is the {rank} of this {word}?"])
 
     @model_validator(mode="after")
     def _known_fields(self) -> Self:
@@ -99,8 +101,10 @@ class Stage(Closed):
 class Protocol(Closed):
     """What a system is asked: a list of stages, in order."""
 
-    description: str
-    stages: tuple[Stage, ...] = Field(min_length=1, max_length=2)
+    description: str = Field(examples=["Every question is asked by itself."])
+    stages: tuple[Stage, ...] = Field(
+        min_length=1, max_length=2, examples=[[{"name": "answer", "prompt": "direct"}]]
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Self:

@@ -27,12 +27,15 @@ class Recipe(Closed):
     {kl: 0.04}`): mappings are merged, everything else is replaced. A recipe that is loaded has all its steps.
     """
 
-    description: str
+    description: str = Field(examples=["SFT on all species."])
     word: Shown | None = Field(
         None, description="What the prompts call the organism; the data set's word where absent."
     )
     based_on: Name | None = None
-    steps: tuple[AnyStep, ...] = Field(min_length=1)
+    steps: tuple[AnyStep, ...] = Field(
+        min_length=1,
+        examples=[[{"kind": "sft", "part": "all", "samples": [{"task": "leaf", "prompt": "stage1"}]}]],
+    )
 
     @property
     def step_names(self) -> list[str]:

@@ -68,7 +68,7 @@ class Samples(Closed):
     """Which training samples an image gives."""
 
     task: Literal["leaf", "answer"]
-    prompt: Name
+    prompt: Name = Field(examples=["stage1"])
     target: Literal["answer", "reasoning", "lineage"] = Field(
         "reasoning",
         description="What the model is to write: the answer alone; the taxa down to the level asked, then "
@@ -118,12 +118,12 @@ class Step(Closed):
         description="Species half; all is both halves, never the held-out species."
     )
     split: Literal["train"] = Field("train", description="Images of the training split only.")
-    samples: tuple[Samples, ...] = Field(min_length=1)
+    samples: tuple[Samples, ...] = Field(min_length=1, examples=[[{"task": "leaf", "prompt": "stage1"}]])
     choices: Literal["similar", "random"] | None = Field(
         None, description="Options learnt from; the experiment's where absent."
     )
     lora: Lora = Lora()
-    learning_rate: PositiveFloat
+    learning_rate: PositiveFloat = Field(examples=[1.0e-5])
     epochs: PositiveFloat = 1.0
     batch_size: PositiveInt = Field(
         128,

@@ -20,6 +20,7 @@ from vltaxon.provenance import write_frame, write_parquet
 from vltaxon.seeded import draw_numbers
 from vltaxon.tasks.data import IngestTask
 
+_EXPLAINED = 200  # absent images of which it is said what is there instead: that takes looking
 _BATCH = 4096  # images whose futures are in memory at once
 _LOOKS = {
     **{"width": pl.Int32, "height": pl.Int32, "sha256": pl.String, "reason": pl.String},
@@ -104,7 +105,9 @@ def _placed(
     placed = pl.concat(parts)
     absent = pl.col("offset").is_null()
     lost = placed.filter(absent)
-    reasons = [archives[split].absent(member) for split, member in lost.select("split", "member").rows()]
+    rows = lost.select("split", "member").rows()
+    reasons = [archives[split].absent(member) for split, member in rows[:_EXPLAINED]]
+    reasons += ["is not there"] * (len(rows) - len(reasons))
     lost = lost.select("archive", "member", pl.Series("reason", reasons, pl.String))
     return placed.filter(~absent).sort("archive", "offset", maintain_order=True), lost
 
@@ -116,9 +119,9 @@ def _measured(placed: pl.DataFrame, bits: int | None, threads: int) -> tuple[pl.
     def look(image_id: str) -> tuple[object, ...]:
         data = store.read(image_id)
         try:
-            seen = examine(data, bits)
-            size = decode(data, seen.how).size
-            return *size, hashlib.sha256(data).hexdigest() + seen.how, None, seen.peak, seen.unread
+            found = examine(data, bits)
+            size = decode(data, found.how).size
+            return *size, hashlib.sha256(data).hexdigest() + found.how, None, found.peak, found.unread
         except BrokenImage as error:
             return None, None, None, str(error), None, None
 
@@ -141,7 +144,7 @@ def _measured(placed: pl.DataFrame, bits: int | None, threads: int) -> tuple[pl.
 def _demand_whole(rejected: pl.DataFrame, chosen: int, limit: float) -> None:
     """Stop where too many images are absent or broken: a damaged download would go unseen into every number.
 
-    Training images left out since they equal a test image do not count; they are no damage.
+    Images left out since they equal another do not count; they are no damage.
     """
     if len(rejected) <= limit * chosen:
         return

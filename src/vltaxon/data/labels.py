@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vltaxon import taxonomy
-from vltaxon.data.names import WAYS, Change, clashes, lone, places, settle
+from vltaxon.data.names import WAYS, Change, clashes, find_higher, lone, places, settle
 from vltaxon.errors import UserError, listed
 
 if TYPE_CHECKING:
     from vltaxon.config.datasets import RawDataset
 
 Lineage = tuple[str | None, ...]
+_SHOWN = 5  # of what is refused for one reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def tree(lineages: Iterable[tuple[str, Lineage]], dataset: "RawDataset") -> Tree
     for origin, path in rows:
         origins.setdefault(path, origin)
     _demand_names(origins, dataset)
-    settled, changes = _settled(origins, dataset)
+    settled, changes = settle_labels(origins, dataset)
+    _demand_taxa(settled, origins)
     _demand_species(settled, dataset)
     first: dict[tuple[int, str], str] = {}
     paths: dict[Lineage, str] = {}
@@ -118,14 +120,22 @@ def _demand_names(origins: Mapping[Lineage, str], dataset: "RawDataset") -> None
         for rank, taxon in zip(dataset.ranks, path, strict=True):
             flaw = taxonomy.find_flaw(taxon) if taxon and taxonomy.normalise(taxon) else None
             if taxon is not None and flaw is not None:
-                shown = taxonomy.seen(taxon[:60])
+                shown = taxonomy.spell_out(taxon[:60])
                 raise UserError(f"{origin}: {rank} {shown} {flaw}; write it otherwise in the labels")
 
 
-def _settled(
+def settle_labels(
     origins: Mapping[Lineage, str], dataset: "RawDataset"
 ) -> tuple[dict[Lineage, Lineage], dict[Lineage, list[Change]]]:
-    """Return the taxa that each lineage names, and what was changed for it."""
+    """Return the taxa that each lineage names, perhaps none, and what was changed for it.
+
+    Args:
+        origins: where each lineage was read, for messages.
+        dataset: its ranks, and how its names are read.
+
+    Raises:
+        UserError: an epithet has no genus to be composed with.
+    """
     settled, changes = dict[Lineage, Lineage](), dict[Lineage, list[Change]]()
     for path, origin in origins.items():
         try:
@@ -133,21 +143,32 @@ def _settled(
         except UserError as error:
             raise UserError(f"{origin}: {error}") from error
     genus, species = places(dataset.ranks)
-    if dataset.names == "parsed" and genus is not None and genus < species:
+    if dataset.names == "parsed" and (genus is None or genus < species):
         # "Quercus" in the column of its species is of no species, where others of them have names
-        full = {path[genus] for path in settled.values() if str(path[species]).startswith(f"{path[genus]} ")}
+        full = set[str | None]()
+        if genus is not None:
+            full = {p[genus] for p in settled.values() if str(p[species]).startswith(f"{p[genus]} ")}
+        higher = find_higher([name for path in settled.values() if (name := path[species]) is not None])
         for raw, path in settled.items():
-            if (name := path[genus]) is not None and name == path[species] and name in full:
+            name = path[species]
+            own = None if genus is None else path[genus]
+            if name is not None and ((name == own and name in full) or name in higher):
                 settled[raw] = (*path[:species], None, *path[species + 1 :])
                 changes[raw].append(Change(species + 1, "missing", name, None))
-    for raw, path in settled.items():
-        if not any(path):
-            words = ", ".join(taxonomy.seen(name) for name in raw if name is not None)
-            raise UserError(
-                f"{origins[raw]}: names no taxon ({words} counts as nothing); leave the row out, give it one "
-                "rank at least, or see `missing` and `names` of the data set's file"
-            )
     return settled, changes
+
+
+def _demand_taxa(settled: Mapping[Lineage, Lineage], origins: Mapping[Lineage, str]) -> None:
+    """Refuse labels that name no taxon."""
+    if lost := [raw for raw, path in settled.items() if not any(path)]:
+        rows = [
+            f"{origins[raw]} ({', '.join(taxonomy.spell_out(name) for name in raw if name is not None)})"
+            for raw in lost
+        ]
+        raise UserError(
+            f"{len(lost)} labels name no taxon: {listed(rows)}; leave these rows out, give them one rank at "
+            "least, or see `missing` and `names` of the data set's file"
+        )
 
 
 def _demand_species(settled: Mapping[Lineage, Lineage], dataset: "RawDataset") -> None:
@@ -169,17 +190,21 @@ def _demand_exclusive(paths: Mapping[Lineage, str], dataset: "RawDataset") -> No
     """Refuse labels of a level of which one is the other, or a part of it: both would be options."""
     if dataset.names == "as_written":
         return
+    problems = []
     for level, rank in enumerate(dataset.ranks):
         origins: dict[str, str] = {}
         for path, origin in paths.items():
             if (taxon := path[level]) is not None:
                 origins.setdefault(taxon, origin)
         for one, two, why in clashes(list(origins)):
-            first, second = (f"{taxonomy.seen(name)} ({origins[name]})" for name in (one, two))
-            raise UserError(
-                f"{rank} {first} and {second} {why}; they would be options of one question. Write the taxon "
-                "in one way in the labels, or `names: as_written` in the data set's file if they are two taxa"
-            )
+            first, second = (f"{taxonomy.spell_out(name)} ({origins[name]})" for name in (one, two))
+            problems.append(f"{rank} {first} and {second} {why}")
+    if problems:
+        more = f"\nand {len(problems) - _SHOWN} more pairs" if len(problems) > _SHOWN else ""
+        raise UserError(
+            "\n".join(problems[:_SHOWN]) + f"{more}; they would be options of one question. Write each taxon "
+            "in one way in the labels, or `names: as_written` in the data set's file if they are two taxa"
+        )
 
 
 def _demand_parents(paths: Mapping[Lineage, str], dataset: "RawDataset") -> list[str]:
@@ -206,14 +231,14 @@ def _demand_parents(paths: Mapping[Lineage, str], dataset: "RawDataset") -> list
                     elif apart:
                         hint = "; if these are two taxa of one name, `homonyms: allow` tells them apart"
                     raise UserError(
-                        f"{ranks[level - 1]} {taxonomy.seen(taxon)} has two lineages: {one} ({first}), and "
-                        f"{two} ({origin}){hint}"
+                        f"{ranks[level - 1]} {taxonomy.spell_out(taxon)} has two lineages: {one} ({first}), "
+                        f"and {two} ({origin}){hint}"
                     )
                 homonyms[level, taxon] = [*known, path[:level]]
             known[path[:level]] = origin
     return [
-        f"{ranks[level - 1]}: {taxonomy.seen(name)} is the name of {len(found)} taxa, told apart by their "
-        "lineages" + "".join(f"\n  {_written(path)}" for path in found)
+        f"{ranks[level - 1]}: {taxonomy.spell_out(name)} is the name of {len(found)} taxa, told apart by "
+        "their lineages" + "".join(f"\n  {_written(path)}" for path in found)
         for (level, name), found in homonyms.items()
     ]
 
@@ -232,8 +257,8 @@ def _told(
         for way, words in WAYS.items():
             if found := counts.get((level, way)):
                 lines = [
-                    f"\n  {number} x {taxonomy.seen(written)}"
-                    + ("" if taxon is None else f": {taxonomy.seen(taxon)}")
+                    f"\n  {number} x {taxonomy.spell_out(written)}"
+                    + ("" if taxon is None else f": {taxonomy.spell_out(taxon)}")
                     for (written, taxon), number in sorted(
                         found.items(), key=lambda item: (-item[1], item[0][0])
                     )

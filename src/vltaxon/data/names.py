@@ -20,7 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from vltaxon.errors import UserError
-from vltaxon.taxonomy import normalise, seen
+from vltaxon.taxonomy import normalise, spell_out
 
 if TYPE_CHECKING:
     from vltaxon.config.datasets import RawDataset
@@ -74,6 +74,7 @@ _LATIN = re.compile(r"(?:[aeio]|us|um|is|os|es|as|ns|or|er|ur|on|en|ar|ps|ys|x)$
 _GENDER = re.compile(r"(?<=\w\w)(?:us|a|um)$")  # of an epithet, as in Ardea alba
 _CULTIVAR = re.compile(r" ['\u2018\"].*")
 _FAMILIES = re.compile(r".{2,}(?:idae|inae|oidea|aceae|oideae|ales|iformes)")
+_KINGDOMS = frozenset(("animalia", "plantae", "fungi", "chromista", "protozoa", "bacteria", "archaea"))
 # Names of taxa are in Latin letters, those of their authors in any.
 _UPPER, _SMALL = "A-Z\u00c0-\u00d6\u00d8-\u00de", "a-z\u00df-\u00f6\u00f8-\u00ff\u0153"
 _GENUS = re.compile(rf"[{_UPPER}][{_SMALL}]+(?:-[{_SMALL}]+)*|[{_UPPER}]\.")
@@ -235,7 +236,7 @@ class _Row:
             if name is not None and first[:1].islower() and not whole:
                 if parent is None:
                     raise UserError(
-                        f"{self.ranks[place]} {seen(name)} has no genus to be composed with; `species: "
+                        f"{self.ranks[place]} {spell_out(name)} has no genus to be composed with; `species: "
                         "binomial` needs a rank `genus` with a taxon in the row"
                     )
                 self._change(place, "composed", f"{parent} {name}")
@@ -418,6 +419,29 @@ def _sure(authors: Sequence[str]) -> bool:
     """Return whether they show to be authors: by a year behind a comma or in brackets, or by a short form."""
     short = any(word.strip("()[],;:&").endswith(".") for word in authors if word not in _NO_AUTHORS)
     return short or _DATED.search(" ".join(authors)) is not None
+
+
+def find_higher(names: Sequence[str]) -> set[str]:
+    """Return which names of a level of species are of a genus, a family, an order or a kingdom instead.
+
+    Only where most names of two words or more look like binomials: among these a name of one word may be the
+    genus of others, or end as those of families do.
+
+    Args:
+        names: of the level.
+    """
+    several = [name for name in names if " " in name]
+    read = [read for name in several if (read := read_binomial(name)) is not None and latin(read.epithet)]
+    if 2 * len(read) <= len(several):
+        return set()
+    above = {normalise(one.genus) for one in read} | _KINGDOMS
+    words = [name for name in names if " " not in name]
+    return {name for name in words if normalise(name) in above or _FAMILIES.fullmatch(name)}
+
+
+def latin(epithet: str) -> bool:
+    """Return whether a word ends as Latin epithets do; some words of English do, too."""
+    return _LATIN.search(epithet) is not None
 
 
 def clashes(labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:

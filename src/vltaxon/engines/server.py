@@ -33,7 +33,8 @@ class Managed(Closed):
     """vLLM, started by the job that asks it and ended with it."""
 
     model: Annotated[Name, HOW] = Field(
-        description="File in config/models, of engine transformers: whose weights and adapters are served."
+        description="File in config/models, of engine transformers: whose weights and adapters are served.",
+        examples=["qwen2_5_vl_7b"],
     )
     environment: Annotated[Path | None, HOW] = Field(
         None, description="Virtual environment that has vLLM; where absent, `vllm` on the PATH."
@@ -129,7 +130,9 @@ class Endpoint(GenerativeSpec):
         None, description="What an image counts, where that does not depend on its size."
     )
     threads: Annotated[PositiveInt, HOW] = Field(2, description="CPU cores of a job that asks it.")
-    licence: Annotated[str, HOW] = Field(description="Terms of the model, or of the service.")
+    licence: Annotated[str, HOW] = Field(
+        description="Terms of the model, or of the service.", examples=["the provider's terms"]
+    )
 
     @property
     def serves(self) -> str | None:

@@ -31,7 +31,7 @@ class Vlm(GenerativeSpec):
     trainable: ClassVar[bool] = True
 
     engine: Literal["transformers"]
-    checkpoint: str = Field(description="Local folder, or hub id.")
+    checkpoint: str = Field(description="Local folder, or hub id.", examples=["Qwen/Qwen2.5-VL-7B-Instruct"])
     revision: str | None = Field(
         None,
         description="Commit of the hub repository, 40 hex digits; required for a hub id. `main`, where no "

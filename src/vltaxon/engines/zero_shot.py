@@ -19,7 +19,10 @@ class Clip(ModelSpec):
     encodes: ClassVar[bool] = True
 
     engine: Literal["zero_shot"]
-    name: str = Field(description="open_clip name, hf-hub:OWNER/REPOSITORY or local-dir:FOLDER.")
+    name: str = Field(
+        description="open_clip name, hf-hub:OWNER/REPOSITORY or local-dir:FOLDER.",
+        examples=["hf-hub:imageomics/bioclip-2"],
+    )
     pretrained: str | None = Field(
         None, description="open_clip tag of the weights; none for hf-hub: and local-dir: names."
     )

@@ -17,10 +17,11 @@ _HEX = 64  # digits of the digest of an image's bytes; marks of how it is read m
 
 @dataclass(frozen=True)
 class Learnt:
-    """The training images of a data set: keys of their leaves, and digests of their bytes."""
+    """The training images of a data set: their leaves, the keys of these, and digests of their bytes."""
 
     dataset: str
     leaves: frozenset[str]
+    keys: frozenset[str]
     digests: frozenset[str]
 
     @classmethod
@@ -31,19 +32,24 @@ class Learnt:
             rows = training_images(images, parts, allowed_parts("all"))
             digest = dict(read_frame(images, schemas.IMAGES, ["image_id", "sha256"]).iter_rows())
             part_of = read_frame(parts, schemas.PARTS)
-            leaves = part_of.filter(pl.col("part").is_in(allowed_parts("all")))["leaf"]
+            leaves = part_of.filter(pl.col("part").is_in(allowed_parts("all")))["leaf"].to_list()
             digests = frozenset(digest[image][:_HEX] for image, _ in rows)
-            return cls(name, frozenset(map(normalise, leaves)), digests)
+            return cls(name, frozenset(leaves), frozenset(map(_key, leaves)), digests)
         return None
 
-    def saw(self, images: pl.DataFrame) -> NDArray[np.bool_]:
+    def saw(self, dataset: str, images: pl.DataFrame) -> NDArray[np.bool_]:
         """Return which test images show what training showed: a species by its name, or the very photo.
 
         Args:
-            images: leaf and sha256 of test images.
+            dataset: of the images.
+            images: their leaf and sha256.
         """
-        known = images["leaf"].map_elements(lambda leaf: normalise(leaf) in self.leaves, pl.Boolean)
-        return (known | self._same(images)).to_numpy().astype(bool)
+
+        def known(leaf: str) -> bool:
+            return leaf in self.leaves if dataset == self.dataset else _key(leaf) in self.keys
+
+        leaves = images["leaf"].map_elements(known, pl.Boolean)
+        return (leaves | self._same(images)).to_numpy().astype(bool)
 
     def copies(self, dataset: str, images: pl.DataFrame) -> int:
         """Return how many test images are byte for byte training images of another data set.
@@ -67,3 +73,8 @@ class Learnt:
 
     def _same(self, images: pl.DataFrame) -> pl.Series:
         return images["sha256"].str.slice(0, _HEX).is_in(sorted(self.digests)).fill_null(False)
+
+
+def _key(leaf: str) -> str:
+    """Return what a leaf is compared by across data sets: its most specific taxon, however it is written."""
+    return normalise(leaf.rpartition(" > ")[2].replace("_", " "))

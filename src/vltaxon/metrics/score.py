@@ -95,7 +95,7 @@ def score(task: ScoreTask) -> None:
             images, shown = _images(connection, tables, dataset)
             subsets = {"all": np.full(len(shown), True)}
             if learnt is not None:
-                seen = learnt.saw(shown)
+                seen = learnt.saw(dataset, shown)
                 subsets |= {"seen": seen, "unseen": ~seen}
                 copies += [(dataset, number)] if (number := learnt.copies(dataset, shown)) else []
             for subset, rows in subsets.items():

@@ -20,6 +20,7 @@ from vltaxon.tasks.questions import LoadTaxonomyTask
 
 _BETWEEN = (UnpackTask, LoadTaxonomyTask)  # whose results are needed only where other jobs run
 _TELLING = {"plan", "usage", "journal"}  # targets that read no data
+_KEEPING = {"--unlock", "--lint", "--list", "-l", "--list-rules", "--cleanup-metadata", "--summary", "-S"}
 _CODE = {"code", "version"}  # of what shapes a job: those of its function
 
 
@@ -54,6 +55,8 @@ def _only_tells() -> bool:
     """Whether the targets of the command line, which Snakemake tells a workflow too late, need no data."""
     from snakemake import cli
 
+    if _KEEPING & set(sys.argv):
+        return True
     if not _TELLING & set(sys.argv):
         return False
     with redirect_stderr(io.StringIO()):  # Snakemake prints which profile it reads

@@ -31,12 +31,9 @@ class Plan:
     def reading_sources(self) -> Iterator[Task]:
         """Yield the jobs that may read what no rule makes, each after those whose results it reads."""
         data, questions, config = self.data, self.questions, self.experiment.config
-        compared = [system.model for system in config.asked.values()]
-        compared += (
-            [config.encoder]
-            if "similar" in (*config.choices, *(t.choices for t in [config.training] if t))
-            else []
-        )
+        encoders = {system.model for system in config.asked.values()} & self.models.encoders()
+        mined = "similar" in config.choices or (config.training and config.training.choices == "similar")
+        encoders |= {config.encoder} if mined else set()
         yield from (data.unpack_archive(Named(archive=name)) for name in data.archives)
         for name, dataset in data.datasets.items():
             yield data.ingest(Named(dataset=name))
@@ -44,7 +41,7 @@ class Plan:
                 if dataset.published.taxonomy is not None:
                     yield questions.load_taxonomy(Named(dataset=name))
                 yield questions.import_published(Named(dataset=name))
-            for encoder in sorted(set(compared) & self.models.encoders()):
+            for encoder in sorted(encoders):
                 yield questions.embed(Named(dataset=name, encoder=encoder))
 
     def exports(self) -> list[Path]:

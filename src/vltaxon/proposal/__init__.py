@@ -11,21 +11,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from vltaxon.config.base import Closed
 from vltaxon.config.datasets import RawDataset
+from vltaxon.config.experiment import Experiment
 from vltaxon.config.load import load
+from vltaxon.config.messages import problems_of
 from vltaxon.data.ingest import ingest
-from vltaxon.data.names import settle
-from vltaxon.errors import UserError, listed
-from vltaxon.proposal.experiment import experiment_text
+from vltaxon.data.labels import settle_labels
+from vltaxon.errors import UserError, listed, suggest
+from vltaxon.proposal.experiment import FEWEST, Learnt, experiment_text
 from vltaxon.proposal.labels import TABLE, Labels, read_labels
 from vltaxon.provenance import read_frame, write_text
 from vltaxon.seeded import draw_numbers
@@ -37,6 +38,7 @@ _WORDS = {
     "fungi": "fungus",
 }  # fmt: skip
 
+_DESCRIBING = ("word", "licence", "description", "questions", "variant")  # keys that ingest does not read
 _SHOWN = 5  # photos that are left out
 
 
@@ -81,9 +83,12 @@ class Ingested:
         return [level for level in range(1, len(self.taxonomy.ranks) + 1) if self.labels(level) > 1]
 
     @property
-    def trainable(self) -> int:
-        """Return how many species have photos to learn from."""
-        return self.images.filter(pl.col("split") == "train")["leaf"].n_unique()
+    def learnt(self) -> Learnt | None:
+        """Return what there is to learn from, None where that is nothing or too few species."""
+        each = self.images.filter(pl.col("split") == "train").group_by("leaf").len()["len"]
+        if len(each) < FEWEST:
+            return None
+        return Learnt(len(each), int(each.min()), len(self.scored))  # type: ignore[arg-type]  # a number
 
 
 def propose(wish: Wish, config: Path = Path("config")) -> str:
@@ -104,24 +109,47 @@ def propose(wish: Wish, config: Path = Path("config")) -> str:
         raise UserError(f"{dataset_file.parent}: no such folder; run this in the folder of the workflow")
     if there := [str(path) for path in (dataset_file, experiment_file, table) if path.exists()]:
         raise UserError(f"{', '.join(there)}: already there, and nothing is overwritten; choose another name")
+    _demand_models(wish, config)
     labels = read_labels(folder, wish.ranks)
     _leave_out_unnamed(labels, _dataset(wish, labels, {"test": {"table": table}}))
     parts = _parted(labels, wish)
-    write_text(table, _table_text(labels, parts))
     try:
+        write_text(table, _table_text(labels, parts))
         tree = _ingested(wish, labels, table, "train" in parts)
-        text = _dataset_text(wish, labels, tree, table)
-        write_text(dataset_file, text)
-        write_text(experiment_file, experiment_text(wish, tree.trainable))
-        load(experiment_file, config)
-    except BaseException as error:
+        write_text(dataset_file, _dataset_text(wish, labels, tree, table))
+        learnt = tree.learnt
+        write_text(experiment_file, experiment_text(wish, learnt))
+        if why := _too_few(load(experiment_file, config), learnt):
+            labels.left_out.append(f"the training, since {why}")
+            write_text(experiment_file, experiment_text(wish, None))
+    except BaseException:
         for path in (table, dataset_file, experiment_file):
             path.unlink(missing_ok=True)
-        if isinstance(error, UserError):
-            keys = "a key of the data set's file is given as --set KEY=VALUE"
-            raise UserError(f"{error}\nNothing was written; {keys}") from error
         raise
     return _told(labels, tree, (table, dataset_file, experiment_file))
+
+
+def _demand_models(wish: Wish, config: Path) -> None:
+    """Check that the models are there, before photos are looked at."""
+    there = {path.stem for path in (config / "models").glob("*.yaml")}
+    for option, name in (("--model", wish.model), ("--encoder", wish.encoder)):
+        if name not in there:
+            raise UserError(f'{option}: "{name}" is not {suggest(name, there)}')
+
+
+def _too_few(experiment: Experiment, learnt: Learnt | None) -> str:
+    """Return why a proposed training would learn nothing; empty where it learns, or there is none."""
+    if learnt is None:
+        return ""
+    rest = learnt.species - learnt.held_out
+    species = {"sft": round(rest / 2), "grpo": rest - round(rest / 2)}
+    for step in experiment.recipes["vl_taxon"].steps:
+        samples = sum(sample.per_image(learnt.levels) for sample in step.samples)
+        try:
+            step.check_learns(species[step.part] * learnt.each * samples)
+        except UserError as error:
+            return f"its {step.kind} step has too little to learn from: {error}"
+    return ""
 
 
 def _parted(labels: Labels, wish: Wish) -> list[str]:
@@ -165,19 +193,21 @@ def _table_text(labels: Labels, parts: Sequence[str]) -> str:
 def _dataset(wish: Wish, labels: Labels, splits: Mapping[str, object]) -> RawDataset:
     """Return the data set as `ingest` reads it, whatever of it cannot be used."""
     given = {"source": "folder", "ranks": labels.ranks, "max_rejected": 1.0}
-    return RawDataset.model_validate(given | dict(splits) | wish.settings)
+    settings = {key: value for key, value in wish.settings.items() if key not in _DESCRIBING}
+    try:
+        return RawDataset.model_validate(given | dict(splits) | settings)
+    except ValidationError as error:
+        problems = problems_of(error, RawDataset, "--set")
+        raise UserError("\n".join(problems)) from error
 
 
 def _leave_out_unnamed(labels: Labels, dataset: RawDataset) -> None:
     """Leave out the photos whose labels name no taxon, as those of a folder `unknown`."""
-
-    @cache
-    def named(taxa: tuple[str | None, ...]) -> bool:
-        return any(settle(taxa, dataset)[0])
-
-    lines = [(row, tuple(taxon or None for taxon in row[2].values())) for row in labels.rows]
-    lost = sorted({" > ".join(filter(None, taxa)) or "nothing" for _, taxa in lines if not named(taxa)})
-    labels.rows = [row for row, taxa in lines if named(taxa)]
+    taxa_of = [tuple(taxon or None for taxon in taxa.values()) for _, _, taxa in labels.rows]
+    settled, _ = settle_labels(dict.fromkeys(taxa_of, ""), dataset)
+    lost = sorted({" > ".join(filter(None, taxa)) or "nothing" for taxa in taxa_of if not any(settled[taxa])})
+    lines = labels.rows
+    labels.rows = [row for row, taxa in zip(lines, taxa_of, strict=True) if any(settled[taxa])]
     if lost:
         number = len(lines) - len(labels.rows)
         labels.left_out.append(f"{number} photos whose labels name no taxon: {listed(lost)}")
@@ -202,7 +232,11 @@ def _ingested(wish: Wish, labels: Labels, table: Path, trained: bool) -> Ingeste
         )
         said = io.StringIO()  # what was changed of names
         with redirect_stdout(said):
-            ingest(task)
+            try:
+                ingest(task)
+            except UserError as error:
+                keys = "keys of the data set's file are given as --set KEY=VALUE"
+                raise UserError(f"{error}\n(Nothing was written; {keys}.)") from error
         images, rejected = (read_frame(made[name]) for name in ("images", "rejected"))
         found = Ingested(Taxonomy.read(made["taxa"]), images, rejected, said.getvalue().splitlines())
     if not found.scored:
@@ -217,24 +251,27 @@ def _dataset_text(wish: Wish, labels: Labels, tree: Ingested, table: Path) -> st
     """Return the data set's file."""
     number, broken = len(tree.images) + len(tree.rejected), len(tree.rejected)
     split = {"table": str(table)}
-    head = {"description": f"{len(tree.images)} photos of {wish.folder}.", "source": "folder"}
+    lines: dict[str, tuple[object, str]] = {
+        "description": (f"{len(tree.images)} photos of {wish.folder}.", ""),
+        "source": ("folder", ""),
+        "word": (_word(tree.taxonomy), "what the prompts call the organism"),
+        "ranks": (list(labels.ranks), "root first"),
+        "scored_levels": (tree.scored, _levels(tree)),
+        "questions": ("inat21", "the wordings in config/questions/inat21.yaml"),
+        **({"train": (split, "")} if (tree.images["split"] == "train").any() else {}),
+        "test": (split, ""),
+        "licence": ("not said", "terms of use of the photos, as `snakemake plan` shows them"),
+    }
+    if broken:
+        share = math.ceil(1000 * broken / number) / 1000
+        lines["max_rejected"] = (share, f"{broken} of {number} photos cannot be used, see below")
+    lines |= {key: (value, "") for key, value in wish.settings.items()}
     parts = [
         "# Proposed by `vltaxon new`. Change what you like; docs/data.md has every key.",
         f"# Labels: {labels.how}.",
-        _yaml(head),
-        _yaml({"word": _word(tree.taxonomy)}, "what the prompts call the organism"),
-        _yaml({"ranks": list(labels.ranks)}, "root first"),
-        _yaml({"scored_levels": tree.scored}, _levels(tree)),
-        _yaml({"questions": "inat21"}, "the wordings in config/questions/inat21.yaml"),
-        *([_yaml(wish.settings)] if wish.settings else []),
-        *([_yaml({"train": split})] if tree.trainable else []),
-        _yaml({"test": split}),
+        *(_yaml({key: value}, comment) for key, (value, comment) in lines.items()),
+        *(f"# {' '.join(line.split())}" for line in _rejected(tree)),
     ]
-    if broken and "max_rejected" not in wish.settings:
-        share = math.ceil(1000 * broken / number) / 1000
-        parts.append(_yaml({"max_rejected": share}, f"{broken} of {number} photos cannot be used, see below"))
-    parts.append(_yaml({"licence": "not said"}, "terms of use of the photos, as `snakemake plan` shows them"))
-    parts += [f"# {' '.join(line.split())}" for line in _rejected(tree)]
     return "\n".join(parts) + "\n"
 
 

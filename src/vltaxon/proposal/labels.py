@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from vltaxon.data.names import MISSING, lone
+from vltaxon.data.names import MISSING, latin, lone
 from vltaxon.data.tables import rows
 from vltaxon.errors import UserError, listed
 from vltaxon.taxonomy import normalise
@@ -25,7 +25,9 @@ SPLITS |= {"validation": "val"}
 _PATHS = ("path", "file_name", "filename", "file", "image", "image_path", "filepath", "photo")
 _NAMES = ("species", "scientific_name", "scientificname", "label", "class_name")
 _INAT21 = re.compile(r"\d{5}(_[A-Za-z-]+){7}")  # 00000_Animalia_..._Lumbricidae_Lumbricus_terrestris
-_BINOMIAL = re.compile(r"([A-Za-z][a-z-]+) (?:[x\u00d7] )?[a-z][a-z.-]*( \S+)*")
+_BINOMIAL = re.compile(
+    r"([A-Za-z][a-z-]+) (?:(?:[x\u00d7]|cf\.?|aff\.?) )?(?:sp|spp|([a-z][a-z-]+))\.?( \S+)*"
+)
 _NUMBERED = re.compile(r"\d+[._ -]+(?=\D)")  # 001.Black_footed_Albatross
 _FIRST_WORD = (
     "which look like scientific names: the genus is their first word (if they are not, say --ranks species)"
@@ -72,7 +74,8 @@ def read_labels(folder: Path, ranks: Sequence[str] | None) -> Labels:
             f"{folder}: has several tables: {listed([path.name for path in tables])}; leave the one there "
             "that names the photos"
         )
-    labels = _of_table(tables[0], photos, ranks) if tables else _of_folders(folder, photos, ranks)
+    tables = tables or sorted(folder.glob("*/metadata.csv"))  # of each split, as Hugging Face has it
+    labels = _of_tables(folder, tables, photos, ranks) if tables else _of_folders(folder, photos, ranks)
     if not labels.rows:
         raise UserError(f"{folder}: no photo has a label: {'; '.join(labels.left_out)}")
     if other:
@@ -81,12 +84,20 @@ def read_labels(folder: Path, ranks: Sequence[str] | None) -> Labels:
 
 
 def _photos(folder: Path) -> tuple[list[PurePosixPath], list[str]]:
-    """Return the photos and the other files of a folder, relative to it; hidden ones are not looked at."""
+    """Return the photos and the other files of a folder, relative to it; hidden ones are not looked at.
+
+    Links to folders are followed, but into none twice.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder" if not folder.exists() else f"{folder}: is no folder")
     photos: list[PurePosixPath] = []
     other: list[str] = []
-    for root, folders, files in os.walk(folder):
+    been: set[str] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(root)) in been:
+            folders.clear()
+            continue
+        been.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
             path = PurePosixPath(Path(root, name).relative_to(folder).as_posix())
@@ -107,7 +118,7 @@ def _endings(names: Sequence[str]) -> str:
 
 def _of_folders(folder: Path, photos: Sequence[PurePosixPath], ranks: Sequence[str] | None) -> Labels:
     """Read labels from the names of the folders that photos lie in."""
-    splits = {path.parts[0] for path in photos if len(path.parts) > 2 and path.parts[0].lower() in SPLITS}
+    splits = {path.parts[0] for path in photos if len(path.parts) > 1 and path.parts[0].lower() in SPLITS}
     split_of = {name: SPLITS[name.lower()] for name in splits}
     placed = [
         (path, split_of.get(path.parts[0], ""), path.parts[path.parts[0] in split_of : -1]) for path in photos
@@ -167,9 +178,13 @@ def _levels(
 
 
 def _are_scientific(names: Sequence[str]) -> bool:
-    """Whether most names look like a genus and an epithet, not counting words for no name."""
+    """Whether most names of several words look like a genus and an epithet, and these are not few."""
     some = [name for name in names if normalise(name) not in MISSING]
-    return sum(_BINOMIAL.fullmatch(name) is not None for name in some) > 0.75 * len(some)
+    several = [name for name in some if " " in name]
+    read = [match for name in several if (match := _BINOMIAL.fullmatch(name)) is not None]
+    epithets = [match.group(2) for match in read]
+    good = sum(epithet is None or latin(epithet) for epithet in epithets)
+    return 3 * len(several) >= len(some) and good > 0.75 * len(several)
 
 
 def _genus(name: str) -> str:
@@ -193,7 +208,26 @@ def _named_ranks(paths: Sequence[tuple[str, ...]], depth: int, two: bool) -> tup
 # -- tables --
 
 
-def _of_table(table: Path, photos: Sequence[PurePosixPath], ranks: Sequence[str] | None) -> Labels:
+def _of_tables(
+    folder: Path, tables: Sequence[Path], photos: Sequence[PurePosixPath], ranks: Sequence[str] | None
+) -> Labels:
+    """Read labels from a CSV, or from one in each split's folder."""
+    parts = [_of_table(folder, table, photos, ranks) for table in tables]
+    if len({part.ranks for part in parts}) > 1:
+        raise UserError(
+            f"{folder}: its tables have different ranks: {listed([str(table) for table in tables])}"
+        )
+    labels = Labels(parts[0].ranks, [row for part in parts for row in part.rows], parts[0].how)
+    labels.left_out = [words for part in parts for words in part.left_out]
+    taken = {path for path, _, _ in labels.rows}
+    if rest := [str(path) for path in photos if str(path) not in taken]:
+        labels.left_out.append(f"{len(rest)} photos that no table names: {listed(rest)}")
+    return labels
+
+
+def _of_table(
+    folder: Path, table: Path, photos: Sequence[PurePosixPath], ranks: Sequence[str] | None
+) -> Labels:
     """Read labels from a CSV: one of ours, Hugging Face's `metadata.csv`, or an export of iNaturalist."""
     lines = list(rows(table, ()))
     if not lines:
@@ -202,6 +236,8 @@ def _of_table(table: Path, photos: Sequence[PurePosixPath], ranks: Sequence[str]
     if len(columns) == 1:  # says what separates the others, if anything does
         list(rows(table, ("path",)))
     rank_of = _rank_columns(columns, ranks)
+    if ranks is None and set(rank_of) == {"class"}:  # as people say who sort images, not taxa
+        rank_of = {"species": rank_of["class"]}
     named = next((columns[name] for name in _NAMES if name in columns), None)
     if not rank_of and named is None:
         raise UserError(
@@ -210,13 +246,15 @@ def _of_table(table: Path, photos: Sequence[PurePosixPath], ranks: Sequence[str]
         )
     if not rank_of and named is not None:
         rank_of = {"species": named}
-    find, how = _finder(table, columns, photos)
-    split = columns.get("split")
+    base = PurePosixPath(table.parent.relative_to(folder).as_posix())
+    find, how = _finder(table, base, columns, photos)
+    split, of_folder = columns.get("split"), SPLITS.get(base.name.lower(), "")
     labels = Labels(_with_genus(rank_of, lines), [], how)
     if len(labels.ranks) > len(rank_of):
         labels.how += f", {_FIRST_WORD}"
     lost: list[str] = []
-    taken: set[str] = set()
+    binomials = [row[rank_of["species"]] for _, row in lines] if "species" in rank_of else []
+    genera = {genus for name in binomials if (genus := _genus(name))}
     for _, row in lines:
         path = find(row)
         if path is None:
@@ -224,14 +262,12 @@ def _of_table(table: Path, photos: Sequence[PurePosixPath], ranks: Sequence[str]
             continue
         taxa = {rank: row[column] for rank, column in rank_of.items()}
         if "genus" not in rank_of and "genus" in labels.ranks:
-            taxa["genus"] = _genus(taxa["species"])
-        part = SPLITS.get(row[split].lower(), row[split]) if split is not None else ""
-        labels.rows.append((path, part, taxa))
-        taken.add(path)
+            name = taxa["species"]
+            taxa["genus"] = name if name in genera else _genus(name)
+        part = SPLITS.get(row[split].lower(), row[split]) if split is not None else of_folder
+        labels.rows.append((path, part, {rank: taxa[rank] for rank in labels.ranks}))
     if lost:
         labels.left_out.append(f"{len(lost)} rows of {table.name} whose photo is not there: {listed(lost)}")
-    if rest := [str(path) for path in photos if str(path) not in taken]:
-        labels.left_out.append(f"{len(rest)} photos that {table.name} does not name: {listed(rest)}")
     return labels
 
 
@@ -263,7 +299,7 @@ def _with_genus(
 
 
 def _finder(
-    table: Path, columns: Mapping[str, str], photos: Sequence[PurePosixPath]
+    table: Path, base: PurePosixPath, columns: Mapping[str, str], photos: Sequence[PurePosixPath]
 ) -> tuple[Callable[[Mapping[str, str]], str | None], str]:
     """Return a function that finds a row's photo, and how in words."""
     there = {str(path) for path in photos}
@@ -271,7 +307,7 @@ def _finder(
         column = name
 
         def by_path(row: Mapping[str, str]) -> str | None:
-            path = PurePosixPath(row[column].replace("\\", "/")).as_posix()
+            path = (base / row[column].replace("\\", "/")).as_posix()
             return path if path in there else None
 
         return by_path, f"{table.name}, whose column {name} has the paths"

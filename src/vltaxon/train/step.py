@@ -112,9 +112,9 @@ def _draw(task: "TrainTask") -> list[samples.Sample]:
     guards.check_leaks(drawn, task.images, task.parts, allowed_parts(task.step.part))
     guards.check_enough(len(drawn), task.step.least_samples, task.step.part)
     task.step.check_learns(len(drawn))
-    scored = (pc.field("split") == "train") & pc.field("scored")
-    levels = provenance.read_parquet(task.questions, schemas.QUESTIONS, ["level"], scored)["level"]
     for later in task.later:
+        scored = (pc.field("split") == "train") & pc.field("scored")
+        levels = provenance.read_parquet(task.questions, schemas.QUESTIONS, ["level"], scored)["level"]
         images = training_images(task.images, task.parts, allowed_parts(later.part))
         each = sum(spec.per_image(len(levels.unique())) for spec in later.samples)
         try:

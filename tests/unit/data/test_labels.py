@@ -225,7 +225,7 @@ def test_a_taxon_that_is_called_like_nothing_can_be_kept() -> None:
         "Aves": ("Aves", None, None),
     }
     with pytest.raises(
-        UserError, match=r'line 1: names no taxon \("NA", "-" counts as nothing\); leave the row'
+        UserError, match=r'1 labels name no taxon: line 1 \("NA", "-"\); leave these rows out'
     ):
         tree(rows(("NA", "-")), ("genus", "species"))
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from vltaxon.config.datasets import RawDataset, Split
-from vltaxon.data.names import read_binomial, read_uninomial, settle
+from vltaxon.data.names import find_higher, read_binomial, read_uninomial, settle
 from vltaxon.errors import UserError
 from vltaxon.parsing import read_listing
 from vltaxon.prompts import stated
@@ -316,3 +316,14 @@ def test_reading_takes_linear_time() -> None:
     for text in ("Aus bus " + "(a " * 50_000, "Aus bus " + "subsp. " * 50_000, "Aus " + "L., " * 50_000):
         read_binomial(text)
         read_uninomial(text)
+
+
+def test_names_of_ranks_above_are_found_among_species() -> None:
+    species = ["Quercus robur", "Quercus petraea", "Fagus sylvatica"]
+    assert find_higher([*species, "Quercus", "Fagaceae", "Plantae", "Bellis"]) == {
+        "Quercus",
+        "Fagaceae",
+        "Plantae",
+    }
+    vernacular = ["Red fox", "Fox", "House sparrow", "Sparrow", "Cardinal", "Green"]
+    assert find_higher(vernacular) == set()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,6 +21,7 @@ from vltaxon import schemas
 from vltaxon.errors import UserError
 from vltaxon.metrics import heads
 from vltaxon.metrics.compare import difference
+from vltaxon.metrics.learnt import Learnt
 from vltaxon.metrics.score import score
 from vltaxon.provenance import facts, write_parquet
 from vltaxon.report.tables import tabulate
@@ -448,6 +450,21 @@ def test_what_training_showed_is_seen_in_any_data_set(bench: Bench) -> None:
     assert (found["other", "seen"], found["other", "unseen"]) == ((1, 2), (0, 2))
     [(dataset, words)] = json.loads(facts(Path("results/metrics/scores.parquet"))["notes"])
     assert (dataset, words.partition(" byte")[0]) == ("other", "1 of the test images are")
+
+
+def test_seen_is_told_however_a_data_set_writes_and_reads() -> None:
+    """Underscores, homonyms that are called by their lineages, and photos whose values are read otherwise."""
+    learnt = Learnt("a", frozenset(("Rosa canina", "Plantae > Oenanthe")), frozenset(("rosa canina", "oenanthe")),
+                    frozenset(("0" * 64,)))  # fmt: skip
+    images = pl.DataFrame(
+        {
+            "leaf": ["Rosa_canina", "Animalia > Oenanthe", "Rosa alba", "Rosa alba"],
+            "sha256": ["1" * 64, "1" * 64, "0" * 64 + "+12bit", None],
+        }
+    )
+    assert learnt.saw("b", images).tolist() == [True, True, True, False]
+    assert learnt.saw("a", images).tolist() == [False, False, True, False], "by its own names in its own data"
+    assert learnt.copies("b", images) == 1
 
 
 def test_without_training_there_is_nothing_seen(bench: Bench) -> None:

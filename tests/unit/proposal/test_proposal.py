@@ -144,7 +144,7 @@ def test_tables(photos: Photos, header: str, row: str, ranks: tuple[str, ...]) -
     [(path, _, taxa)] = labels.rows
     assert (path, taxa["species"]) == ("a/1.jpg", "Dog Rose" if len(ranks) == 1 else "Rosa canina")
     assert labels.left_out[0].startswith("1 rows of metadata.csv whose photo is not there")
-    assert labels.left_out[1] == "1 photos that metadata.csv does not name: a/2.jpg"
+    assert labels.left_out[1] == "1 photos that no table names: a/2.jpg"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,76 @@ def test_a_share_of_each_species_is_learnt_from(workflow: Path) -> None:
         assert sorted(row[-1] for row in rows if row[2] == species) == ["test", "test", "train", "train"]
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--set", "foo=1"], "error: --set: foo: unknown key; legal is"),
+        (["--set", "foo"], 'error: --set: "foo" is no KEY=VALUE'),
+        (["--train", "1.5"], "error: --train: "),
+        (["--model", "qwen"], 'error: --model: "qwen" is not one of bioclip2, '),
+    ],
+)
+def test_what_is_said_wrongly_is_named(
+    workflow: Path, capsys: pytest.CaptureFixture[str], given: list[str], words: str
+) -> None:
+    draw_photos(workflow / "photos")
+    assert main(["new", "mine", "photos", *given]) == 1
+    assert words in capsys.readouterr().err
+    assert not list(Path().rglob("mine.*"))
+
+
+def test_too_few_to_learn_from_is_told_and_not_trained(
+    photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos(
+        *(f"{split}/{name}/1.jpg" for split in ("train", "test") for name in ("Aa bus", "Cc dus", "Ee fus"))
+    )
+    assert main(["new", "mine", "photos"]) == 0
+    assert load(Path("config/mine.yaml")).config.training is None
+    assert "Left out: the training, since its sft step has too little" in capsys.readouterr().out
+
+
+def test_a_whole_rank_s_names_among_species_are_of_no_species(photos: Photos) -> None:
+    names = ("Quercus robur", "Quercus petraea", "Fagus sylvatica", "Quercus", "Fagaceae", "Plantae")
+    table = "file_name,scientific_name\n" + "".join(f"{i}.jpg,{name}\n" for i, name in enumerate(names))
+    photos(*(f"{i}.jpg" for i in range(len(names))), metadata=table)
+    assert main(["new", "mine", "photos"]) == 0
+    lines = Path("photos/mine.vltaxon.csv").read_text().splitlines()
+    assert "3.jpg,Quercus,Quercus" in lines and not any(
+        "Plantae" in line or "Fagaceae" in line for line in lines
+    )
+
+
+def test_a_table_in_each_split_s_folder(photos: Photos) -> None:
+    folder = photos("train/1.jpg", "train/2.jpg", "test/1.jpg")
+    for split, names in {"train": ("Rosa canina", "Rubus idaeus"), "test": ("Rosa canina",)}.items():
+        rows = "".join(f"{i}.jpg,{name}\n" for i, name in enumerate(names, start=1))
+        (folder / split / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    assert read(folder)[1] == {
+        "train/1.jpg": ("train", "Rosa", "Rosa canina"),
+        "train/2.jpg": ("train", "Rubus", "Rubus idaeus"),
+        "test/1.jpg": ("test", "Rosa", "Rosa canina"),
+    }
+
+
+def test_folders_that_are_linked_are_looked_into(photos: Photos, tmp_path: Path) -> None:
+    folder = photos("Rosa canina/1.jpg")
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (50, 60)).save(tmp_path / "elsewhere/1.jpg")
+    (folder / "Rubus idaeus").symlink_to(tmp_path / "elsewhere")
+    (folder / "Rosa canina/loop").symlink_to(folder)
+    assert set(read(folder)[1]) == {"Rosa canina/1.jpg", "Rubus idaeus/1.jpg"}
+
+
+def test_vernacular_names_have_no_genus(photos: Photos) -> None:
+    names = ("Blue_tit", "Great_tit", "House_sparrow", "Red_fox")
+    assert read(photos(*(f"{name}/1.jpg" for name in names)))[0] == ("species",)
+    assert read(photos(a="filename,class\n" + "".join(f"{n}/1.jpg,Rosa canina\n" for n in names)))[0] == (
+        "genus",
+        "species",
+    )
+
+
 def test_another_is_proposed_for_the_same_photos(workflow: Path) -> None:
     draw_photos(workflow / "photos")
     for name in ("one", "two", "three"):
@@ -231,9 +301,9 @@ def test_a_folder_that_may_not_be_written(workflow: Path, capsys: pytest.Capture
 def test_a_table_of_ours_with_every_rank(workflow: Path) -> None:
     draw_photos(workflow / "photos")
     write_table(workflow / "photos")
-    assert main(["new", "mine", "photos", "--set", "word=plant"]) == 1  # no key of the raw data
-    assert main(["new", "mine", "photos"]) == 0
+    assert main(["new", "mine", "photos", "--set", "word=plant"]) == 0
     dataset = load(Path("config/mine.yaml")).datasets["mine"]
+    assert dataset.word == "plant"
     assert dataset.ranks == ("order", "family", "genus", "species")
     assert yaml.safe_load(Path("config/datasets/mine.yaml").read_text())["test"] == {
         "table": "photos/mine.vltaxon.csv"

@@ -56,7 +56,7 @@ class Reader(HTMLParser):
 def page_task(**values: Any) -> ReportTask:
     """The task of a page about the plants; `values` go in the place of nothing trained, drawn or set."""
     given: dict[str, Any] = {
-        "about": AboutReport(dataset="demo_plants", system="vl_taxon", baseline="base"),
+        "about": AboutReport(dataset="demo_plants", choices="similar", system="vl_taxon", baseline="base", examples=20),
         "systems": {name: System(model="m", protocol="direct", label=label) for name, label in LABELS.items()},
         "pages": tuple(f"vltaxon.report.pages.{name}" for name in SECTIONS),
         "scores": SCORES, "database": DATABASE, "images": IMAGES, "benchmarks": Path("benchmarks"), "bootstrap": 50, "seed": 0,
@@ -179,12 +179,14 @@ def test_headline_says_what_the_numbers_say(gain: tuple[float, float, float], wo
         {("d", "similar", s, m, None, "all"): Estimate(v, v - 0.1, v + 0.1, 10) for s, m, v in keys}
     )
     labels = {"new": "New", "old": "Old"}
-    about = AboutReport(dataset="d", system="new", baseline="old")
+    about = AboutReport(dataset="d", choices="similar", system="new", baseline="old", examples=20)
     content = Content(page_task(about=about), scores, {}, labels)
     first, second = headline(content, gain)
     assert first.startswith("New gets the whole lineage right for 60.0 % [50.0, 70.0]") and words in first
     assert second == "Old gets the leaf right for 50.0 % [40.0, 60.0]."
-    absent = page_task(about=AboutReport(dataset="d", system="old", baseline="absent"))
+    absent = page_task(
+        about=AboutReport(dataset="d", choices="similar", system="old", baseline="absent", examples=20)
+    )
     assert headline(content._replace(task=absent), None) == []
 
 

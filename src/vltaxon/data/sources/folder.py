@@ -51,7 +51,9 @@ def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[Tree, list[Labelle
     ]
     known = tree(((where, taxa) for where, _, _, taxa, _ in found), dataset)
     files: dict[str, tuple[str, Lineage]] = {}
-    tables_of: dict[str, set[Path]] = {}
+    tables = list(dict.fromkeys(table_of.values()))
+    first: dict[str, Path] = {}  # table of each path, where there are two
+    shared: set[str] = set()  # paths that stand in both
     for where, said, path, taxa, table in found:
         if said not in (("train", "test") if both else ("train", "test", "")):
             raise UserError(f'{where}: split "{said}" is not one of train, test')
@@ -62,13 +64,14 @@ def read(dataset: RawDataset, splits: Iterable[str]) -> tuple[Tree, list[Labelle
             raise UserError(
                 f"{path} is labelled twice: {one} ({other}), and {two} ({where}); leave one row of each image"
             )
-        tables_of.setdefault(Path(path).as_posix(), set()).add(table)
+        if len(tables) > 1 and first.setdefault(name := Path(path).as_posix(), table) != table:
+            shared.add(name)
     images: list[Labelled] = []
     for _, said, path, taxa, table in found:
         name = Path(path).as_posix()
         for split in splits:
             if table_of[split] == table and said in (split, ""):
-                image_id = f"folder/{name}" if len(tables_of[name]) == 1 else f"folder:{split}/{name}"
+                image_id = f"folder:{split}/{name}" if name in shared else f"folder/{name}"
                 images.append(Labelled(image_id, split, known.called[taxa], path))
     return known, images
 

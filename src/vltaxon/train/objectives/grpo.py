@@ -27,7 +27,7 @@ _SHARE_ALIKE = "frac_zero_variance"  # column: share of the groups whose complet
 class WeightedReward(Closed):
     """A reward of `train/rewards`, and what it counts in the sum of rewards."""
 
-    name: str = Field(description="File in vltaxon/train/rewards.")
+    name: str = Field(description="File in vltaxon/train/rewards.", examples=["accuracy"])
     weight: FiniteFloat = 1.0
 
     @field_validator("name")
