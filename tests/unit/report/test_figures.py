@@ -12,8 +12,9 @@ from PIL import Image
 from tests.data.builder import LABELS, RANKS, curves
 from vltaxon import schemas
 from vltaxon.provenance import write_parquet
-from vltaxon.report.figures import plot
+from vltaxon.report.figures import plot, training
 from vltaxon.report.figures.labels import _common
+from vltaxon.report.figures.style import legend, styled
 from vltaxon.report.figures.training import _smooth
 from vltaxon.tasks.scoring import PlotTask
 
@@ -81,3 +82,26 @@ def test_running_mean() -> None:
 def test_shared_area() -> None:
     boxes = np.array([[0.0, 0, 2, 2], [5, 5, 6, 6]])
     assert _common(boxes, np.array([[1.0, 1, 3, 3], [0, 0, 1, 1], [2, 2, 4, 4]])) == pytest.approx([2, 0])
+
+
+@pytest.mark.parametrize("width", [3.9, 7.3, 10.7])
+def test_a_legend_is_within_its_figure(width: float) -> None:
+    """As that of one data set, whose panel is narrower than four labels side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    labels = ["tiny_siglip, zero-shot", "tiny_vlm, direct", "VL-Taxon", "Chance", "chance level"]
+    with styled():
+        figure = Figure(figsize=(width, 3.1), layout="constrained")
+        FigureCanvasAgg(figure)
+        panel = figure.subplots()
+        for label in labels:
+            panel.plot([0, 1], label=label)
+        legend(figure, [panel], labels)
+        figure.canvas.draw()
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_without_training_its_figure_says_so() -> None:
+    figure = training.draw({})
+    assert [text.get_text() for text in figure.texts] == ["Nothing is trained."] and not figure.axes

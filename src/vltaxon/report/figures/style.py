@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A3D9A", "#8C6D46")
 MARKERS = "osD^vPX*"
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
+_ENTRY = 2.6  # inches of an entry of a legend
 GREY = "#6b6b6b"
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -136,6 +137,7 @@ def legend(figure: "Figure", panels: Sequence["Axes"], order: Sequence[str]) -> 
     artists: list[Any] = [one for panel in panels for one in (*panel.lines, *panel.containers)]
     handles = {one.get_label(): one for one in artists}
     shown = [label for label in order if label in handles]
+    columns = max(1, min(4, int(figure.get_figwidth() / _ENTRY)))
     figure.legend(
-        [handles[label] for label in shown], shown, loc="outside upper left", ncols=4, handlelength=3
+        [handles[label] for label in shown], shown, loc="outside upper left", ncols=columns, handlelength=3
     )

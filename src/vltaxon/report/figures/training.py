@@ -38,7 +38,10 @@ def draw(curves: Mapping[str, Path]) -> "Figure":
 
     panels = _panels(curves)
     figure = Figure(figsize=(1 + 3.8 * max(len(panels), 1), 3.2), layout="constrained")
-    axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+    if not panels:
+        figure.text(0.5, 0.5, "Nothing is trained.", ha="center", va="center")
+        return figure
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (panel, lines) in zip(axes, panels.items(), strict=False):
         bold = {}
         for place, (label, (x, y)) in enumerate(lines):

@@ -8,7 +8,7 @@ SECTION = Section(20, "Figures", "figures")
 
 def context(content: Content) -> dict[str, object]:
     """Return title, caption and picture of each figure."""
-    paths = content.task.figures
+    paths = [path for path in content.task.figures if path.stem != "training" or content.task.steps]
     return {
         "figures": [
             (FIGURES[path.stem].TITLE, FIGURES[path.stem].CAPTION, uri(path.read_bytes(), "image/svg+xml"))
