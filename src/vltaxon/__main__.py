@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(propose(Wish(**vars(given) | {"settings": _settings(given.settings)})), end="")
     except ValidationError as error:  # of --train
         first = error.errors()[0]
-        print(f"error: --{first['loc'][0]}: {flat(first['msg'])}", file=sys.stderr)
+        print(f"error: --{first['loc'][0]}: {flat(first['msg'])}; 0.5 is half of them", file=sys.stderr)
         return 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 from vltaxon.config.base import Closed
 from vltaxon.config.datasets import RawDataset
 from vltaxon.config.experiment import Experiment
+from vltaxon.config.files import read_model
 from vltaxon.config.load import load
 from vltaxon.config.messages import problems_of
 from vltaxon.data.ingest import ingest
@@ -105,6 +106,8 @@ def propose(wish: Wish, config: Path = Path("config")) -> str:
     folder = wish.folder
     table = folder / f"{wish.name}{TABLE}"
     dataset_file, experiment_file = config / "datasets" / f"{wish.name}.yaml", config / f"{wish.name}.yaml"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     if not dataset_file.parent.is_dir():
         raise UserError(f"{dataset_file.parent}: no such folder; run this in the folder of the workflow")
     if there := [str(path) for path in (dataset_file, experiment_file, table) if path.exists()]:
@@ -118,6 +121,10 @@ def propose(wish: Wish, config: Path = Path("config")) -> str:
         tree = _ingested(wish, labels, table, "train" in parts)
         write_text(dataset_file, _dataset_text(wish, labels, tree, table))
         learnt = tree.learnt
+        if learnt is None and "train" in parts:
+            labels.left_out.append(
+                f"the training, since fewer than {FEWEST} species have photos to learn from"
+            )
         write_text(experiment_file, experiment_text(wish, learnt))
         if why := _too_few(load(experiment_file, config), learnt):
             labels.left_out.append(f"the training, since {why}")
@@ -131,10 +138,14 @@ def propose(wish: Wish, config: Path = Path("config")) -> str:
 
 def _demand_models(wish: Wish, config: Path) -> None:
     """Check that the models are there, before photos are looked at."""
-    there = {path.stem for path in (config / "models").glob("*.yaml")}
+    there = {path.stem: path for path in (config / "models").glob("*.yaml")}
+    engines = {"--model": {"transformers", "server"}, "--encoder": {"zero_shot"}}
     for option, name in (("--model", wish.model), ("--encoder", wish.encoder)):
         if name not in there:
             raise UserError(f'{option}: "{name}" is not {suggest(name, there)}')
+        if (engine := read_model(there[name]).get("engine")) not in engines[option]:
+            wanted = " or ".join(sorted(engines[option]))
+            raise UserError(f"{option}: {name} is of engine {engine}, needed is one of {wanted}")
 
 
 def _too_few(experiment: Experiment, learnt: Learnt | None) -> str:
@@ -260,6 +271,14 @@ def _dataset_text(wish: Wish, labels: Labels, tree: Ingested, table: Path) -> st
         "questions": ("inat21", "the wordings in config/questions/inat21.yaml"),
         **({"train": (split, "")} if (tree.images["split"] == "train").any() else {}),
         "test": (split, ""),
+        "size": (
+            {
+                "leaves": tree.images["leaf"].n_unique(),
+                "test": int((tree.images["split"] == "test").sum()),
+                "pixels": int((tree.images["width"] * tree.images["height"]).median()),  # type: ignore[arg-type]
+            },
+            "for `snakemake plan`, before the photos are ingested",
+        ),
         "licence": ("not said", "terms of use of the photos, as `snakemake plan` shows them"),
     }
     if broken:

@@ -40,7 +40,8 @@ _TINY_SETTINGS = {
     "grpo": "learning_rate: 3.0e-4, max_new_tokens: 40, lora: {dropout: 0}",
 }
 _NO_TRAINING = """
-# To train a VL-Taxon, give the data set a training split (`vltaxon new ... --train 0.5` draws one), then add
+# To train a VL-Taxon, give the data set a training split of some species (`vltaxon new ... --train 0.5`
+# draws one), then add, with a model of engine transformers,
 #   vl_taxon: {{model: {model}, recipe: vl_taxon, protocol: two_stage}}
 # to the systems, and
 #   training: {{dataset: {name}, partition: {{held_out: 1}}}}

@@ -186,6 +186,8 @@ def test_what_is_proposed_is_valid_and_says_what_was_understood(
     assert experiment.config.training is None
     assert experiment.datasets["mine"].scored_levels == (1, 2)
     assert experiment.datasets["mine"].max_rejected >= 1 / 24
+    size = experiment.datasets["mine"].size
+    assert size is not None and (size.leaves, size.test, size.pixels) == (6, 23, 160 * 120)
 
 
 def test_nothing_is_overwritten(workflow: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,6 +218,14 @@ def test_a_share_of_each_species_is_learnt_from(workflow: Path) -> None:
         (["--set", "foo"], 'error: --set: "foo" is no KEY=VALUE'),
         (["--train", "1.5"], "error: --train: "),
         (["--model", "qwen"], 'error: --model: "qwen" is not one of bioclip2, '),
+        (
+            ["--model", "tiny_siglip"],
+            "error: --model: tiny_siglip is of engine zero_shot, needed is one of server",
+        ),
+        (
+            ["--encoder", "tiny_vlm"],
+            "error: --encoder: tiny_vlm is of engine transformers, needed is one of zero",
+        ),
     ],
 )
 def test_what_is_said_wrongly_is_named(

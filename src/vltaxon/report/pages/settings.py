@@ -14,7 +14,7 @@ def context(content: Content) -> dict[str, object]:
         "data sets": ", ".join(task.datasets),
         "choices": ", ".join(task.choices),
         "distractors mined by": task.encoder,
-        "trained on": None
+        "trained on": "nothing"
         if task.training is None
         else task.training.model_dump(mode="json", exclude={"settings"}),
         "resamples of an interval": task.bootstrap,
