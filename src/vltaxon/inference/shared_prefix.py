@@ -186,18 +186,8 @@ class SharedPrefix:
             raise NotShared(
                 f"attention looks back over {self._window} tokens and a batch has {columns} columns"
             )
-        inputs = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in batch.inputs.items()
-        }
-        mask = inputs["attention_mask"]
-        if not self._three:
-            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self._model.config)
-        self._model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        following = mask.sum(1)
-        if self._three:
-            following = following + self._deltas().to(device).reshape(-1)
+        cache, following = self.read(batch.inputs)
+        mask = batch.inputs["attention_mask"].to(device)
         rows = torch.tensor(batch.group, device=device)
         branch(cache, rows, width + room)
         ids = _left_padded(batch.suffixes, 0).to(device)
@@ -208,6 +198,37 @@ class SharedPrefix:
             self.spread(state, batch.suffix)
             logits = logits[batch.suffix]
         return state, logits
+
+    def read(self, inputs: Mapping[str, Any]) -> tuple[DynamicCache, torch.Tensor]:
+        """Run left-padded prompts, and return their cache and the position that follows each.
+
+        Args:
+            inputs: of the model, as its processor gives them.
+        """
+        device = self._model.device
+        given = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in inputs.items()
+        }
+        mask = given["attention_mask"]
+        if not self._three:
+            given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self._model.config)
+        self._model(**given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        following = mask.sum(1)
+        if self._three:
+            following = following + self._deltas().to(device).reshape(-1)
+        return cache, following
+
+    def positions(self, following: torch.Tensor, count: int) -> torch.Tensor:
+        """Return the positions of further tokens, as the model takes them.
+
+        Args:
+            following: position of the first, by row.
+            count: of tokens.
+        """
+        position = following[:, None] + torch.arange(count, device=following.device)
+        return position[None].expand(3, -1, -1) if self._three else position
 
     def _deltas(self) -> torch.Tensor:
         inner = getattr(self._model, "model", self._model)

@@ -72,7 +72,7 @@ def check_vllm(generate: str) -> None:
     Raises:
         UserError: it is not installed, or the address is missing.
     """
-    if generate != "transformers" and importlib.util.find_spec("vllm") is None:
+    if generate.startswith("vllm") and importlib.util.find_spec("vllm") is None:
         raise UserError(
             f"`generate: {generate}` needs vLLM in this environment, and it is not installed. Install the "
             "version that your TRL asks for (pip install 'trl[vllm]'), or set `generate: transformers`."

@@ -54,9 +54,10 @@ class GrpoStep(Step):
     zero_variance_limit: Annotated[float, HOW] = Field(
         0.95, gt=0, le=1, description="Warn above this share of groups without variance."
     )
-    generate: Literal["transformers", "vllm_colocate", "vllm_server"] = Field(
+    generate: Literal["transformers", "shared", "vllm_colocate", "vllm_server"] = Field(
         "transformers",
-        description="What writes the completions. vLLM, on the training devices or at the address in "
+        description="What writes the completions. `shared` computes the prompt of a group once, to write and "
+        "to learn, and was not yet run on a GPU. vLLM, on the training devices or at the address in "
         "VLTAXON_VLLM_SERVER (`trl vllm-serve`), is faster and was not yet run by us.",
     )
 
@@ -144,11 +145,15 @@ class GrpoStep(Step):
 
         from vltaxon import chat
         from vltaxon.train import guards
+        from vltaxon.train.shared_group import SharedGroupTrainer
 
         guards.check_prompts(prepared, lambda row: (_asked(row, prepared.processor), None))
         opened = chat.opens_reasoning(prepared.processor)
+        shared = self.generate == "shared"
+        # A branched cache takes the place of activations that are computed again.
+        checkpointing = {"gradient_checkpointing": False} if shared else {}
         config = GRPOConfig(
-            **prepared.arguments,
+            **{**prepared.arguments, **checkpointing},
             num_generations=self.group_size,
             max_completion_length=self.max_new_tokens,
             temperature=self.temperature,
@@ -172,7 +177,8 @@ class GrpoStep(Step):
         def ends(token: int) -> bool:
             return token in trainer.eos_token_ids
 
-        trainer = GRPOTrainer(
+        made = SharedGroupTrainer if shared else GRPOTrainer
+        trainer: GRPOTrainer = made(
             model=prepared.policy,
             reward_funcs=[
                 _told_how_it_went(each.name, find_rewards()[each.name], ends, opened) for each in self.rewards
@@ -194,7 +200,7 @@ class GrpoStep(Step):
         """
         from vltaxon.train import guards
 
-        if self.generate == "transformers":
+        if not self.generate.startswith("vllm"):
             return {}
         mode: dict[str, Any] = {"use_vllm": True, "vllm_mode": self.generate.removeprefix("vllm_")}
         if self.generate == "vllm_colocate":
