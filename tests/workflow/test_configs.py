@@ -30,11 +30,11 @@ def test_values_change_the_config_and_files_replace_it_whoever_calls(tmp_path: P
     assert status and "config.yaml: seed: Input should be a valid integer" in said
     assert "is missing" not in said
     status, said = run.snakemake("--dry-run", "--configfile", "one.yaml")
-    assert status and "config.yaml: datasets: is missing" in said
+    assert status and "one.yaml: datasets: is missing" in said
     status, said = run.snakemake("--dry-run", "--configfile", "config/config.yaml", "results/record.json")
     assert status and "record.json: is a result, no config; name targets before --configfile" in said
     assert "unknown key" not in said
-    for files, expected in ((), "ingest"), (("one.yaml",), "config.yaml: datasets: is missing"):
+    for files, expected in ((), "ingest"), (("one.yaml",), "one.yaml: datasets: is missing"):
         done = subprocess.run(
             [sys.executable, "-c", API, *files], cwd=tmp_path, env=run.environment(), capture_output=True, text=True,
             check=False,
