@@ -27,6 +27,7 @@ def test_jobs_run_where_paths_have_spaces(tmp_path: Path) -> None:
     assert (run.folder / "results/demo/raw/val.tar.gz").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_demo_in_a_checkout_whose_path_has_spaces(finished: Run, tmp_path: Path) -> None:
     """With the environment in it, as `make` has it; here it borrows the packages of the one that runs this."""
