@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from vltaxon.config.base import NAME
 from vltaxon.errors import UserError, flat
 
 
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _name(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", text):
+    if not re.fullmatch(NAME, text):
         raise argparse.ArgumentTypeError(f'"{text}" must be of a-z, 0-9, _ . and -')
     return text
 

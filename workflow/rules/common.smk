@@ -6,17 +6,14 @@ from vltaxon.config.load import load
 from vltaxon.errors import UserError
 from vltaxon.plan.whole import Plan
 
-# Of the command line; they replace the workflow's own, where the profile says so.
-given = workflow.config_settings.configfiles
-if not (given and workflow.config_settings.replace_workflow_config):
-    given = workflow.configfiles
-
 try:
     plan = Plan(
         load(
             config,
             folder=list(dict.fromkeys([CONFIG, OWN_CONFIG])),
-            files=map(Path, given),
+            files=map(
+                Path, workflow.config_settings.configfiles or workflow.configfiles
+            ),
         )
     )
 except UserError as error:

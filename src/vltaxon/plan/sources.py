@@ -106,7 +106,7 @@ def demand_sources(
         lacks = [
             gone.get(path, path)
             for path in task.paths(READS)
-            if path in gone or not (made(path) or path.exists())
+            if path in gone or not (path.exists() or made(path))
         ]
         results = task.paths(WRITES)
         if not lacks:

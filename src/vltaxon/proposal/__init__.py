@@ -27,7 +27,7 @@ from vltaxon.config.messages import problems_of
 from vltaxon.data.ingest import ingest
 from vltaxon.data.labels import settle_labels
 from vltaxon.errors import UserError, listed, suggest
-from vltaxon.proposal.experiment import FEWEST, Learnt, experiment_text
+from vltaxon.proposal.experiment import FEWEST, TrainingPhotos, experiment_text
 from vltaxon.proposal.labels import TABLE, Labels, read_labels
 from vltaxon.provenance import read_frame, write_text
 from vltaxon.seeded import draw_numbers
@@ -84,12 +84,12 @@ class Ingested:
         return [level for level in range(1, len(self.taxonomy.ranks) + 1) if self.labels(level) > 1]
 
     @property
-    def learnt(self) -> Learnt | None:
+    def learnt(self) -> TrainingPhotos | None:
         """Return what there is to learn from, None where that is nothing or too few species."""
         each = self.images.filter(pl.col("split") == "train").group_by("leaf").len()["len"]
         if len(each) < FEWEST:
             return None
-        return Learnt(len(each), int(each.min()), len(self.scored))  # type: ignore[arg-type]  # a number
+        return TrainingPhotos(len(each), int(each.min()), len(self.scored))  # type: ignore[arg-type]  # a number
 
 
 def propose(wish: Wish, config: Path = Path("config")) -> str:
@@ -148,7 +148,7 @@ def _demand_models(wish: Wish, config: Path) -> None:
             raise UserError(f"{option}: {name} is of engine {engine}, needed is one of {wanted}")
 
 
-def _too_few(experiment: Experiment, learnt: Learnt | None) -> str:
+def _too_few(experiment: Experiment, learnt: TrainingPhotos | None) -> str:
     """Return why a proposed training would learn nothing; empty where it learns, or there is none."""
     if learnt is None:
         return ""
@@ -288,19 +288,16 @@ def _dataset_text(wish: Wish, labels: Labels, tree: Ingested, table: Path) -> st
     parts = [
         "# Proposed by `vltaxon new`. Change what you like; docs/data.md has every key.",
         f"# Labels: {labels.how}.",
-        *(_yaml({key: value}, comment) for key, (value, comment) in lines.items()),
+        *(_yaml(key, value, comment) for key, (value, comment) in lines.items()),
         *(f"# {' '.join(line.split())}" for line in _rejected(tree)),
     ]
     return "\n".join(parts) + "\n"
 
 
-def _yaml(values: Mapping[str, object], comment: str = "") -> str:
-    """Return a line for each key."""
-    lines = []
-    for key, value in values.items():
-        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
-        lines.append(f"{key}: {text.removesuffix('...' + chr(10)).rstrip()}")
-    return "\n".join(lines) + (f" # {comment}" if comment else "")
+def _yaml(key: str, value: object, comment: str) -> str:
+    """Return the line of a key."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return f"{key}: {text.removesuffix('...' + chr(10)).rstrip()}" + (f" # {comment}" if comment else "")
 
 
 def _levels(tree: Ingested) -> str:

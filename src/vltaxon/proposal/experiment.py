@@ -52,7 +52,7 @@ _GROUP = 8  # completions of a prompt
 
 
 @dataclass(frozen=True)
-class Learnt:
+class TrainingPhotos:
     """What there is to learn from: species with training photos, photos of each at least, scored levels."""
 
     species: int
@@ -79,7 +79,7 @@ def _halved(most: int, number: int) -> int:
     return most
 
 
-def experiment_text(wish: "Wish", learnt: Learnt | None) -> str:
+def experiment_text(wish: "Wish", learnt: TrainingPhotos | None) -> str:
     """Return the text of an experiment's file.
 
     Args:

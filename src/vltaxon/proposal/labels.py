@@ -88,8 +88,6 @@ def _photos(folder: Path) -> tuple[list[PurePosixPath], list[str]]:
 
     Links to folders are followed, but into none twice.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder" if not folder.exists() else f"{folder}: is no folder")
     photos: list[PurePosixPath] = []
     other: list[str] = []
     been: set[str] = set()

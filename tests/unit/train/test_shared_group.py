@@ -9,30 +9,23 @@ import pytest
 import torch
 from trl.trainer import grpo_trainer
 
-from tests.unit.conftest import LORA, RIGHT_LETTERS, World, step
-from vltaxon import checkpoint
-from vltaxon.data.images import ImageStore
+from tests.unit.conftest import World
+from tests.unit.train.objectives.test_grpo import made
 from vltaxon.engines.transformers import Vlm
 from vltaxon.inference.shared_prefix import NotShared, SharedPrefix
-from vltaxon.prepared import Lengths, Prepared
-from vltaxon.train import adapter, arguments, samples, shared_group
+from vltaxon.train import shared_group
 
 pytestmark = pytest.mark.numeric
 
 
-def made(world: World, vlm: Vlm, previous: Path | None, max_new_tokens: int = 4) -> Any:
-    what = step("grpo", samples=(RIGHT_LETTERS,), max_new_tokens=max_new_tokens, generate="shared")
-    drawn = samples.draw(world.task(what))
-    rows = samples.dataset(drawn, ImageStore(world.tables["images"]), vlm.pixels, vlm.min_pixels)
-    processor, base = checkpoint.load(vlm)
-    policy = adapter.with_adapter(base, LORA, previous)
-    options = arguments.common_arguments(world.task(what, vlm), world=1, gpu=False)
-    return what.trainer(Prepared(policy, processor, rows, options, Lengths(0, 0)))
+def shared(world: World, vlm: Vlm, previous: Path | None, **changes: Any) -> Any:
+    """A trainer as a step makes it whose groups share."""
+    return made(world, vlm, previous, generate="shared", **changes)
 
 
 def trainer_of(world: World, vlm: Vlm, previous: Path | None, **changes: Any) -> Any:
     """A trainer as a step makes it, its adapter moved a little off the reference, so that the KL counts."""
-    trainer = made(world, vlm, previous, **changes)
+    trainer = shared(world, vlm, previous, **changes)
     generator = torch.Generator().manual_seed(1)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
@@ -72,11 +65,11 @@ def test_a_step_is_trl_s_but_for_rounding(world: World, vlm: Vlm, lettered: Path
     given = batches(trainer)
     assert trainer.not_shared is None
     assert sum(batch["completion_mask"].sum() for batch in given) >= 32, "there is something to compare"
-    shared, gradient = losses(trainer, given)
+    ours, gradient = losses(trainer, given)
     with as_trl(trainer):
         wanted, theirs = losses(trainer, given)
     assert trainer.not_shared is None
-    assert shared == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    assert ours == pytest.approx(wanted, rel=1e-4, abs=1e-6)
     assert theirs.norm() > 0
     assert (gradient - theirs).norm() / theirs.norm() < 1e-4
 
@@ -120,7 +113,7 @@ def test_what_is_written_is_drawn_from_the_policy(world: World, vlm: Vlm, letter
 
 
 def test_a_whole_training_shares_and_says_what_it_learnt(world: World, vlm: Vlm, lettered: Path) -> None:
-    trainer = made(world, vlm, lettered)
+    trainer = shared(world, vlm, lettered)
     trainer.train()
     assert trainer.not_shared is None
     kl = [log["kl"] for log in trainer.state.log_history if "kl" in log]
@@ -134,7 +127,7 @@ def test_a_model_that_does_not_allow_it_is_trained_trl_s_way(
         raise NotShared("the model does not tell where positions go on after an image")
 
     monkeypatch.setattr(SharedPrefix, "_deltas", refuses)
-    trainer = made(world, vlm, lettered)
+    trainer = shared(world, vlm, lettered)
     trainer.args.max_steps = 1
     trainer.train()
     assert "do not share their prompt from here on: the model does not tell" in capsys.readouterr().out
@@ -146,7 +139,7 @@ def test_other_log_probabilities_are_noticed(
 ) -> None:
     whole = shared_group.read_groups
     monkeypatch.setattr(shared_group, "read_groups", lambda *a: (whole(*a)[0] + 0.01, whole(*a)[1]))
-    trainer = made(world, vlm, lettered)
+    trainer = shared(world, vlm, lettered)
     trainer.args.max_steps = 1
     trainer.train()
     assert "log-probabilities differ" in trainer.not_shared

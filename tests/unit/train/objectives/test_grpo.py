@@ -15,8 +15,8 @@ from vltaxon.train.rewards import accuracy
 pytestmark = pytest.mark.numeric
 
 
-def made(world: World, vlm: Vlm, previous: Path | None, max_new_tokens: int = 4) -> Any:
-    what = step("grpo", samples=(RIGHT_LETTERS,), max_new_tokens=max_new_tokens)
+def made(world: World, vlm: Vlm, previous: Path | None, max_new_tokens: int = 4, **changes: Any) -> Any:
+    what = step("grpo", samples=(RIGHT_LETTERS,), max_new_tokens=max_new_tokens, **changes)
     drawn = samples.draw(world.task(what))
     rows = samples.dataset(drawn, ImageStore(world.tables["images"]), vlm.pixels, vlm.min_pixels)
     processor, base = checkpoint.load(vlm)
