@@ -585,7 +585,21 @@ def taught(bench: Bench, count: int) -> list[samples.Sample]:
     )
     target = completion("A", "tagged", stated(RANKS, lineage))
     return [
-        samples.Sample(str(i), "answer", "tagged", True, lineage[-1], RANKS, options, 0, None, text, target)
+        samples.Sample(
+            str(i),
+            "answer",
+            len(RANKS),
+            "tagged",
+            True,
+            lineage[-1],
+            RANKS,
+            RANKS,
+            options,
+            0,
+            None,
+            text,
+            target,
+        )
         for i in range(count)
     ]
 

@@ -10,7 +10,6 @@ take turns. They are then compared on the same completions.
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -50,7 +49,7 @@ def trainer_of(name: str, folder: Path) -> SharedGroupTrainer:
     count = batch // GROUP
     drawn = [
         samples.Sample(
-            image_id=str(i), task="leaf", form="tagged", reasoned=True, leaf="Rosa canina", ranks=RANKS, options=(),
+            image_id=str(i), task="leaf", level=None, form="tagged", reasoned=True, leaf="Rosa canina", ranks=RANKS, stated=RANKS, options=(),
             answer_index=None, system=prompt.get("system"), text=text, target="",
         ) for i in range(count)
     ]  # fmt: skip
@@ -106,6 +105,12 @@ def peak(way: str, name: str) -> float:
     """Peak memory in MB of a process that does two steps in one way."""
     command = [sys.executable, __file__, "--peak", way, name]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def peak_of_this() -> float:
+    """Peak memory of this process in MB. (`getrusage` gives the parent's where that was larger.)"""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def main(rounds: int) -> None:
@@ -168,6 +173,6 @@ if __name__ == "__main__":
             trainer = trainer_of(name, Path(folder))
             for seed in range(2):
                 learnt(trainer, way, written(trainer, way, seed))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_of_this())
     else:
         main(int(sys.argv[1]) if sys.argv[1:] else 5)

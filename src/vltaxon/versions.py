@@ -7,6 +7,6 @@ or record the new hash.
 
 VERSIONS = {
     "vltaxon.encoders.embedding": 1,
-    "vltaxon.train.step": 3,
+    "vltaxon.train.step": 4,
     "vltaxon.inference.run": 2,
 }

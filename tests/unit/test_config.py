@@ -18,6 +18,7 @@ from vltaxon.config.files import KINDS, check, read_yaml
 from vltaxon.config.load import json_schema, load
 from vltaxon.config.protocols import Protocol
 from vltaxon.errors import UserError
+from vltaxon.plan.whole import Plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +52,7 @@ def test_the_default_is_valid(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["datasets", "models", "questions", "prompts", "protocols", "recipes"])
 def test_every_file_beside_config_yaml_is_valid(kind: str, folder: Path) -> None:
-    edit(folder / "config.yaml", main=[], sweeps={}, repeats={}, comparisons={})
+    edit(folder / "config.yaml", main=[], sweeps={}, repeats={}, comparisons={}, compare=[])
     for path in (ROOT / "config" / kind).glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         if kind == "recipes":
@@ -558,7 +559,7 @@ def test_what_is_wrong_with_an_endpoint_is_said_but_never_its_key(
     folder: Path, file: str, key: str, value: Any, said: list[str]
 ) -> None:
     systems = {name: {"model": name, "protocol": "direct"} for name in ("gpt_4o", "qwen2_5_vl_7b_vllm")}
-    edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={}, comparisons={})
+    edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={}, comparisons={}, compare=[])
     load(folder / "config.yaml", folder)
     path = folder / file
     path.write_text(yaml.safe_dump(spoil(yaml.safe_load(path.read_text()), key, value)))
@@ -579,7 +580,7 @@ def test_an_endpoint_that_takes_no_temperature_is_not_asked_for_samples(
     folder: Path, model: dict[str, Any], said: str
 ) -> None:
     systems = BASE | {"gpt_4o": {"model": "gpt_4o", "protocol": "two_stage_voted"}}
-    edit(folder / "config.yaml", systems=systems, main=[], sweeps={}, comparisons={})
+    edit(folder / "config.yaml", systems=systems, main=[], sweeps={}, comparisons={}, compare=[])
     load(folder / "config.yaml", folder)
     edit(folder / "models" / "gpt_4o.yaml", **model)
     assert (
@@ -689,7 +690,15 @@ def _recipes(folder: Path, **files: dict[str, Any]) -> Experiment:
     for name, content in files.items():
         (folder / "recipes" / f"{name}.yaml").write_text(yaml.safe_dump({"description": name} | content))
     systems = {name: {"model": "tiny_vlm", "recipe": name, "protocol": "two_stage"} for name in files}
-    edit(folder / "config.yaml", systems=BASE | systems, main=[], sweeps={}, repeats={}, comparisons={})
+    edit(
+        folder / "config.yaml",
+        systems=BASE | systems,
+        main=[],
+        sweeps={},
+        repeats={},
+        comparisons={},
+        compare=[],
+    )
     return load(folder / "config.yaml", folder)
 
 
@@ -719,6 +728,14 @@ def test_a_step_that_recipes_share_is_trained_once(folder: Path) -> None:
     assert owners["mild"] == ["vl_taxon", "mild"] and owners["milder"] == ["vl_taxon", "milder"]
     assert owners["odd"] == ["odd", "odd"], "other words are other samples"
     assert owners["first"] == ["first", "first"], "a second step after another first one is another step"
+
+
+def test_a_recipe_may_end_earlier_than_the_one_that_it_is_based_on(folder: Path) -> None:
+    found = _recipes(folder, short={"based_on": "vl_taxon", "until": "1-sft"}, whole={"based_on": "vl_taxon"})
+    assert found.recipes["short"].steps == found.recipes["vl_taxon"].steps[:1]
+    assert found.step_recipe("short", "1-sft") == "vl_taxon", "so it is trained once"
+    shown = Plan(found).training.trained("curve.parquet")
+    assert list(shown) == ["vl_taxon 1-sft", "vl_taxon 2-grpo"], "and drawn once"
 
 
 def test_settings_of_the_experiment_come_last_and_the_narrower_wins(folder: Path) -> None:
@@ -753,6 +770,12 @@ def test_settings_of_the_experiment_come_last_and_the_narrower_wins(folder: Path
         ),
         ({"based_on": "vl_taxon", "changes": {"2-grpo": {"kll": 1}}}, "unknown key; legal is"),
         ({"based_on": "vl_taxon", "changes": {"2-grpo": {"group_size": 7}}}, "group_size 7 does not fit"),
+        ({"based_on": "vl_taxon", "until": "1-stf"}, 'until: "1-stf" is not one of 1-sft, 2-grpo'),
+        (
+            {"based_on": "vl_taxon", "until": "1-sft", "changes": {"2-grpo": {"kl": 1}}},
+            "changes: 2-grpo comes after 1-sft",
+        ),
+        ({"steps": [], "until": "1-sft"}, "until: is for a recipe that is `based_on` another"),
     ],
 )
 def test_a_wrong_recipe_of_changes(folder: Path, content: dict[str, Any], said: str) -> None:
@@ -785,6 +808,8 @@ def test_settings_for_what_is_not_there(folder: Path, key: str, said: str) -> No
             'tables.plant: "plants" is not',
         ),
         ({"comparisons": {"c": ["base", "bse"]}}, 'comparisons.c: "bse" is not'),
+        ({"compare": [["base", "bse"]]}, 'compare: "bse" is not'),
+        ({"compare": [["base"]]}, "compare.0"),
         ({"sweeps": {"s": {"system": "bass"}}}, 'sweeps.s.system: "bass" is not'),
         ({"sweeps": {"s": {"system": "base", "variants": [0, 5]}}}, "sweeps.s.variants: 5 is out of range"),
         (

@@ -153,7 +153,16 @@ def test_devices_of_a_training_are_no_part_of_the_model(plan: Plan) -> None:
 
 def test_a_changed_weight_file_is_an_input(plan: Plan) -> None:
     assert Path("src/vltaxon/demo/base/model.safetensors") in plan.models.files("tiny_vlm")
-    assert plan.models.files("tiny_siglip")[1] == Path("results/demo/siglip/open_clip_model.safetensors")
+    shipped = Path("src/vltaxon/demo/siglip")
+    assert set(plan.models.files("tiny_siglip")) == {
+        shipped / name
+        for name in (
+            "open_clip_config.json",
+            "open_clip_model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        )
+    }
 
 
 @pytest.fixture

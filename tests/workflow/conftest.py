@@ -57,6 +57,7 @@ SMALL = {
     "main": [],
     "tables": {"animal": "demo_birds", "plant": "demo_plants", "bird": "demo_birds", "choices": "random"},
     "comparisons": {},
+    "compare": [["vl_taxon", "base"]],
     "sweeps": {"asked": {"system": "base", "variants": [0, 1], "rotations": [0, 1]}},
     "repeats": {"again": {"system": "base", "times": 2}},
     "bootstrap": 50,

@@ -23,7 +23,8 @@ rule demo_archives:
         "../scripts/demo_archives.py"
 
 
-# On one thread, so that its sums are the same on any number of cores; another draws the archives meanwhile.
+# Makes again, from its seed, the encoder that is shipped in src/vltaxon/demo/siglip; on one thread, so that its sums are
+# the same on any number of cores.
 rule demo_siglip:
     output:
         config=layout.DEMO_SIGLIP.format(file="open_clip_config.json"),

@@ -92,6 +92,7 @@ def _check_names(top: Config, files: ConfigFiles) -> None:
         if name is not None
     ]
     named += [("main", name, top.systems) for name in top.main]
+    named += [("compare", name, top.systems) for pair in top.compare for name in pair]
     for key, names in top.comparisons.items():
         named += [(f"comparisons.{key}", name, top.systems) for name in names]
     named += [(f"sweeps.{name}.system", sweep.system, top.systems) for name, sweep in top.sweeps.items()]

@@ -191,6 +191,11 @@ class Config(Closed):
     tables: Tables | None = Field(
         None, description="Data sets of the papers' tables and figures, by role (targets table1 ... paper)."
     )
+    compare: tuple[tuple[Name, Name], ...] = Field(
+        (),
+        description="Pairs of systems whose difference, the first less the second, is tested below "
+        "each table that has both.",
+    )
     comparisons: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="Further tables like the main one, by name, each of some systems (target comparisons).",

@@ -306,6 +306,13 @@ class ConfigFiles:
         steps = (step.model_dump(mode="json") for step in base.steps)
         changed, odd = merge_changes(dict(zip(base.step_names, steps, strict=True)), changes)
         self.problems += [f"{at}: changes: {problem}" for problem in odd]
+        if (until := content.get("until") or base.step_names[-1]) not in base.step_names:
+            self.problems.append(f'{at}: until: "{until}" is not {suggest(str(until), base.step_names)}')
+            return None
+        kept = base.step_names[: base.step_names.index(until) + 1]
+        if lost := sorted(changes.keys() & set(base.step_names) - set(kept)):
+            self.problems.append(f"{at}: changes: {lost[0]} comes after {until}, the last step that is taken")
+        changed = {step: changed[step] for step in kept}
         own = {key: value for key, value in content.items() if key != "changes"}
         return {"word": base.word} | own | {"steps": set_for_recipe(self.settings, name, changed)}
 

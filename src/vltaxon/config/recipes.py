@@ -24,7 +24,8 @@ class Recipe(Closed):
     """A chain of training steps from one base model.
 
     A file either lists its steps, or names the recipe it is `based_on` and its `changes`, by step (`2-grpo:
-    {kl: 0.04}`): mappings are merged, everything else is replaced. A recipe that is loaded has all its steps.
+    {kl: 0.04}`): mappings are merged, everything else is replaced. It may end earlier (`until: 1-sft`). A
+    recipe that is loaded has all its steps.
     """
 
     description: str = Field(examples=["SFT on all species."])
@@ -32,6 +33,7 @@ class Recipe(Closed):
         None, description="What the prompts call the organism; the data set's word where absent."
     )
     based_on: Name | None = None
+    until: str | None = Field(None, description="based_on: the last step that is taken; all where absent.")
     steps: tuple[AnyStep, ...] = Field(
         min_length=1,
         examples=[[{"kind": "sft", "part": "all", "samples": [{"task": "leaf", "prompt": "stage1"}]}]],
@@ -44,6 +46,8 @@ class Recipe(Closed):
 
     @model_validator(mode="after")
     def _one_adapter(self) -> Self:
+        if self.until is not None and self.based_on is None:
+            raise ValueError("until: is for a recipe that is `based_on` another")
         shapes = {(step.lora.rank, step.lora.alpha, step.lora.targets) for step in self.steps}
         if len(shapes) > 1:
             raise ValueError(

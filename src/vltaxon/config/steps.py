@@ -35,12 +35,18 @@ class Panel(NamedTuple):
 class Column(NamedTuple):
     """A column of the curve of a training, and the panel that draws it, if any does.
 
-    `label` tells its line from others of the same step and panel.
+    `label` tells its line from others of the same step and panel. A `family` is as many columns as there are
+    names that begin as its own; what follows is added to name and label.
     """
 
     name: str
     panel: Panel | None = None
     label: str = ""
+    family: bool = False
+
+    def has(self, name: str) -> bool:
+        """Return whether a column of a curve is this one, or of this family."""
+        return name.startswith(self.name) if self.family else name == self.name
 
 
 class Lora(Closed):

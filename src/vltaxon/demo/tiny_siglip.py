@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from vltaxon.demo.clades import Species, world
 from vltaxon.demo.organisms import draw, stream
-from vltaxon.provenance import atomic
+from vltaxon.provenance import atomic, digest_file
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+    from transformers import PreTrainedTokenizerFast
 
 CAPTION = "a photo of a {}."
+WEIGHTS = "open_clip_model.safetensors"
 _MODEL: dict[str, Any] = {
     "embed_dim": 64,
     "init_logit_bias": -10,
@@ -32,13 +34,16 @@ _MODEL: dict[str, Any] = {
         "mlp_ratio": 2.0,
         "pool_type": "avg",
     },
-    "text_cfg": {
-        "context_length": 16,
-        "vocab_size": 49408,
+    "text_cfg": {  # no causal mask, and the last token taken, as SigLIP's
+        "context_length": 24,
+        "vocab_size": 800,
         "width": 64,
         "heads": 2,
         "layers": 1,
+        "no_causal_mask": True,
+        "pool_type": "last",
         "proj_bias": True,
+        "hf_tokenizer_name": "in this folder",
     },
 }
 _PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
@@ -47,12 +52,14 @@ _PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", 
 def train(
     folder: Path,
     seed: int = 0,
-    steps: int = 600,
+    steps: int = 1200,
     batch_size: int = 96,
     images_per_species: int = 20,
     threads: int = 1,
 ) -> None:
     """Train the encoder and save it as a folder that `open_clip` loads as `local-dir:FOLDER`.
+
+    `training_record.json` says how it was trained.
 
     Args:
         folder: written; its config file last, so that a folder that loads is whole.
@@ -74,8 +81,10 @@ def train(
     species = [leaf for clade in world().values() for leaf in clade.species]
     architecture = {key: value for key, value in _MODEL.items() if key != "custom_text"}
     model = open_clip.CustomTextCLIP(**architecture, init_logit_scale=3.0)
-    tokenize = open_clip.SimpleTokenizer(context_length=_MODEL["text_cfg"]["context_length"])
-    tokens = {taxon: tokenize(CAPTION.format(taxon))[0] for leaf in species for taxon in leaf.lineage}
+    taxa = sorted({taxon for leaf in species for taxon in leaf.lineage})
+    build_tokenizer(taxa).save_pretrained(folder)
+    tokenize = open_clip.tokenizer.HFTokenizer(folder, context_length=_MODEL["text_cfg"]["context_length"])
+    tokens = {taxon: tokenize(CAPTION.format(taxon))[0] for taxon in taxa}
     pixels = _draw_images(species, seed, images_per_species)
     siglip_loss = open_clip.loss.SigLipLoss()
     adamw = {"lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.05, "fused": True}
@@ -83,7 +92,8 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps, pct_start=0.1)
     rng = stream("captions", seed)
     model.train()
-    for _ in tqdm(range(steps), desc="train the tiny encoder", unit=" steps", mininterval=5):
+    curve = []
+    for step in tqdm(range(steps), desc="train the tiny encoder", unit=" steps", mininterval=5):
         rows = rng.integers(len(pixels), size=batch_size)
         lineages = [species[row // images_per_species].lineage for row in rows]
         texts = torch.stack([tokens[_choose_taxon(lineage, rng)] for lineage in lineages])
@@ -93,13 +103,51 @@ def train(
         loss.backward()
         optimiser.step()
         schedule.step()
+        if step % 50 == 0 or step == steps - 1:
+            curve.append({"step": step, "loss": round(loss.item(), 4)})
     torch.set_num_threads(threads_before)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / "open_clip_model.safetensors") as part:
-        safetensors.torch.save_file(model.state_dict(), part)
-    with atomic(folder / "open_clip_config.json") as part:
-        config = {"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS}
-        part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    with atomic(folder / WEIGHTS) as part:
+        safetensors.torch.save_file({name: value.half() for name, value in model.state_dict().items()}, part)
+    record = {
+        "seed": seed,
+        "data": {"species": len(species), "images_per_species": images_per_species},
+        "training": {"steps": steps, "batch": batch_size, "threads": threads, "curve": curve},
+        "parameters": sum(value.numel() for value in model.parameters()),
+        "weights_sha256": digest_file(folder / WEIGHTS),
+        "versions": {"torch": torch.__version__, "open_clip": open_clip.__version__},
+    }
+    _write_json(folder / "training_record.json", record)
+    _write_json(folder / "open_clip_config.json", {"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS})
+
+
+def build_tokenizer(taxa: Sequence[str]) -> "PreTrainedTokenizerFast":
+    """Learn a byte-level BPE of the captions of taxa, without case, as SigLIP's tokenizers are.
+
+    Args:
+        taxa: names.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    end = "</s>"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_MODEL["text_cfg"]["vocab_size"],
+        special_tokens=[end],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(map(CAPTION.format, taxa), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing("$A " + end, special_tokens=[(end, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end)
+
+
+def _write_json(path: Path, value: object) -> None:
+    with atomic(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def _choose_taxon(lineage: tuple[str, ...], rng: "np.random.Generator") -> str:

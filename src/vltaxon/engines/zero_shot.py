@@ -51,11 +51,12 @@ class Clip(ModelSpec):
         return self.batch_size
 
     def files(self) -> tuple[Path, ...]:
-        """Return the local files of its weights."""
+        """Return the local files of its weights, and of its tokenizer where the folder has one."""
         if not self.name.startswith("local-dir:"):
             return ()
         folder = Path(self.name.removeprefix("local-dir:"))
-        return folder / "open_clip_config.json", folder / "open_clip_model.safetensors"
+        fixed = folder / "open_clip_config.json", folder / "open_clip_model.safetensors"
+        return *fixed, *sorted(folder.glob("tokenizer*.json"))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

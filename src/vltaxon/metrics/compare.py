@@ -2,9 +2,29 @@
 
 import zlib
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from vltaxon.metrics.database import reading
 from vltaxon.metrics.uncertainty import paired_difference
+
+
+class Difference(NamedTuple):
+    """A metric of one system less that of another over the same images.
+
+    Attributes:
+        points: of 1.
+        low: of its 95 % interval.
+        high: of its 95 % interval.
+        p: of the exact test of signs over the images on which they differ (McNemar's where each is right or
+            wrong), two-sided; 1 where they differ on none.
+    """
+
+    points: float
+    low: float
+    high: float
+    p: float
 
 
 def difference(
@@ -15,8 +35,8 @@ def difference(
     systems: tuple[str, str],
     bootstrap: int,
     seed: int,
-) -> tuple[float, float, float] | None:
-    """Return a metric of one system less that of another over the same images, with its 95 % interval.
+) -> Difference | None:
+    """Return a metric of one system less that of another over the same images.
 
     Args:
         database: with the values per image. Its paths are relative: call this from the workflow root.
@@ -28,8 +48,10 @@ def difference(
         seed: of the resamples.
 
     Returns:
-        the difference, and its bounds; None where one of the systems lacks the metric.
+        the difference; None where one of the systems lacks the metric.
     """
+    from scipy.stats import binomtest
+
     with reading(database) as connection:
         both = connection.sql(
             """
@@ -42,4 +64,9 @@ def difference(
         ).fetchnumpy()
     if not len(both["a"]):
         return None
-    return paired_difference(both["a"], both["b"], bootstrap, (seed, zlib.crc32(dataset.encode())))
+    points, low, high = paired_difference(
+        both["a"], both["b"], bootstrap, (seed, zlib.crc32(dataset.encode()))
+    )
+    better, worse = (int(np.count_nonzero(sign * (both["a"] - both["b"]) > 0)) for sign in (1, -1))
+    p = binomtest(better, better + worse).pvalue if better + worse else 1.0
+    return Difference(points, low, high, float(p))

@@ -152,7 +152,12 @@ class ScoringPlan:
         return kinds[scope.kind](scope, common)
 
     def _main_table(self, scope: Scope, common: _Common) -> MainTableTask:
-        return MainTableTask(labels=self.labels(scope.systems), scores=self._scores(scope), **common)
+        task = MainTableTask(labels=self.labels(scope.systems), scores=self._scores(scope), **common)
+        compare = tuple(pair for pair in self._config.compare if set(pair) <= task.labels.keys())
+        if not compare:
+            return task
+        how = {"compare": compare, "bootstrap": self._config.bootstrap, "seed": self._config.seed}
+        return task.model_copy(update=how | {"database": layout.fill(layout.DATABASE, of=scope.ending)})
 
     def _paper_table(self, scope: Scope, common: _Common) -> PaperTableTask:
         paper, table = scope.name.split(".")
@@ -286,6 +291,7 @@ class ScoringPlan:
             encoder=self._config.encoder,
             # without settings: the records have whole steps
             training=None if learnt is None else learnt.model_copy(update={"settings": {}}),
+            compare=self._config.compare,
             models={name: self._experiment.models[name] for name in sorted(models)},
             steps=tuple(records),
             bootstrap=self._config.bootstrap,

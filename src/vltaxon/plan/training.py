@@ -84,13 +84,15 @@ class TrainingPlan:
         shown = self._config.shown.values()
         pairs = sorted({(self._models.base(each.model), each.recipe) for each in shown if each.recipe})
         several = len({model for model, _ in pairs}) > 1
-        return {
+        named = {
             f"{model} {recipe} {step}" if several else f"{recipe} {step}": self.adapter(
                 model, recipe, step, file
             )
             for model, recipe in pairs
             for step in self._recipe(recipe).step_names
         }
+        once = {path: name for name, path in reversed(named.items())}  # of recipes that share it the first
+        return {name: path for path, name in reversed(once.items())}
 
     def priority(self, wildcards: Wildcards) -> int:
         """Return how many steps wait for this one, and one.

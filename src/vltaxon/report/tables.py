@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from vltaxon.metrics import heads
 from vltaxon.metrics.heads import OPEN, Column, Metric, Metrics
 from vltaxon.provenance import write_text
+from vltaxon.report.compared import Pairs
 from vltaxon.report.estimates import Estimate, Scores
 from vltaxon.report.forms import MARK, as_csv, as_latex, as_markdown, comments, plain
 from vltaxon.tasks.scoring import MainTableTask
@@ -21,7 +22,8 @@ class Block:
     """The rows of one data set and kind of options: (system, an estimate per column or None).
 
     `warned`: what is to be known of the answers of systems, in words. `lacking`: how many test images have
-    no scored question, and of how many. `notes`: what is to be known of the images, in words.
+    no scored question, and of how many. `notes`: what is to be known of the images, in words. `compared`:
+    differences between systems, in words.
     """
 
     dataset: str
@@ -32,6 +34,7 @@ class Block:
     warned: Mapping[str, Sequence[str]] = field(default_factory=dict)
     lacking: tuple[int, int] = (0, 0)
     notes: Sequence[str] = ()
+    compared: Sequence[str] = ()
 
     @property
     def note(self) -> str:
@@ -100,7 +103,9 @@ def species_columns(metrics: Metrics) -> list[Column]:
     ]
 
 
-def blocks(scores: Scores, labels: Mapping[str, str], columns: Sequence[Column]) -> list[Block]:
+def blocks(
+    scores: Scores, labels: Mapping[str, str], columns: Sequence[Column], pairs: Pairs | None = None
+) -> list[Block]:
     """Return a table in blocks: one for each data set and kind of options that has all subsets it shows.
 
     A system that has only a stage 1 stands in every block, so that it can be read beside the others.
@@ -109,6 +114,7 @@ def blocks(scores: Scores, labels: Mapping[str, str], columns: Sequence[Column])
         scores: the estimates.
         labels: the systems, in the order of the rows.
         columns: of the table.
+        pairs: of systems to compare below it.
     """
     subsets = {column.subset for column in columns}
     out = []
@@ -127,7 +133,9 @@ def blocks(scores: Scores, labels: Mapping[str, str], columns: Sequence[Column])
             kept, warned = [row for row in rows if any(row[1])], scores.warned(dataset, choices)
             lacking = scores.lacking(dataset, choices)
             notes = [words for of, words in scores.notes if of == dataset]
-            out.append(Block(dataset, choices, columns, images, kept, warned, lacking, notes))
+            there = {system: labels[system] for system, _ in kept}
+            told = [] if pairs is None else pairs.told(dataset, choices, there)
+            out.append(Block(dataset, choices, columns, images, kept, warned, lacking, notes, told))
     return out
 
 
@@ -179,7 +187,8 @@ def tabulate(task: MainTableTask) -> None:
     metrics, labels = heads.read(task.metrics), task.labels
     scores = Scores.read(task.scores)
     shown, by_species = main_columns(metrics), species_columns(metrics)
-    main, species = blocks(scores, labels, shown), blocks(scores, labels, by_species)
+    pairs = Pairs(task.compare, task.database, task.bootstrap, task.seed) if task.database else None
+    main, species = blocks(scores, labels, shown, pairs), blocks(scores, labels, by_species)
     write_text(task.csv, _as_csv(main, blocks(scores, labels, shown + by_species), labels))
     main = [block.spared() for block in main]
     write_text(task.md, _as_markdown(main, species, labels, caption(metrics)))
@@ -232,7 +241,8 @@ def _as_markdown(
         for block in group:
             table = as_markdown(_cells(block, labels), _header(block))
             notes_above = [plain(block.note)] if block.note else []
-            parts += [f"## {block.title}", *notes_above, table, *map(plain, block.warnings(labels))]
+            below = map(plain, [*block.compared, *block.warnings(labels)])
+            parts += [f"## {block.title}", *notes_above, table, *below]
     parts += ["# How to read this", "\n".join(f"- {line}" for line in notes)]
     return "\n\n".join(parts) + "\n"
 
@@ -248,7 +258,11 @@ def _as_latex(
                 f"{kind}-{block.dataset}-{block.choices}",
             )
             table = as_latex(
-                _cells(block, labels), _header(block), title, label, notes=block.warnings(labels)
+                _cells(block, labels),
+                _header(block),
+                title,
+                label,
+                notes=[*block.compared, *block.warnings(labels)],
             )
             parts.append(table)
     return "\n".join(parts) + "\n"

@@ -87,6 +87,10 @@ class MainTableTask(TabulateTask):
     )
     labels: dict[str, str]
     scores: Read
+    compare: tuple[tuple[str, str], ...] = ()
+    bootstrap: int = 1000  # of what is compared, as the seed
+    seed: int = 0
+    database: ReadIfAny = None  # where something is compared
 
 
 class Setting(Closed):
@@ -213,6 +217,7 @@ class ReportTask(Task):
     metrics: ReadMany
     site: ReadMany
     page: Write
+    compare: tuple[tuple[str, str], ...] = ()
 
     def shaping(self) -> dict[str, Any]:
         """Return the values that run it again when they change, with the code of its sections."""

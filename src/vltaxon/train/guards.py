@@ -419,6 +419,26 @@ def check_moved(before: str, after: str) -> None:
         )
 
 
+def warn_of_fallen(trends: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a warning of each level whose reward fell, beyond what a test of its order leaves to chance.
+
+    A mean over all levels hides it: each is a small part of the prompts.
+
+    Args:
+        trends: of the reward, by level.
+    """
+    said = [
+        f"the reward of level {level} fell in the training, from {trend['first_third']:.2f} in the first "
+        f"third of the steps to {trend['last_third']:.2f} in the last (p = {trend['p']:.2g}): look at the "
+        "level's accuracy"
+        for level, trend in trends.items()
+        if trend["last_third"] < trend["first_third"] and trend["tau"] < 0 and trend["p"] < 0.05
+    ]
+    for line in said:
+        warnings.warn(line, RuntimeWarning, stacklevel=2)
+    return said
+
+
 def share_without_variance(shares: Sequence[float], limit: float) -> float:
     """Return the mean share of groups whose completions all got the same reward; those teach nothing.
 

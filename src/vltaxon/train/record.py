@@ -20,10 +20,11 @@ def curve_of(history: Sequence[Mapping[str, Any]], columns: Mapping[str, "Column
         columns: what is kept of it, by TRL's name, in the order of a step's rows.
     """
     return [
-        (entry["step"], column.name, float(entry[key]))
+        (entry["step"], column.name + key.removeprefix(name), float(entry[key]))
         for entry in history
-        for key, column in columns.items()
-        if entry.get(key) is not None
+        for name, column in columns.items()
+        for key in (sorted(entry) if column.family else [name])
+        if key.startswith(name) and entry.get(key) is not None
     ]
 
 

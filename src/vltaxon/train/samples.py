@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from vltaxon.tasks.training import TrainTask
 
 # what a reward may look at
-COLUMNS = ("image_id", "task", "form", "reasoned", "leaf", "ranks", "options", "answer_index")
+COLUMNS = (
+    "image_id", "task", "level", "form", "reasoned", "leaf", "ranks", "stated", "options", "answer_index",
+)  # fmt: skip
 
 
 class Store(Protocol):
@@ -50,16 +52,19 @@ class Store(Protocol):
 class Sample:
     """One request and its target. `leaf` is the displayed name of the image's most specific taxon.
 
-    `turns` are further questions of the same conversation, each with its target; `reasoned`: the target has
-    reasoning in it.
+    `level` is that of the question, None where the leaf is asked for. `turns` are further questions of
+    the same conversation, each with its target; `reasoned`: the target has reasoning in it, which names the
+    taxa of the ranks `stated`.
     """
 
     image_id: str
     task: str
+    level: int | None
     form: str
     reasoned: bool
     leaf: str
     ranks: tuple[str, ...]
+    stated: tuple[str, ...]
     options: tuple[str, ...]
     answer_index: int | None
     system: str | None
@@ -235,14 +240,17 @@ class _Writer:
             answer, level = LETTERS[question["answer_index"]], question["level"]
         reasoned = spec.target != "answer" or spec.form == "listing"
         upto = level if spec.target == "reasoning" else len(ranks)
-        reasoning = stated(ranks[:upto], self.tree.lineages[image.leaf]) if reasoned else None
+        taxa = self.tree.lineages[image.leaf][:upto] if reasoned else ()
+        reasoning = stated(ranks, taxa) if reasoned else None
         return Sample(
             image_id=image.image_id,
             task=spec.task,
+            level=None if question is None else question["level"],
             form=spec.form,
             reasoned=reasoned,
             leaf=leaf,
             ranks=ranks,
+            stated=tuple(rank for rank, taxon in zip(ranks, taxa, strict=False) if taxon is not None),
             options=tuple(asked.get("options", ())),
             answer_index=None if question is None else question["answer_index"],
             system=prompt.system,

@@ -25,6 +25,7 @@ from vltaxon.inference.shared_prefix import Group, NotShared, SharedPrefix, Toke
 
 _OF_ROWS = ("mm_token_type_ids", "token_type_ids")  # inputs by token, of prompt and completion
 _OF_IMAGES = ("image_grid_thw", "image_sizes")
+_ROWS_WITHOUT_GRADIENT = 4  # times as many are read at once
 
 
 class SharedGroupTrainer(GRPOTrainer):  # type: ignore[misc]  # a class of a library without types
@@ -98,6 +99,8 @@ class SharedGroupTrainer(GRPOTrainer):  # type: ignore[misc]  # a class of a lib
         **inputs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         size = batch_size or len(ids)
+        if not torch.is_grad_enabled():  # what no layer keeps for its gradient leaves room for more rows
+            size *= _ROWS_WITHOUT_GRADIENT
         given = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         if num_images is None or any(number != 1 for number in num_images):
             raise NotShared("a prompt has not one image")

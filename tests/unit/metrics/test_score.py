@@ -4,6 +4,7 @@ import contextlib
 import csv
 import itertools
 import json
+import math
 import random
 import re
 import subprocess
@@ -568,15 +569,18 @@ def test_random_predictions_agree_with_plain_python(bench: Bench) -> None:
     )
     assert hca == pytest.approx(leaf * given, abs=1e-12)
 
-    value, low, high = difference(
-        Path("results/benchmark.duckdb"), "d", "similar", "hca", ("a", "b"), 200, 0
-    ) or (
-        0,
-        0,
-        0,
-    )
+    gain = difference(Path("results/benchmark.duckdb"), "d", "similar", "hca", ("a", "b"), 200, 0)
+    assert gain is not None
+    value, low, high, p = gain
     assert value == pytest.approx(hca - found["b", "d", "similar", "hca", None, "all"]["value"])
     assert 0 < low < value < high < 1
+    whole = {s: [plain(mark)["hca"] for mark in right.values()] for s, right in said.items()}
+    better, worse = (
+        sum(pair == wanted for pair in zip(whole["a"], whole["b"], strict=True))
+        for wanted in ((1, 0), (0, 1))
+    )
+    tail = sum(math.comb(better + worse, k) for k in range(min(better, worse) + 1)) / 2 ** (better + worse)
+    assert p == pytest.approx(min(1.0, 2 * tail)), "McNemar's exact test"
     assert difference(Path("results/benchmark.duckdb"), "d", "random", "hca", ("a", "b"), 200, 0) is None
 
 
@@ -784,7 +788,7 @@ def test_a_shell_that_is_open_on_the_database_is_in_nobody_s_way(bench: Bench) -
     assert shell.stdout is not None and shell.stdout.readline() == "open\n"
     with pytest.raises(duckdb.IOException, match="lock"):
         duckdb.connect(str(database), read_only=True)
-    assert difference(database, "d", "similar", "hca", ("a", "b"), 20, 0) == (0, 0, 0)
+    assert difference(database, "d", "similar", "hca", ("a", "b"), 20, 0) == (0, 0, 0, 1)
     assert scored(bench) == found
     shell.communicate("\n")
     with duckdb.connect(str(database)) as connection:

@@ -18,6 +18,7 @@ from tests.unit.report.test_usage import benchmark
 from vltaxon.config.experiment import AboutReport, Partition, System, Training
 from vltaxon.engines.zero_shot import Clip
 from vltaxon.metrics import heads
+from vltaxon.metrics.compare import Difference
 from vltaxon.report import pages
 from vltaxon.report.estimates import Estimate, Scores
 from vltaxon.report.page import write_report
@@ -168,12 +169,12 @@ def test_a_share_of_cut_answers_warns(page: str) -> None:
 @pytest.mark.parametrize(
     ("gain", "words"),
     [
-        ((0.4, 0.3, 0.5), "for 20.0 % [10.0, 30.0]: +40.0 points [+30.0, +50.0], paired"),
-        ((-0.4, -0.5, -0.3), ": -40.0 points [-50.0, -30.0], paired"),
-        ((0.1, -0.1, 0.3), ": +10.0 points, not told apart from none [-10.0, +30.0], paired"),
+        (Difference(0.4, 0.3, 0.5, 0.001), "for 20.0 % [10.0, 30.0]: +40.0 points [+30.0, +50.0], paired"),
+        (Difference(-0.4, -0.5, -0.3, 0.001), ": -40.0 points [-50.0, -30.0], paired"),
+        (Difference(0.1, -0.1, 0.3, 0.4), ": +10.0 points, not told apart from none [-10.0, +30.0], paired"),
     ],
 )
-def test_headline_says_what_the_numbers_say(gain: tuple[float, float, float], words: str) -> None:
+def test_headline_says_what_the_numbers_say(gain: Difference, words: str) -> None:
     keys = [("new", "hca", 0.6), ("old", "hca", 0.2), ("old", "leaf", 0.5)]
     scores = Scores(
         {("d", "similar", s, m, None, "all"): Estimate(v, v - 0.1, v + 0.1, 10) for s, m, v in keys}

@@ -3,9 +3,11 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
-from tests.unit.conftest import LETTERS, RIGHT_LETTERS, TEMPLATE, World, step, train
+from tests.unit.conftest import LETTERS, LORA, RIGHT_LETTERS, TEMPLATE, World, step, train
 from vltaxon import checkpoint, provenance, schemas
 from vltaxon.config.steps import Lora, Samples, Step
 from vltaxon.data.images import ImageStore
@@ -70,6 +72,37 @@ def test_grpo_continues_the_adapter_and_its_kl_starts_at_nothing(
     assert any(curve(output, "reward_accuracy")) and len(curve(output, "frac_zero_variance")) == 2
     config = json.loads((output / "adapter_config.json").read_text())
     assert config["r"] == 4 and not (output / "ref").exists()
+
+
+@pytest.mark.parametrize("generate", ["shared", "transformers"])
+def test_dropout_is_not_paid_for_as_if_it_were_kl(
+    world: World, vlm: Vlm, lettered: Path, generate: str
+) -> None:
+    what = GRPO.model_copy(update={"lora": LORA.model_copy(update={"dropout": 0.5}), "generate": generate})
+    output = train(world, vlm, "2-grpo", what, previous=lettered)
+    assert curve(output, "kl")[0] == pytest.approx(0, abs=1e-6), "the policy is still the reference"
+
+
+def test_the_reward_is_told_by_level(world: World, vlm: Vlm, lettered: Path) -> None:
+    output = train(
+        world, vlm, "2-grpo", GRPO.model_copy(update={"samples": (RIGHT_LETTERS,)}), previous=lettered
+    )
+    levels = {name for name in pl.read_parquet(output / "curve.parquet")["metric"] if "level" in name}
+    told = record(output)["reward_by_level"]
+    assert levels == {f"reward_level_{level}" for level in told} and told
+    sums = [np.mean(curve(output, name)) for name in levels]
+    assert min(sums) <= np.mean(curve(output, "reward")) <= max(sums)
+    assert record(output)["warnings"] == []
+
+
+def test_a_level_that_falls_below_its_start_is_warned_of() -> None:
+    falls = trend([1.0, 0.9, 1.0, 0.8, 0.7, 0.6, 0.3, 0.2, 0.1])
+    noise = trend([1.0, 1.4, 1.1, 1.3, 1.2, 1.0, 1.0, 1.1, 1.3])
+    with pytest.warns(
+        RuntimeWarning, match="the reward of level 5 fell in the training, from 0.97 .* to 0.20"
+    ):
+        said = guards.warn_of_fallen({"3": noise, "5": falls, "7": trend([0.1, 0.2, 0.4, 0.5, 0.7, 0.8])})
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("what", [step(), GRPO], ids=["sft", "grpo"])
@@ -189,13 +222,15 @@ def test_curve_has_our_names_and_no_gaps() -> None:
             "rewards/accuracy_reward/mean": None,
             "epoch": 0.5,
         },
-        {"step": 2, "loss": 0.25, "kl": 0.0, "step_time": 3.1},
+        {"step": 2, "loss": 0.25, "kl": 0.0, "step_time": 3.1, "reward_level_7": 1.5, "reward_level_4": 0.5},
         {"step": 2, "train_runtime": 7.0},
     ]
     assert curve_of(history, GrpoStep.columns()) == [
         (1, "loss", 0.5),
         (1, "reward_format", 1.0),
         (2, "loss", 0.25),
+        (2, "reward_level_4", 0.5),
+        (2, "reward_level_7", 1.5),
         (2, "kl", 0.0),
     ]
 

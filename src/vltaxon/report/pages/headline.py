@@ -1,6 +1,6 @@
 """The result in two sentences."""
 
-from vltaxon.metrics.compare import difference
+from vltaxon.metrics.compare import Difference, difference
 from vltaxon.report.estimates import Estimate
 from vltaxon.report.sections import Content, Section
 
@@ -16,12 +16,12 @@ def context(content: Content) -> dict[str, object]:
     return {"headline": headline(content, gain)}
 
 
-def headline(content: Content, gain: tuple[float, float, float] | None) -> list[str]:
+def headline(content: Content, gain: Difference | None) -> list[str]:
     """Return the sentences, in the direction that the numbers have.
 
     Args:
         content: the scores, and which systems and data set the page is about.
-        gain: HCA of the system less that of the baseline, and the bounds; None where one has none.
+        gain: HCA of the system less that of the baseline; None where one has none.
     """
     about, labels = content.task.about, content.labels
     dataset, choices = about.dataset, about.choices
@@ -35,7 +35,7 @@ def headline(content: Content, gain: tuple[float, float, float] | None) -> list[
     mine, other = hca[about.system], hca[about.baseline]
     if mine is None or other is None or leaf is None or gain is None:
         return []
-    points, low, high = (100 * number for number in gain)
+    points, low, high = (100 * number for number in gain[:3])
     verdict = f"{points:+.1f} points" if low * high > 0 else f"{points:+.1f} points, not told apart from none"
     return [
         f"{labels[about.system]} gets the whole lineage right for {_percent(mine)} of the test images of"

@@ -12,7 +12,7 @@ from vltaxon.config.base import HOW, Closed
 from vltaxon.config.steps import Column, Curve, Panel, Step
 from vltaxon.errors import suggest
 from vltaxon.parsing import restore
-from vltaxon.train.rewards import Completion, Reward, find_rewards
+from vltaxon.train.rewards import Completion, find_rewards
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vltaxon.prepared import Prepared
 
 _REWARD, _KL = Panel("GRPO reward", "mean reward"), Panel("GRPO KL to the start", "KL (nats per token)")
+_LEVELS = Panel("GRPO reward by level", "mean reward")
+_BY_LEVEL = "reward_level_"  # columns: the sum of rewards of the questions of a level
 _SHARE_ALIKE = "frac_zero_variance"  # column: share of the groups whose completions all got the same reward
 
 
@@ -54,11 +56,12 @@ class GrpoStep(Step):
     zero_variance_limit: Annotated[float, HOW] = Field(
         0.95, gt=0, le=1, description="Warn above this share of groups without variance."
     )
-    generate: Literal["transformers", "shared", "vllm_colocate", "vllm_server"] = Field(
-        "transformers",
+    generate: Literal["shared", "transformers", "vllm_colocate", "vllm_server"] = Field(
+        "shared",
         description="What writes the completions. `shared` computes the prompt of a group once, to write and "
-        "to learn, and was not yet run on a GPU. vLLM, on the training devices or at the address in "
-        "VLTAXON_VLLM_SERVER (`trl vllm-serve`), is faster and was not yet run by us.",
+        "to learn; where a model does not allow that, TRL's way is taken (`transformers`) and the log says "
+        "why. vLLM, on the training devices or at the address in VLTAXON_VLLM_SERVER (`trl vllm-serve`). "
+        "Neither `shared` nor vLLM was yet run on a GPU by us.",
     )
 
     @model_validator(mode="after")
@@ -122,6 +125,7 @@ class GrpoStep(Step):
             "reward": Column("reward", _REWARD, "sum"),
             "reward_std": Column("reward_std"),
             **{f"rewards/{name}_reward/mean": Column(f"reward_{name}", _REWARD, name) for name in names},
+            _BY_LEVEL: Column(_BY_LEVEL, _LEVELS, "level ", family=True),
             "kl": Column("kl", _KL),
             "completions/mean_length": Column("completion_length"),
             "completions/clipped_ratio": Column("truncated"),
@@ -168,6 +172,7 @@ class GrpoStep(Step):
             use_bias_correction_kl=False,
             mask_truncated_completions=False,
             shuffle_dataset=False,  # the draw has; TRL's is lost when a killed run goes on in a later epoch
+            disable_dropout=True,  # a mask of its own in each pass would be paid for as if it were KL
             log_completions=False,
             log_multimodal=False,
             reward_weights=[reward.weight for reward in self.rewards],
@@ -178,11 +183,10 @@ class GrpoStep(Step):
             return token in trainer.eos_token_ids
 
         made = SharedGroupTrainer if shared else GRPOTrainer
+        by_level = _ByLevel(self.rewards)
         trainer: GRPOTrainer = made(
             model=prepared.policy,
-            reward_funcs=[
-                _told_how_it_went(each.name, find_rewards()[each.name], ends, opened) for each in self.rewards
-            ],
+            reward_funcs=[_told_how_it_went(each, ends, opened, by_level) for each in self.rewards],
             args=config,
             train_dataset=prepared.rows,
             processing_class=prepared.processor,
@@ -208,7 +212,9 @@ class GrpoStep(Step):
         return mode | {"vllm_server_base_url": os.environ[guards.VLLM_SERVER]}
 
     def findings(self, curve: Curve, prepared: "Prepared") -> dict[str, Any]:
-        """Return the share of groups without variance, warning of too many, and how the reward moved.
+        """Return the share of groups without variance and how the reward moved, as a whole and by level.
+
+        It is warned of too large a share, and of levels that fell below their start.
 
         Args:
             curve: of the training.
@@ -217,10 +223,17 @@ class GrpoStep(Step):
         from vltaxon.train import guards
 
         shares = [value for _, column, value in curve if column == _SHARE_ALIKE]
+        levels = sorted({column for _, column, _ in curve if column.startswith(_BY_LEVEL)})
+        trends = {
+            name.removeprefix(_BY_LEVEL): trend([value for _, column, value in curve if column == name])
+            for name in levels
+        }
         return {
             "zero_variance_share": guards.share_without_variance(shares, self.zero_variance_limit),
             "zero_variance_limit": self.zero_variance_limit,
             "reward": trend([value for _, column, value in curve if column == "reward"]),
+            "reward_by_level": trends,
+            "warnings": guards.warn_of_fallen(trends),
         }
 
 
@@ -233,8 +246,39 @@ def _asked(row: Mapping[str, Any], processor: Any) -> list[int]:
     return list(made["input_ids"][0])
 
 
+class _ByLevel:
+    """Adds up the rewards of a batch, which TRL asks for one by one, and logs the sums by level."""
+
+    def __init__(self, rewards: Sequence[WeightedReward]) -> None:
+        self._last = rewards[-1].name
+        self._sums: list[float] = []
+
+    def add(
+        self,
+        of: WeightedReward,
+        values: Sequence[float | None],
+        levels: Sequence[int | None],
+        log: Callable[[str, float], None],
+    ) -> None:
+        """Add a reward of each completion, and log once that is the last.
+
+        Args:
+            of: the reward.
+            values: None where it does not apply.
+            levels: of the questions; None of those for the leaf's name.
+            log: takes a name and a value; TRL logs the mean of all that it was given, over all processes.
+        """
+        sums = self._sums or [0.0] * len(values)
+        self._sums = [total + of.weight * (value or 0) for total, value in zip(sums, values, strict=True)]
+        if of.name == self._last:
+            for total, level in zip(self._sums, levels, strict=True):
+                if level is not None:
+                    log(f"{_BY_LEVEL}{level}", total)
+            self._sums = []
+
+
 def _told_how_it_went(
-    name: str, reward: Reward, ends: Callable[[int], bool], opened: bool
+    of: WeightedReward, ends: Callable[[int], bool], opened: bool, by_level: _ByLevel
 ) -> Callable[..., list[float | None]]:
     """Return a reward as TRL calls it, which also gets the reason why each completion ended.
 
@@ -249,13 +293,20 @@ def _told_how_it_went(
         )
         return [{"role": "assistant", "content": text}]
 
+    reward = find_rewards()[of.name]
+
     def rewarded(
-        completions: list[Completion], completion_ids: list[list[int]], **columns: Any
+        completions: list[Completion],
+        completion_ids: list[list[int]],
+        log_metric: Callable[[str, float], None],
+        **columns: Any,
     ) -> list[float | None]:
         reasons = ["stop" if ends(ids[-1]) else "length" for ids in completion_ids]
-        return reward(completions=list(map(whole, completions)), finish_reason=reasons, **columns)
+        values = reward(completions=list(map(whole, completions)), finish_reason=reasons, **columns)
+        by_level.add(of, values, columns["level"], log_metric)
+        return values
 
-    rewarded.__name__ = f"{name}_reward"  # by which TRL's log calls it
+    rewarded.__name__ = f"{of.name}_reward"  # by which TRL's log calls it
     return rewarded
 
 
