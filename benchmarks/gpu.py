@@ -593,7 +593,7 @@ def taught(bench: Bench, count: int) -> list[samples.Sample]:
             True,
             lineage[-1],
             RANKS,
-            RANKS,
+            lineage,
             options,
             0,
             None,

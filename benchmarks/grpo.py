@@ -49,7 +49,7 @@ def trainer_of(name: str, folder: Path) -> SharedGroupTrainer:
     count = batch // GROUP
     drawn = [
         samples.Sample(
-            image_id=str(i), task="leaf", level=None, form="tagged", reasoned=True, leaf="Rosa canina", ranks=RANKS, stated=RANKS, options=(),
+            image_id=str(i), task="leaf", level=None, form="tagged", reasoned=True, leaf="Rosa canina", ranks=RANKS, lineage=RANKS, options=(),
             answer_index=None, system=prompt.get("system"), text=text, target="",
         ) for i in range(count)
     ]  # fmt: skip

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # what a reward may look at
 COLUMNS = (
-    "image_id", "task", "level", "form", "reasoned", "leaf", "ranks", "stated", "options", "answer_index",
+    "image_id", "task", "level", "form", "reasoned", "leaf", "ranks", "lineage", "options", "answer_index",
 )  # fmt: skip
 
 
@@ -53,8 +53,8 @@ class Sample:
     """One request and its target. `leaf` is the displayed name of the image's most specific taxon.
 
     `level` is that of the question, None where the leaf is asked for. `turns` are further questions of
-    the same conversation, each with its target; `reasoned`: the target has reasoning in it, which names the
-    taxa of the ranks `stated`.
+    the same conversation, each with its target; `reasoned`: the target has reasoning in it, which names
+    the taxa of the `lineage`.
     """
 
     image_id: str
@@ -64,7 +64,7 @@ class Sample:
     reasoned: bool
     leaf: str
     ranks: tuple[str, ...]
-    stated: tuple[str, ...]
+    lineage: tuple[str | None, ...]
     options: tuple[str, ...]
     answer_index: int | None
     system: str | None
@@ -240,8 +240,8 @@ class _Writer:
             answer, level = LETTERS[question["answer_index"]], question["level"]
         reasoned = spec.target != "answer" or spec.form == "listing"
         upto = level if spec.target == "reasoning" else len(ranks)
-        taxa = self.tree.lineages[image.leaf][:upto] if reasoned else ()
-        reasoning = stated(ranks, taxa) if reasoned else None
+        lineage = tuple(self.tree.lineages[image.leaf][:upto]) if reasoned else ()
+        reasoning = stated(ranks, lineage) if reasoned else None
         return Sample(
             image_id=image.image_id,
             task=spec.task,
@@ -250,7 +250,7 @@ class _Writer:
             reasoned=reasoned,
             leaf=leaf,
             ranks=ranks,
-            stated=tuple(rank for rank, taxon in zip(ranks, taxa, strict=False) if taxon is not None),
+            lineage=lineage,
             options=tuple(asked.get("options", ())),
             answer_index=None if question is None else question["answer_index"],
             system=prompt.system,

@@ -6,7 +6,7 @@ from vltaxon import parsing
 from vltaxon.taxonomy import normalise
 from vltaxon.train.rewards.accuracy import reward as accuracy_reward
 from vltaxon.train.rewards.format import reward as format_reward
-from vltaxon.train.rewards.ranks import reward as ranks_reward
+from vltaxon.train.rewards.lineage import reward as lineage_reward
 
 LEAF = "Rosa canina"
 OPTIONS = ["Rosaceae", "Fabaceae", "Poaceae", "Rosa"]  # right: B
@@ -208,32 +208,34 @@ def test_the_leaf_reward_is_the_metric(text: str, expected: int, _: str) -> None
     assert right == bool(expected)
 
 
-DEPTHS = [  # asked down to the genus of kingdom, genus, species
+LINEAGES = [  # asked down to the genus of kingdom, family, genus, species; the family is missing
     ("<think>Kingdom: Plantae; Genus: Rosa</think><answer>B</answer>", 1, "down to the rank asked for"),
-    ("<think>The kingdom is Plantae, the GENUS Rosa.</think><answer>B</answer>", 1, "in other words"),
-    (f"{THINK}<answer>B</answer>", 0, "and further"),
-    ("<think>Kingdom: Plantae</think><answer>B</answer>", 0, "not so far"),
-    ("<think>Genus: Rosa; Kingdom: Plantae</think><answer>B</answer>", 0, "the root last"),
-    ("<think>Genus: Rosa</think><answer>B</answer>", 0, "without the root"),
+    ("<think>KINGDOM:  plantae, genus: **Rosa**.</think>\n<answer>B</answer>", 1, "case, marks"),
+    (f"{THINK}<answer>B</answer>", 2 / 3, "and further"),
     (
-        "<think>Kingdom: Plantae; Genus: Rosa; Kingdom: Plantae; Genus: Rosa</think><answer>B</answer>",
-        0,
-        "twice",
+        "<think>Kingdom: Plantae; Family: Rosaceae; Genus: Rosa</think><answer>B</answer>",
+        2 / 3,
+        "a missing rank",
     ),
-    ("<think>Kingdom: Plantae; Subgenus: Rosa</think><answer>B</answer>", 0, "a word with the rank in it"),
+    ("<think>Kingdom: Plantae; Genus: Rubus</think><answer>B</answer>", 1 / 2, "another genus"),
+    ("<think>Kingdom: Plantae</think><answer>B</answer>", 1 / 2, "not so far"),
+    ("<think>Genus: Plantae; Kingdom: Rosa</think><answer>B</answer>", 0, "each at the other's rank"),
+    ("<think>Kingdom: Plantae; Genus: Rosa; Genus: Rubus</think><answer>B</answer>", 1 / 2, "two at a rank"),
+    ("<think>Plantae, Rosa</think><answer>B</answer>", 0, "no ranks"),
+    ("<think></think><answer>B</answer>", 0, "nothing in the reasoning"),
     ("<think>Kingdom: Plantae; Genus: Rosa</think><answer></answer>", 0, "no form"),
     ("", 0, "nothing"),
 ]
 
 
-@pytest.mark.parametrize(("text", "right", "why"), DEPTHS)
-def test_reasoning_goes_down_to_the_rank_asked_for(text: str, right: int, why: str) -> None:
-    ranks = ["kingdom", "genus", "species"]
-    asked = {"form": ["tagged"], "ranks": [ranks], "stated": [ranks[:2]]}
-    assert ranks_reward([[{"role": "assistant", "content": text}]], **asked) == [right], why
+@pytest.mark.parametrize(("text", "share", "why"), LINEAGES)
+def test_reasoning_goes_down_to_the_rank_asked_for(text: str, share: float, why: str) -> None:
+    ranks = ["kingdom", "family", "genus", "species"]
+    asked = {"form": ["tagged"], "ranks": [ranks], "lineage": [["Plantae", None, "Rosa"]]}
+    assert lineage_reward([[{"role": "assistant", "content": text}]], **asked) == [pytest.approx(share)], why
 
 
-def test_where_no_rank_is_to_be_named_none_is_rewarded() -> None:
-    said = [[{"role": "assistant", "content": DEPTHS[0][0]}]] * 2
-    asked = {"form": ["tagged", "listing"], "ranks": [["genus"]] * 2, "stated": [[], ["genus"]]}
-    assert ranks_reward(said, **asked) == [None, None]
+def test_where_no_lineage_is_to_be_named_none_is_rewarded() -> None:
+    said = [[{"role": "assistant", "content": LINEAGES[0][0]}]] * 2
+    asked = {"form": ["tagged", "listing"], "ranks": [["genus"]] * 2, "lineage": [[], ["Rosa"]]}
+    assert lineage_reward(said, **asked) == [None, None]
