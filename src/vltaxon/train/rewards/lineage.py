@@ -1,4 +1,4 @@
-"""A reward of ours: how much of the lineage the reasoning names rightly, down to the rank asked for, 0 to 1.
+"""A reward of ours: how much of the lineage the reasoning names rightly, and whether it ends where it is to.
 
 The paper's rewards look at tags and answers alone. So the taxa of species that SFT has not shown are learnt
 only where a sample happens to hit the answer, and reasoning that goes on below the asked rank is as good as
@@ -19,7 +19,7 @@ def reward(
     lineage: Sequence[Sequence[str | None]],
     **_: object,
 ) -> list[float | None]:
-    """Return the ranks named with the true taxon, of those that were to be named or were, whichever are more.
+    """Return the share of ranks that the reasoning names with their true taxon; 0 where it names others.
 
     Args:
         completions: what the model wrote; without the form that was asked for it gets 0.
@@ -38,10 +38,14 @@ def reward(
 def _share(text: str, ranks: Sequence[str], taxa: Sequence[str | None]) -> float:
     if not well_formed(text):
         return 0.0
-    wanted = [None if taxon is None else normalise(taxon) for taxon in taxa]
+    deeper = [None] * (len(ranks) - len(taxa))  # are not to be named
+    wanted = [None if taxon is None else normalise(taxon) for taxon in (*taxa, *deeper)]
     odd = frozenset(taxon for taxon in wanted if taxon is not None)
     named = [
         None if taxon is None else normalise(taxon) for taxon in read_lineage(reasoning_of(text), ranks, odd)
     ]
-    right = sum(a == b is not None for a, b in zip(named, wanted, strict=False))
-    return right / max(sum(taxon is not None for taxon in some) for some in (named, wanted))
+    if [taxon is None for taxon in named] != [taxon is None for taxon in wanted]:
+        return 0.0
+    return sum(a == b is not None for a, b in zip(named, wanted, strict=True)) / sum(
+        taxon is not None for taxon in wanted
+    )
