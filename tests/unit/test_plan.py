@@ -32,7 +32,7 @@ def answers(plan: Plan) -> dict[tuple[str, str, str], tuple[Path, ...]]:
 
 def test_stage_1_runs_once_for_systems_that_share_it(plan: Plan) -> None:
     owners = {system for system, _ in plan.scoring.leaves(plan.scopes["main"])}
-    assert owners == {"base_open", "vl_taxon"}
+    assert owners == {"base_open", "vl_taxon", "vl_taxon_sft"}
     at = SimpleNamespace(system="vl_taxon_lookup", dataset="demo_birds", choices="similar", shard="0")
     read = plan.prediction.answer_questions.reads(at)["leaves"]
     assert read == ["results/predictions/vl_taxon/demo_birds/leaf/0.parquet"]

@@ -54,14 +54,31 @@ def test_the_order_of_systems_scores_nothing_anew(plan: Plan, main: Scope) -> No
 
 def test_the_main_targets_are_of_the_main_systems(scoring: ScoringPlan, main: Scope) -> None:
     """The systems that are only there for the paper's tables are not scored, named or shown."""
-    shown = ["base", "base_open", "default_sft", "vl_taxon", "vl_taxon_lookup", "siglip", "chance"]
+    shown = [
+        "base",
+        "base_open",
+        "default_sft",
+        "vl_taxon_sft",
+        "vl_taxon",
+        "vl_taxon_lookup",
+        "siglip",
+        "chance",
+    ]
     table = scoring.tabulate(SimpleNamespace(scope="main"))
     assert isinstance(table, MainTableTask)
     assert list(main.systems) == shown == list(table.labels)
     assert {system for system, _, _ in scoring.answers(main)} == set(shown) - {"base_open"}
     reads = scoring.score.reads(SimpleNamespace(of=""))
     assert not any("full_grpo" in path for path in [*reads["answers"], *reads["leaves"]])
-    assert set(scoring.sources(main).leaf_systems) == {"base_open", "vl_taxon", "vl_taxon_lookup"}
+    assert set(scoring.sources(main).leaf_systems) == {
+        "base_open",
+        "vl_taxon",
+        "vl_taxon_lookup",
+        "vl_taxon_sft",
+    }
+    assert table.compare == (("vl_taxon", "vl_taxon_sft"),) and table.database is not None
+    of_paper = scoring.tabulate(SimpleNamespace(scope="comparison.ablations"))
+    assert isinstance(of_paper, MainTableTask) and (of_paper.compare, of_paper.database) == ((), None)
 
 
 @pytest.mark.parametrize(

@@ -320,5 +320,8 @@ def trend(rewards: Sequence[float]) -> dict[str, float]:
 
     third = max(1, len(rewards) // 3)
     first, last = (sum(part) / third for part in (rewards[:third], rewards[-third:]))
+    told = {"first_third": first, "last_third": last}
+    if len(set(rewards)) < 2:  # has no order
+        return told | {"tau": 0.0, "p": 1.0}
     tau = kendalltau(range(len(rewards)), rewards)
-    return {"first_third": first, "last_third": last, "tau": float(tau.statistic), "p": float(tau.pvalue)}
+    return told | {"tau": float(tau.statistic), "p": float(tau.pvalue)}

@@ -40,7 +40,7 @@ def test_an_objective_says_what_is_asked_of_it(kind: str) -> None:
 def test_a_reward_takes_what_it_needs_and_bears_the_rest(name: str) -> None:
     columns: dict[str, list[object]] = {
         "task": ["leaf", "answer"], "form": ["tagged", "bare"], "reasoned": [True, False],
-        "leaf": ["Rosa"] * 2, "ranks": [("genus",)] * 2, "options": [[], ["Rosa", "Acer"]],
+        "leaf": ["Rosa"] * 2, "ranks": [("genus",)] * 2, "lineage": [("Rosa",)] * 2, "level": [None, 1], "options": [[], ["Rosa", "Acer"]],
         "answer_index": [None, 0], "image_id": ["1", "2"], "prompts": ["?"] * 2, "trainer_state": [None] * 2,
     }  # fmt: skip
     said = [[{"role": "assistant", "content": "<answer>Rosa</answer>"}]] * 2

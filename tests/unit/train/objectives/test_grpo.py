@@ -46,6 +46,11 @@ def test_batches_hold_whole_groups_of_one_prompt(world: World, vlm: Vlm) -> None
 
 def test_the_accuracy_reward_knows_what_the_limit_cut(world: World, vlm: Vlm) -> None:
     """Half a name is no name, and half an option's text behind its letter is enough, as in the metrics."""
+    told: list[tuple[str, float]] = []
+
+    def log(name: str, value: float) -> None:
+        told.append((name, value))
+
     trainer = made(world, vlm, None)
     assert trainer.reward_func_names == ["format_reward", "accuracy_reward"], (
         "under which names the curve finds them"
@@ -59,10 +64,13 @@ def test_the_accuracy_reward_knows_what_the_limit_cut(world: World, vlm: Vlm) ->
         "form": ["bare"] * 4,
         "leaf": ["Genus1 epithet3"] * 4,
         "ranks": [RANKS] * 4,
+        "level": [None, None, 2, 2],
         "options": [[], [], ["Ordo0", "Genus1"], ["Ordo0", "Genus1"]],
         "answer_index": [None, None, 1, 1],
     }
-    assert trainer.reward_funcs[1](**samples, prompts=[None] * 4) == [1, 0, 0, 1]
+    trainer.reward_funcs[0](**samples, reasoned=[False] * 4, prompts=[None] * 4, log_metric=log)
+    assert trainer.reward_funcs[1](**samples, prompts=[None] * 4, log_metric=log) == [1, 0, 0, 1]
+    assert told == [("reward_level_2", 0.0), ("reward_level_2", 1.0)], "of what is asked by level"
 
 
 def test_rewards_of_a_run_are_told_why_completions_ended(
