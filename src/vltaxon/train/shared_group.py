@@ -43,11 +43,15 @@ class SharedGroupTrainer(GRPOTrainer):  # type: ignore[misc]  # a class of a lib
         policy.forward = _Dispatch(policy.forward, self._engine)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Keep groups together, which TRL would shuffle apart before it cuts a batch into micro-batches."""
+        """Keep groups together, which TRL would shuffle apart before it cuts a batch into micro-batches.
+
+        TRL also has the image of a group made ready for each of its completions; here it is once.
+        """
         shuffle = grpo_trainer.shuffle_sequence_dict
         grpo_trainer.shuffle_sequence_dict = lambda batch: batch
         try:
-            return super()._prepare_inputs(generation_batch)
+            with _images_once(self.processing_class):
+                return super()._prepare_inputs(generation_batch)
         finally:
             grpo_trainer.shuffle_sequence_dict = shuffle
 
@@ -133,6 +137,51 @@ class SharedGroupTrainer(GRPOTrainer):  # type: ignore[misc]  # a class of a lib
         print(f"completions of a group do not share their prompt from here on: {reason}", flush=True)
 
 
+def _by_image(
+    name: str, value: torch.Tensor, grid: torch.Tensor | None, tiles: Sequence[int] | None = None
+) -> Sequence[torch.Tensor]:
+    """Return what of an input is each image's: by patches, by tiles, or one each."""
+    sizes: list[int] = [1] * len(value)
+    if grid is not None and name == "pixel_values":
+        sizes = grid.prod(-1).tolist()
+    elif tiles is not None:
+        sizes = list(tiles)
+    parts: Sequence[torch.Tensor] = value.split(sizes)
+    return parts
+
+
+class _Once:
+    """An image processor that makes an image ready once, however often it stands among those of a batch."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of, name)
+
+    def __call__(self, images: Any, *args: Any, **given: Any) -> Any:
+        flat = [image for some in images for image in (some if isinstance(some, list) else [some])]
+        once = {id(image): image for image in flat}
+        made = self._of([[image] for image in once.values()], *args, **given)
+        places = [list(once).index(id(image)) for image in flat]
+        split = {name: _by_image(name, value, made.get("image_grid_thw")) for name, value in made.items()}
+        if any(len(parts) != len(once) for parts in split.values()):  # tiles, of which nobody tells how many
+            return self._of(images, *args, **given)
+        made.data = {name: torch.cat([parts[place] for place in places]) for name, parts in split.items()}
+        return made
+
+
+@contextmanager
+def _images_once(processor: Any) -> Iterator[None]:
+    """Have the processor of a model make an image ready once a batch."""
+    of = processor.image_processor
+    processor.image_processor = _Once(of)
+    try:
+        yield
+    finally:
+        processor.image_processor = of
+
+
 class _Rows:
     """Rows of prompts and completions with their images' inputs, of which some can be taken."""
 
@@ -160,15 +209,10 @@ class _Rows:
         return torch.cat([parts[row] for row in rows])
 
     def _pixels(self, name: str, value: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Return what of an input of pixels is each row's: by patches, by tiles, or one each."""
-        sizes: list[int] = [1] * len(value)
-        if (grid := self.inputs.get("image_grid_thw")) is not None and name == "pixel_values":
-            sizes = grid.prod(-1).tolist()
-        elif self.tiles is not None:
-            sizes = list(self.tiles)
-        if len(sizes) != len(self.ids):
-            raise NotShared(f"{name} is of {len(sizes)} images, and there are {len(self.ids)} prompts")
-        parts: Sequence[torch.Tensor] = value.split(sizes)
+        """Return what of an input of pixels is each row's."""
+        parts = _by_image(name, value, self.inputs.get("image_grid_thw"), self.tiles)
+        if len(parts) != len(self.ids):
+            raise NotShared(f"{name} is of {len(parts)} images, and there are {len(self.ids)} prompts")
         return parts
 
     def firsts(self) -> tuple[list[int], list[int]]:

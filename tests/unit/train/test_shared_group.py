@@ -5,12 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from trl.trainer import grpo_trainer
 
 from tests.unit.conftest import World
 from tests.unit.train.objectives.test_grpo import made
+from vltaxon import checkpoint
 from vltaxon.engines.transformers import Vlm
 from vltaxon.inference.shared_prefix import NotShared, SharedPrefix
 from vltaxon.train import shared_group
@@ -143,3 +146,26 @@ def test_other_log_probabilities_are_noticed(
     trainer.args.max_steps = 1
     trainer.train()
     assert "log-probabilities differ" in trainer.not_shared
+
+
+def test_an_image_is_made_ready_once_a_batch(vlm: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes out is what comes out of as many, images of unlike sizes among them."""
+    processor = checkpoint.load(vlm)[0]
+    noise = np.random.default_rng(0)
+    images = [
+        Image.fromarray(noise.integers(0, 255, (56, 56 + 28 * (i % 2), 3), dtype=np.uint8)) for i in range(3)
+    ]
+    rows = [[images[i // 4]] for i in range(12)]
+    words = {"text": ["<|vision_start|><|image_pad|><|vision_end|> Which?"] * 12, "padding": True}
+    wanted = processor(images=rows, return_tensors="pt", **words)
+    made: list[int] = []
+    preprocess = type(processor.image_processor).preprocess
+    monkeypatch.setattr(
+        type(processor.image_processor),
+        "preprocess",
+        lambda self, images, **given: made.append(len(images)) or preprocess(self, images, **given),
+    )
+    with shared_group._images_once(processor):
+        found = processor(images=rows, return_tensors="pt", **words)
+    assert made == [3]
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
