@@ -34,6 +34,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -65,8 +66,9 @@ from vltaxon.inference import preallocated_cache, shared_prefix
 from vltaxon.inference.engine import Decoding, Request, Response
 from vltaxon.inference.shared_prefix import NotShared, SharedPrefix, State
 from vltaxon.inference.transformers_engine import TransformersEngine
+from vltaxon.prepared import Lengths, Prepared
 from vltaxon.prompts import completion, listed, stated
-from vltaxon.train import adapter, arguments, guards, lengths, objectives, samples
+from vltaxon.train import adapter, arguments, guards, samples
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
@@ -553,7 +555,7 @@ def compared(
             shared_prefix.Group([engine._rendered(request)], opened[request.image_id])
             for request in asked_for
         ]
-        made = shared_prefix.prepare(engine._maker, groups, engine._special(groups[0].texts[0]))
+        made = shared_prefix.prepare(engine._maker, groups, engine._adds_start(groups[0].texts[0]))
         _, together = SharedPrefix(engine._model).prefill(made, 0)
     rounding, margins, at = [], [], []
     for row, (request, truth) in enumerate(zip(asked_for, wanted, strict=True)):
@@ -637,12 +639,19 @@ class Steps(TrainerCallback):  # type: ignore[misc]  # a class of a library with
 
 
 def trained(
-    bench: Bench, kind: str, steps: int, model: Any, dtype: str = "bfloat16", **changes: Any
+    bench: Bench,
+    kind: str,
+    steps: int,
+    model: Any,
+    dtype: str = "bfloat16",
+    generate: str = "shared",
+    **changes: Any,
 ) -> tuple[Any, Any, Any]:
     """The workflow's own trainer of a step over some optimiser steps, its step and its rows; arguments as
     on a GPU.
     """
-    scale, own = bench.scale, {"group_size": bench.scale.group, "kl": 0.4} if kind == "grpo" else {}
+    scale = bench.scale
+    own = {"group_size": scale.group, "kl": 0.4, "generate": generate} if kind == "grpo" else {}
     batch = scale.prompts * scale.group if kind == "grpo" else scale.sft_rows
     what: Step = STEPS[kind](
         kind=kind, part=kind, samples=(Samples(task="answer", prompt="stage2"),), learning_rate=1e-5, warmup=0,
@@ -659,7 +668,7 @@ def trained(
     options |= {"max_steps": steps, "disable_tqdm": True, "gradient_checkpointing": True} | changes
     policy = adapter.with_adapter(model, what.lora, None)
     guards.list_adapted_modules(policy)
-    made = what.trainer(objectives.Prepared(policy, bench.processor(), rows, options, lengths.Lengths(0, 0)))
+    made = what.trainer(Prepared(policy, bench.processor(), rows, options, Lengths(0, 0)))
     guards.count_trainable(made.model)
     return made, what, rows
 
@@ -679,11 +688,11 @@ def odd_length(completions: Sequence[list[dict[str, str]]], **_: Any) -> list[fl
     return [float(len(completion[0]["content"]) % 2) for completion in completions]
 
 
-def grpo_step(bench: Bench) -> Result:
-    """Optimiser steps as TRL does them, by part; the first compiles kernels, the last has no gradients of
-    pixels.
+def grpo_step(bench: Bench, generate: str) -> Result:
+    """Optimiser steps by part, TRL's way or with the prompt of a group computed once; the first compiles
+    kernels, and compares the ways where they share; the last has no gradients of pixels.
     """
-    made, what, _ = trained(bench, "grpo", 3, bench.model(bench.scale.big))
+    made, what, _ = trained(bench, "grpo", 3, bench.model(bench.scale.big), generate=generate)
     base = made.model.get_base_model()
     places = {
         "rollout": (made, "_generate"),
@@ -707,12 +716,13 @@ def grpo_step(bench: Bench) -> Result:
         "prompts": bench.scale.prompts, "completions of each": what.group_size, "new tokens": what.max_new_tokens,
         "rows at a time": what.device_batch_size, "lora rank": what.lora.rank, "logged": logged,
         "adapter": str(next(p.dtype for name, p in made.model.named_parameters() if "lora_A.default" in name)),
+        "groups share their prompt": getattr(made, "not_shared", "TRL's way") or "yes",
     }  # fmt: skip
 
 
 def agreement(bench: Bench) -> Result:
-    """Log-probabilities of the same completions by TRL's kernels in float32 and in bfloat16, against plain
-    ones in float32.
+    """Log-probabilities of the completions of a group in float32 and in bfloat16, TRL's way and with the prompt
+    computed once, against plain ones in float32.
     """
     scale, rows = bench.scale, bench.scale.device_rows
     true = bench.model(scale.small, torch.float32)
@@ -720,7 +730,7 @@ def agreement(bench: Bench) -> Result:
     text = processor.apply_chat_template(
         taught(bench, 1)[0].prompt, tokenize=False, add_generation_prompt=True
     )
-    images = [[Noise(scale.side).resized(str(i))] for i in range(rows)]
+    images = [[Noise(scale.side).resized("0")]] * rows
     inputs = processor(text=[text] * rows, images=images, padding=True, return_tensors="pt").to(bench.device)
     more = torch.randint(
         MARKS, len(processor.tokenizer), (rows, scale.new), generator=torch.Generator().manual_seed(1)
@@ -743,19 +753,22 @@ def agreement(bench: Bench) -> Result:
     table = []
     for name, model, dtype in (("float32", true, "float32"), ("bfloat16", half, "bfloat16")):
         made, _, _ = trained(bench, "grpo", 1, model, dtype, use_cpu=not bench.gpu)
-        with torch.no_grad():
-            found = made._get_per_token_logps_and_entropies(
-                made.model, ids, mask, scale.new, num_images=[1] * rows, **seen
-            )[0]
-        gap = (found.float() - wanted).abs()
-        table.append(
-            {
-                "TRL's in": name,
-                "tokens": gap.numel(),
-                "mean gap": f"{gap.mean().item():.2e}",
-                "largest gap": f"{gap.max().item():.2e}",
-            }
-        )
+        for way, not_shared in (("shared", None), ("TRL's", "to compare")):
+            made.not_shared = not_shared
+            with torch.no_grad():
+                found = made._get_per_token_logps_and_entropies(
+                    made.model, ids, mask, scale.new, num_images=[1] * rows, **seen
+                )[0]
+            gap = (found.float() - wanted).abs()
+            table.append(
+                {
+                    "in": name,
+                    "way": way if not_shared or not made.not_shared else made.not_shared,
+                    "tokens": gap.numel(),
+                    "mean gap": f"{gap.mean().item():.2e}",
+                    "largest gap": f"{gap.max().item():.2e}",
+                }
+            )
     return {"rows": table, "parameters, M": round(sum(p.numel() for p in true.parameters()) / 1e6, 1)}
 
 
@@ -1059,7 +1072,10 @@ class Section:
 SECTIONS = {
     "facts": Section("What the device reaches", facts, 40),
     "inference": Section("Answers: the engine, plain batches, one by one", inference, 160),
-    "grpo": Section("GRPO, TRL's way", grpo_step, 200),
+    "grpo": Section("GRPO, TRL's way", partial(grpo_step, generate="transformers"), 160),
+    "grpo shared": Section(
+        "GRPO, the prompt of a group computed once", partial(grpo_step, generate="shared"), 100
+    ),
     "agreement": Section("Log-probabilities in bfloat16 and float32", agreement, 45),
     "sft": Section("SFT", sft_step, 90),
     "embed": Section("Embedding images", embed, 60),

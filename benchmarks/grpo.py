@@ -34,13 +34,16 @@ from vltaxon.train import adapter, samples
 from vltaxon.train.shared_group import SharedGroupTrainer
 
 GROUP = 8
-MODELS = {"demo": (56, 64, 40), "50 M": (448, GROUP, 90)}  # side, completions of a step, tokens of each
+MODELS = {  # side, completions of a step, of which at once, tokens of each
+    "demo": (56, 64, 32, 40),
+    "50 M": (448, GROUP, GROUP, 90),
+}
 WAYS = ("trl", "shared")
 
 
 def trainer_of(name: str, folder: Path) -> SharedGroupTrainer:
     """A trainer of the model on noise, its adapter moved off the reference so that the KL counts."""
-    side, batch, tokens = MODELS[name]
+    side, batch, rows_at_once, tokens = MODELS[name]
     path = BASE if name == "demo" else checkpoint(folder / "model", side)
     vlm = Vlm(engine="transformers", checkpoint=str(path), dtype="float32", pixels=side * side, min_pixels=side * side,
               licence="none")  # fmt: skip
@@ -57,12 +60,12 @@ def trainer_of(name: str, folder: Path) -> SharedGroupTrainer:
     policy = adapter.with_adapter(base, Lora(rank=16, alpha=16, dropout=0.05), None)
     step = STEPS["grpo"].model_validate({
         "kind": "grpo", "part": "grpo", "samples": [{"task": "leaf", "prompt": "stage1"}], "learning_rate": 1e-4,
-        "rewards": [{"name": "format"}], "batch_size": batch, "device_batch_size": GROUP, "group_size": GROUP,
+        "rewards": [{"name": "format"}], "batch_size": batch, "device_batch_size": rows_at_once, "group_size": GROUP,
         "max_new_tokens": tokens, "generate": "shared",
     })  # fmt: skip
     arguments = {
-        "output_dir": str(folder / "state"), "per_device_train_batch_size": GROUP, "use_cpu": not torch.cuda.is_available(),
-        "gradient_accumulation_steps": batch // GROUP, "report_to": "none", "save_strategy": "no", "bf16": False,
+        "output_dir": str(folder / "state"), "per_device_train_batch_size": rows_at_once, "use_cpu": not torch.cuda.is_available(),
+        "gradient_accumulation_steps": batch // rows_at_once, "report_to": "none", "save_strategy": "no", "bf16": False,
         "remove_unused_columns": False, "gradient_checkpointing": False, "disable_tqdm": True,
     }  # fmt: skip
     rows = samples.dataset(drawn, images(folder, count, side), side * side, side * side)
@@ -77,7 +80,7 @@ def trainer_of(name: str, folder: Path) -> SharedGroupTrainer:
             *trainer.eos_token_ids,
         ]
     trainer.model.train()
-    trainer.current_gradient_accumulation_steps = batch // GROUP
+    trainer.current_gradient_accumulation_steps = batch // rows_at_once
     return trainer
 
 

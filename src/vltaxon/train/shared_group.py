@@ -297,7 +297,8 @@ def _merged(policy: Any) -> Iterator[None]:
     ]
     try:
         for layer, weight, data in kept:
-            weight.data = data + sum(layer.get_delta_weight(name) for name in layer.active_adapters)
+            delta = sum(layer.get_delta_weight(name) for name in layer.active_adapters)
+            weight.data = (data + delta).to(data.dtype)  # an adapter of a model in half precision is in full
             layer._disable_adapters = True
         yield
     finally:
