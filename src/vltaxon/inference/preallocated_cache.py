@@ -21,7 +21,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # a class of a lib
         """
         super().__init__()
         self.lazy_initialization(layer.keys, layer.values)
-        self._taken = layer.keys.shape[-2]
+        self._taken: int = layer.keys.shape[-2]
         self._whole = [_branched(part, rows, room) for part in (layer.keys, layer.values)]
 
     def get_seq_length(self) -> int:

@@ -31,7 +31,7 @@ class Prefix:
     ) -> None:
         """Give each row a place among as many of each group as the largest has."""
         self.keys, self.values, self.mask, self.group = keys, values, mask, group
-        self.length = keys.shape[-2]
+        self.length: int = keys.shape[-2]
         counts = group.bincount(minlength=len(keys))
         self._each, order = int(counts.max()), group.argsort(stable=True)
         inside = torch.arange(len(group)) - (counts.cumsum(0) - counts)[group[order]]
@@ -56,7 +56,7 @@ class Prefix:
             query: shape (rows, heads of keys, queries of these, width).
             scale: of the products; that of transformers where None.
         """
-        rows, heads, queries, width = query.shape
+        heads, queries, width = query.shape[1:]
         groups, each = len(self.keys), self._each
         placed = query if self._in_order else query[self._row]
         together = placed.view(groups, each, heads, queries, width).transpose(1, 2)
@@ -68,8 +68,8 @@ class Prefix:
         return (found, sums) if self._in_order else (found[self._place], sums[self._place])
 
 
-class Joined(torch.Tensor):
-    """Keys or values of a prefix and of the rows' own tokens, joined only where it is not `attend` that looks.
+class Joined(torch.Tensor):  # type: ignore[misc]  # a class of a library without types
+    """Keys or values of a prefix and of the rows' own tokens, joined where it is not `attend` that looks.
 
     Attributes:
         prefix: what the rows share.
@@ -117,7 +117,12 @@ def attend(
         attention_mask: True where a query looks at a token; None where each looks at all.
         given: what else there is to know.
     """
-    if not isinstance(key, Joined) or given.get("position_bias") is not None:
+    plain = given.get("position_bias") is None and (
+        query.shape[2] == 1
+        if attention_mask is None
+        else attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1
+    )
+    if not isinstance(key, Joined) or not plain:  # a mask may be what is added, and differ by head
         found: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **given
         )
@@ -136,16 +141,13 @@ def _own(mask: Any, key: Joined, times: int) -> torch.Tensor | None:
     if mask is None:
         return None
     if not hasattr(mask, "own"):
-        of_own = mask[..., key.prefix.length :]
-        if of_own.dtype == torch.bool:
-            of_own = _bias(of_own, key.own.dtype)
-        mask.own = of_own.repeat(1, 1, times, 1)
+        mask.own = _bias(mask[..., key.prefix.length :], key.own.dtype).repeat(1, 1, times, 1)
     own: torch.Tensor = mask.own
     return own
 
 
 def _bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return what is added to products: finite, for padding looks at nothing of its own and must be no NaN."""
+    """Return what is added to products; finite, for padding sees nothing of its own and must be no NaN."""
     return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
 
 
@@ -153,10 +155,8 @@ def _attention(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, scale: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return attention, and the logarithms of the sums of exponentials, which the public function keeps."""
-    found: tuple[torch.Tensor, torch.Tensor] = (
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, keys, values, 0.0, False, attn_mask=bias, scale=scale
-        )
+    found: tuple[torch.Tensor, torch.Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, keys, values, 0.0, False, attn_mask=bias, scale=scale
     )
     return found
 
