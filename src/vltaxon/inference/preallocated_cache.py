@@ -108,7 +108,11 @@ def branch(cache: DynamicCache, rows: torch.Tensor, room: int, mask: torch.Tenso
     for place, layer in enumerate(cache.layers):
         if type(layer) is not DynamicLayer or not layer.is_initialized:
             layer.batch_select_indices(rows)
-        elif mask is not None and layer.keys.shape == layer.values.shape:
+        elif (
+            mask is not None
+            and layer.keys.device.type == "cpu"  # a GPU would wait for the small kernels that it takes
+            and layer.keys.shape == layer.values.shape
+        ):
             cache.layers[place] = SharedLayer(layer, rows, room, mask)
         else:
             cache.layers[place] = PreallocatedLayer(layer, rows, room)

@@ -165,8 +165,8 @@ class SharedPrefix:
         self._three = "mrope_section" in (getattr(text, "rope_parameters", None) or {})
         sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())
         self._window: int | None = text.sliding_window if sliding else None
-        # A GPU would wait for the many small kernels that this takes.
-        self._apart = model.device.type == "cpu" and text._attn_implementation == "sdpa"
+        # else the whole keys would be joined anew at each step
+        self._apart = text._attn_implementation == "sdpa"
 
     def prefill(self, batch: Batch, room: int) -> tuple[State, torch.Tensor]:
         """Run prefixes once and suffixes together.
