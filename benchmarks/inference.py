@@ -26,6 +26,7 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from vltaxon import allocator
 from vltaxon.data.images import ImageStore
 from vltaxon.engines.transformers import Vlm
 from vltaxon.inference.engine import Decoding, Request
@@ -96,7 +97,8 @@ def asked(count: int) -> list[Request]:
 def generated(
     engine: TransformersEngine, requests: Sequence[Request], opened: dict[str, Any], rows: int, new: int
 ) -> list[str]:
-    """Plain `generate` in batches of some rows, every row with its image."""
+    """Plain `generate` in batches of some rows, every row with its image; with the allocator of a plain process."""
+    allocator.keep_freed(False)
     texts, said = [engine._rendered(request) for request in requests], []
     for start in range(0, len(requests), rows):
         some = range(start, min(start + rows, len(requests)))
@@ -113,6 +115,7 @@ def generated(
 
 def answered(engine: TransformersEngine, requests: Sequence[Request], decoding: Decoding) -> list[str]:
     """What the engine says, in order."""
+    allocator.keep_freed()
     given = {place: response.completion for place, response in engine.generate(requests, decoding)}
     return [given[place] for place in range(len(requests))]
 

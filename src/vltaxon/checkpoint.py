@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vltaxon import chat, layout, provenance
+from vltaxon import allocator, chat, layout, provenance
 from vltaxon.adapters import adapted, load_adapter
 from vltaxon.config.base import MOVING
 from vltaxon.errors import UserError, flat, listed
@@ -76,6 +76,8 @@ def load(model: "Vlm") -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForImageTextToText
 
+    if not torch.cuda.is_available():
+        allocator.keep_freed()
     _refuse_foreign_files(model.checkpoint)
     processor, where = load_processor(model), _where(model)
     spread = {"device_map": "auto"} if model.gpus > 1 and torch.cuda.device_count() > 1 else {}

@@ -165,6 +165,8 @@ class SharedPrefix:
         self._three = "mrope_section" in (getattr(text, "rope_parameters", None) or {})
         sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())
         self._window: int | None = text.sliding_window if sliding else None
+        # else the whole keys would be joined anew at each step
+        self._apart = text._attn_implementation == "sdpa"
 
     def prefill(self, batch: Batch, room: int) -> tuple[State, torch.Tensor]:
         """Run prefixes once and suffixes together.
@@ -189,7 +191,8 @@ class SharedPrefix:
         cache, following = self.read(batch.inputs)
         mask = batch.inputs["attention_mask"].to(device)
         rows = torch.tensor(batch.group, device=device)
-        branch(cache, rows, width + room)
+        shown = batch.inputs["attention_mask"] if self._apart else None
+        branch(cache, rows, width + room, shown)
         ids = _left_padded(batch.suffixes, 0).to(device)
         own = _left_padded([[1] * len(suffix) for suffix in batch.suffixes], 0).to(device)
         state = State(cache, mask[rows], following[rows])
@@ -304,9 +307,8 @@ class SharedPrefix:
             if not going or step + 1 == limit:
                 break
             alive = [alive[i] for i in going]
-            if 2 * len(alive) <= len(
-                held
-            ):  # rows that are done cost until they are dropped, and dropping copies the cache
+            # rows that are done cost until they are dropped, and dropping copies the cache
+            if 8 * len(alive) <= 7 * len(held):
                 self.spread(state, [held.index(row) for row in alive])
                 held = list(alive)
             ids = torch.tensor([[new[row][-1]] for row in held], device=logits.device)
