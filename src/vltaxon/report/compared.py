@@ -46,9 +46,5 @@ class Pairs(NamedTuple):
             found = difference(self.database, dataset, kind, metric, pair, self.bootstrap, self.seed)
             if found is not None:
                 points, low, high = (100 * number for number in found[:3])
-                out.append(f"{title} {points:+.1f} [{low:+.1f}, {high:+.1f}], {_written(found.p)}")
+                out.append(f"{title} {points:+.1f} [{low:+.1f}, {high:+.1f}], p = {found.p:.2g}")
         return out
-
-
-def _written(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
