@@ -1,29 +1,33 @@
 """Pairs of systems whose difference is tested, in words below a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from vltaxon.metrics.compare import difference
+from vltaxon.metrics.compare import Compared, Difference, differences
 from vltaxon.metrics.heads import OPEN
 
-_METRICS = (("hca", "HCA", False), ("leaf", "leaf", False), ("open_leaf", "open leaf", True))
+_METRICS = {"hca": "HCA", "leaf": "leaf", "open_leaf": "open leaf"}  # and what they are called
+_STAGE_1 = "open_leaf"
 
 
 class Pairs(NamedTuple):
-    """Pairs of systems, the first of each less the second, and what they are compared from.
+    """Pairs of systems, the first of each less the second."""
 
-    Attributes:
-        pairs: of systems.
-        database: with the values per image. Its paths are relative to the workflow root.
-        bootstrap: resamples.
-        seed: of the resamples.
-    """
+    pairs: tuple[tuple[str, str], ...]
+    found: Mapping[Compared, Difference]
 
-    pairs: Sequence[tuple[str, str]]
-    database: Path
-    bootstrap: int
-    seed: int
+    @classmethod
+    def read(cls, pairs: tuple[tuple[str, str], ...], database: Path, bootstrap: int, seed: int) -> Self:
+        """Compare them.
+
+        Args:
+            pairs: of systems; without any nothing is read.
+            database: with the values per image. Its paths are relative to the workflow root.
+            bootstrap: resamples.
+            seed: of the resamples.
+        """
+        return cls(pairs, differences(database, pairs, list(_METRICS), bootstrap, seed) if pairs else {})
 
     def told(self, dataset: str, choices: str, labels: Mapping[str, str]) -> list[str]:
         """Return a line for each pair of which a table has both.
@@ -33,18 +37,20 @@ class Pairs(NamedTuple):
             choices: of the table.
             labels: of the systems that the table has.
         """
-        return [
-            f"{labels[a]} less {labels[b]}, paired by image: {'; '.join(found)}."
-            for a, b in self.pairs
-            if a in labels and b in labels and (found := self._metrics(dataset, choices, (a, b)))
-        ]
+        lines = []
+        for pair in self.pairs:
+            kinds = {metric: OPEN if metric == _STAGE_1 else choices for metric in _METRICS}
+            found = [
+                f"{title} {_points(one)}, p = {one.p:.2g}"
+                for metric, title in _METRICS.items()
+                if (one := self.found.get(Compared(pair, dataset, kinds[metric], metric))) is not None
+            ]
+            if found and set(pair) <= labels.keys():
+                first, second = (labels[system] for system in pair)
+                lines.append(f"{first} less {second}, paired by image: {'; '.join(found)}.")
+        return lines
 
-    def _metrics(self, dataset: str, choices: str, pair: tuple[str, str]) -> list[str]:
-        out = []
-        for metric, title, stage1 in _METRICS:
-            kind = OPEN if stage1 else choices
-            found = difference(self.database, dataset, kind, metric, pair, self.bootstrap, self.seed)
-            if found is not None:
-                points, low, high = (100 * number for number in found[:3])
-                out.append(f"{title} {points:+.1f} [{low:+.1f}, {high:+.1f}], p = {found.p:.2g}")
-        return out
+
+def _points(one: Difference) -> str:
+    value, low, high = (100 * number for number in one[:3])
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"

@@ -187,7 +187,7 @@ def tabulate(task: MainTableTask) -> None:
     metrics, labels = heads.read(task.metrics), task.labels
     scores = Scores.read(task.scores)
     shown, by_species = main_columns(metrics), species_columns(metrics)
-    pairs = Pairs(task.compare, task.database, task.bootstrap, task.seed) if task.database else None
+    pairs = Pairs.read(task.compare, task.database, task.bootstrap, task.seed) if task.database else None
     main, species = blocks(scores, labels, shown, pairs), blocks(scores, labels, by_species)
     write_text(task.csv, _as_csv(main, blocks(scores, labels, shown + by_species), labels))
     main = [block.spared() for block in main]

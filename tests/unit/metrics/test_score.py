@@ -21,7 +21,7 @@ from tests.data.builder import Bench, Lineage, marks, score_task, tree
 from vltaxon import schemas
 from vltaxon.errors import UserError
 from vltaxon.metrics import heads
-from vltaxon.metrics.compare import difference
+from vltaxon.metrics.compare import Compared, differences
 from vltaxon.metrics.learnt import Learnt
 from vltaxon.metrics.score import score
 from vltaxon.provenance import facts, write_parquet
@@ -569,9 +569,9 @@ def test_random_predictions_agree_with_plain_python(bench: Bench) -> None:
     )
     assert hca == pytest.approx(leaf * given, abs=1e-12)
 
-    gain = difference(Path("results/benchmark.duckdb"), "d", "similar", "hca", ("a", "b"), 200, 0)
-    assert gain is not None
-    value, low, high, p = gain
+    told = differences(Path("results/benchmark.duckdb"), [("a", "b")], ["hca"], 200, 0)
+    assert told.keys() == {Compared(("a", "b"), "d", "similar", "hca")}
+    value, low, high, p = told.popitem()[1]
     assert value == pytest.approx(hca - found["b", "d", "similar", "hca", None, "all"]["value"])
     assert 0 < low < value < high < 1
     whole = {s: [plain(mark)["hca"] for mark in right.values()] for s, right in said.items()}
@@ -581,7 +581,6 @@ def test_random_predictions_agree_with_plain_python(bench: Bench) -> None:
     )
     tail = sum(math.comb(better + worse, k) for k in range(min(better, worse) + 1)) / 2 ** (better + worse)
     assert p == pytest.approx(min(1.0, 2 * tail)), "McNemar's exact test"
-    assert difference(Path("results/benchmark.duckdb"), "d", "random", "hca", ("a", "b"), 200, 0) is None
 
 
 def test_same_seed_same_bytes_and_shards_do_not_matter(bench: Bench) -> None:
@@ -788,7 +787,7 @@ def test_a_shell_that_is_open_on_the_database_is_in_nobody_s_way(bench: Bench) -
     assert shell.stdout is not None and shell.stdout.readline() == "open\n"
     with pytest.raises(duckdb.IOException, match="lock"):
         duckdb.connect(str(database), read_only=True)
-    assert difference(database, "d", "similar", "hca", ("a", "b"), 20, 0) == (0, 0, 0, 1)
+    assert list(differences(database, [("a", "b")], ["hca"], 20, 0).values()) == [(0, 0, 0, 1)]
     assert scored(bench) == found
     shell.communicate("\n")
     with duckdb.connect(str(database)) as connection:
@@ -802,7 +801,7 @@ def test_a_database_that_is_none_is_said(bench: Bench) -> None:
     with pytest.raises(
         UserError, match=r"results/benchmark\.duckdb: .*delete it.* and run the workflow again"
     ):
-        difference(Path("results/benchmark.duckdb"), "d", "similar", "hca", ("a", "b"), 20, 0)
+        differences(Path("results/benchmark.duckdb"), [("a", "b")], ["hca"], 20, 0)
 
 
 def test_a_flipped_bit_of_a_prediction_is_no_score(bench: Bench) -> None:

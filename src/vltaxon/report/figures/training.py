@@ -66,7 +66,7 @@ def _panels(curves: Mapping[str, Path]) -> dict["Panel", list[tuple[str, tuple[F
         drawn = [column for column in declared_in(objective).columns().values() if column.panel is not None]
         panels |= {column.panel: panels.get(column.panel, []) for column in drawn if column.panel is not None}
         for column in sorted(drawn, key=lambda column: column.name):
-            for found in filter(column.has, curve):
+            for found in sorted(filter(column.has, curve), key=lambda name: (len(name), name)):
                 if column.panel is not None:
                     label = " ".join(filter(None, (name, column.label + found.removeprefix(column.name))))
                     panels[column.panel].append((label, curve[found]))

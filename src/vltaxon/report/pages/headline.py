@@ -1,6 +1,6 @@
 """The result in two sentences."""
 
-from vltaxon.metrics.compare import Difference, difference
+from vltaxon.metrics.compare import Compared, Difference, differences
 from vltaxon.report.estimates import Estimate
 from vltaxon.report.sections import Content, Section
 
@@ -12,7 +12,8 @@ def context(content: Content) -> dict[str, object]:
     """Return the sentences; none where one of the two systems has no score."""
     task, about = content.task, content.task.about
     systems = (about.system, about.baseline)
-    gain = difference(task.database, about.dataset, about.choices, HCA, systems, task.bootstrap, task.seed)
+    gains = differences(task.database, [systems], [HCA], task.bootstrap, task.seed)
+    gain = gains.get(Compared(systems, about.dataset, about.choices, HCA))
     return {"headline": headline(content, gain)}
 
 

@@ -10,7 +10,7 @@ SECTION = Section(10, "Table", "table")
 def context(content: Content) -> dict[str, object]:
     """Return the blocks of both tables."""
     scores, labels, metrics, task = content.scores, content.labels, content.metrics, content.task
-    pairs = Pairs(task.compare, task.database, task.bootstrap, task.seed)
+    pairs = Pairs.read(task.compare, task.database, task.bootstrap, task.seed)
     return {
         "main": [block.spared() for block in blocks(scores, labels, main_columns(metrics), pairs)],
         "species": blocks(scores, labels, species_columns(metrics)),
