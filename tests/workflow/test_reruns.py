@@ -147,7 +147,7 @@ CASES: list[tuple[str, Change, dict[str, int]]] = [
      {"answer_questions": 2} | SCORING),
     ("another protocol", system("base", model="tiny_vlm", protocol="direct_letters"), {"answer_questions": 2} | SCORING),
     ("another kind of choices", configure("config.yaml", choices=["random", "similar"]),
-     {"demo_siglip": 1, "embed": 2, "mine": 2, "answer_questions": 8} | SCORING),
+     {"embed": 2, "mine": 2, "answer_questions": 8} | SCORING),
     # data
     ("sampling of a data set", configure("datasets/demo_birds.yaml", test={"images_per_leaf": 1}),
      {"ingest": 1, "draw": 1, "predict_leaf": 1, "answer_questions": 4} | SCORING),
