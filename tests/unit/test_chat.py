@@ -112,7 +112,10 @@ def rewards(world: World, model: Vlm, said: str) -> list[list[float | None]]:
         "task": ["leaf"], "form": ["tagged"], "reasoned": [True], "leaf": [lineage(4)[-1]], "ranks": [RANKS],
         "options": [[]], "answer_index": [None],
     }  # fmt: skip
-    return [function(**columns, prompts=[None]) for function in trainer.reward_funcs]
+    return [
+        function(**columns, prompts=[None], level=[None], log_metric=lambda name, value: None)
+        for function in trainer.reward_funcs
+    ]
 
 
 def test_grpo_rewards_what_the_prompt_and_the_model_say_together(

@@ -54,7 +54,7 @@ def test_training_counts_samples_and_rollouts(experiment: Experiment, tmp_path: 
     sft = line(found, "training 1-sft", "vl_taxon", "demo_plants")
     assert sft.requests == species * 7 * (2 + 6), "seven images; stage 1 twice, six scored levels"
     grpo = line(found, "training 2-grpo", "vl_taxon", "demo_plants")
-    assert grpo.requests == species * 7 * 2 * 8, "one sample of each stage, groups of eight"
+    assert grpo.requests == species * 7 * 4 * 8, "one sample of stage 1, three of stage 2, groups of eight"
     assert grpo.seconds is not None and grpo.seconds > (grpo.prompt_tokens + grpo.new_tokens) / 500
     naming = line(found, "naming for 2-grpo", "vl_taxon", "demo_plants")
     assert naming.requests == species * 7, "the training images whose names condition half of stage 2"
@@ -188,14 +188,12 @@ def test_the_papers_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_steps_that_would_teach_nothing_are_refused_once_images_are_counted(
     experiment: Experiment, tmp_path: Path
 ) -> None:
-    """Four species of the world below are for SFT and two for GRPO, of four images each."""
+    """Of the world below, with four images of each species, an epoch of a half has one step."""
     world = build(tmp_path)
     for name, target in (("images", layout.IMAGES), ("parts", layout.PARTS)):
         file = tmp_path / layout.fill(target, dataset="demo_plants")
         file.parent.mkdir(parents=True)
         shutil.copy(world.tables[name], file)
-    said = (
-        "training 2-grpo of vl_taxon: 16 samples make 2 optimiser steps (batch_size 64, epochs 1), and warmup"
-    )
+    said = "training 1-sft of listing_sft: 48 samples make 1 optimiser step (batch_size 32, epochs 0.5), and warmup"
     with pytest.raises(UserError, match=re.escape(said)):
         estimate(experiment, tmp_path)
