@@ -1,5 +1,6 @@
 """The tiny dual encoder: a folder that open_clip loads, the same from the same seed, and one that learns."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from vltaxon.demo.clades import world
 from vltaxon.demo.organisms import draw, stream
 from vltaxon.encoders.towers import Encoder
 from vltaxon.engines.zero_shot import Clip
+from vltaxon.provenance import digest_file
 
 pytestmark = pytest.mark.numeric
 
@@ -42,6 +44,25 @@ def test_open_clip_loads_the_folder_as_trained(tmp_path: Path) -> None:
     longest = max((one.name for clade in world().values() for one in clade.species), key=len)
     ids = open_clip.get_tokenizer(f"local-dir:{folder}")([tiny_siglip.CAPTION.format(longest)])[0]
     assert ids[-2:].tolist().count(0) > 0 or int(ids.argmax()) == len(ids) - 1  # no caption is cut
+
+
+def test_the_shipped_encoder_is_the_recorded_one_and_small() -> None:
+    shipped = Path(tiny_siglip.__file__).parent / "siglip"
+    record = json.loads((shipped / "training_record.json").read_text())
+    weights = shipped / tiny_siglip.WEIGHTS
+    assert record["weights_sha256"] == digest_file(weights) and weights.stat().st_size <= 1_000_000
+
+
+def test_the_shipped_encoder_tells_species_apart() -> None:
+    """Those of a clade by their names, on fresh images."""
+    shipped = Path(tiny_siglip.__file__).parent / "siglip"
+    encoder = Encoder(Clip(engine="zero_shot", name=f"local-dir:{shipped}", licence="MIT"), device="cpu")
+    birds = world()["birds"].species
+    images = encoder.images([draw(species, stream("unseen", 0, n), 168) for n, species in enumerate(birds)])
+    right = (images @ encoder.texts([species.name for species in birds]).T).argmax(axis=1) == np.arange(
+        len(birds)
+    )
+    assert right.mean() > 0.6
 
 
 @pytest.mark.slow
