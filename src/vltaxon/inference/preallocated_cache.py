@@ -42,6 +42,10 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # a class of a lib
             whole[:, :, self._taken : end] = new
         self._taken = end
         keys, values = (whole[:, :, :end] for whole in self._whole)
+        return self._shown(keys, values)
+
+    def _shown(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[Any, Any]:
+        """Return the keys and values of all tokens, of those that a row has been given."""
         return keys, values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
@@ -70,19 +74,10 @@ class SharedLayer(PreallocatedLayer):
         """Return how many tokens there are, of the prefix and the rows' own."""
         return self._prefix.length + self._taken
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[Any, Any]:
-        """Write new keys and values behind those that are there, and return all, not yet joined.
-
-        Args:
-            key_states: shape (rows, heads, tokens, width).
-            value_states: of the same shape.
-        """
-        keys, values = super().update(key_states, value_states)
-        return Joined(self._prefix, self._prefix.keys, keys), Joined(
-            self._prefix, self._prefix.values, values
-        )
+    def _shown(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[Any, Any]:
+        """Return them with those of the prefix, not yet joined."""
+        prefix = self._prefix
+        return Joined(prefix, prefix.keys, keys), Joined(prefix, prefix.values, values)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep some rows."""

@@ -163,11 +163,12 @@ class _Once:
         flat = [image for some in images for image in (some if isinstance(some, list) else [some])]
         once = {id(image): image for image in flat}
         made = self._of([[image] for image in once.values()], *args, **given)
-        places = [list(once).index(id(image)) for image in flat]
+        place = {key: number for number, key in enumerate(once)}
         split = {name: _by_image(name, value, made.get("image_grid_thw")) for name, value in made.items()}
         if any(len(parts) != len(once) for parts in split.values()):  # tiles, of which nobody tells how many
             return self._of(images, *args, **given)
-        made.data = {name: torch.cat([parts[place] for place in places]) for name, parts in split.items()}
+        places = [place[id(image)] for image in flat]
+        made.data = {name: torch.cat([parts[i] for i in places]) for name, parts in split.items()}
         return made
 
 

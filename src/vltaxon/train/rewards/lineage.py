@@ -39,13 +39,14 @@ def _share(text: str, ranks: Sequence[str], taxa: Sequence[str | None]) -> float
     if not well_formed(text):
         return 0.0
     deeper = [None] * (len(ranks) - len(taxa))  # are not to be named
-    wanted = [None if taxon is None else normalise(taxon) for taxon in (*taxa, *deeper)]
-    odd = frozenset(taxon for taxon in wanted if taxon is not None)
-    named = [
-        None if taxon is None else normalise(taxon) for taxon in read_lineage(reasoning_of(text), ranks, odd)
-    ]
+    wanted = [_key(taxon) for taxon in (*taxa, *deeper)]
+    known = frozenset(taxon for taxon in wanted if taxon is not None)
+    named = [_key(taxon) for taxon in read_lineage(reasoning_of(text), ranks, known)]
     if [taxon is None for taxon in named] != [taxon is None for taxon in wanted]:
         return 0.0
-    return sum(a == b is not None for a, b in zip(named, wanted, strict=True)) / sum(
-        taxon is not None for taxon in wanted
-    )
+    right = sum(a == b is not None for a, b in zip(named, wanted, strict=True))
+    return right / (len(wanted) - wanted.count(None))
+
+
+def _key(taxon: str | None) -> str | None:
+    return None if taxon is None else normalise(taxon)
